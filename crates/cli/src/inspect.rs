@@ -1,0 +1,188 @@
+//! `regrow inspect`: what a checkpoint holds and how sparse it is.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use regrow_sparse_core::Mask;
+use regrow_sparse_core::checkpoint::{Checkpoint, Counts, Dtype, Entry};
+use regrow_sparse_core::pattern::conforms;
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::text;
+
+/// Show shape, type, sparsity and N:M pattern of every tensor
+///
+/// Zeros are counted in tensors of type F64, F32, F16 and BF16; the total's parameters are all their
+/// values, running means and the like included. `2:4` stands where every group of 4 along a row of
+/// the matrix [out, rest] has at most 2 nonzero values, `4:8` likewise.
+#[derive(clap::Args)]
+#[command(after_help = "Example: regrow inspect model.safetensors")]
+pub struct Args {
+    /// A safetensors file, or a Hugging Face directory
+    path: PathBuf,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Opens the checkpoint, looks at every tensor, prints the report.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let report = Report::of(&Checkpoint::open(&args.path)?)?;
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        writeln!(out, "{}\n\n{}", report.table(), report.total.line())?;
+    }
+    Ok(())
+}
+
+/// The whole report; its fields are those of the JSON.
+#[derive(Serialize)]
+struct Report {
+    path: String,
+    tensors: Vec<Tensor>,
+    total: Total,
+}
+
+/// One tensor. The optional fields are empty for types that are not floating-point.
+#[derive(Serialize)]
+struct Tensor {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    elements: usize,
+    bytes: usize,
+    zeros: Option<usize>,
+    sparsity: Option<f64>,
+    /// `2:4` or `4:8`; empty where neither holds or nothing is zero.
+    pattern: Option<&'static str>,
+    nan: usize,
+    infinite: usize,
+}
+
+/// Sums over all tensors; parameters are the elements of floating-point tensors.
+#[derive(Serialize, Default)]
+struct Total {
+    tensors: usize,
+    params: usize,
+    nonzero: usize,
+    sparsity: f64,
+    bytes: usize,
+    nan: usize,
+    infinite: usize,
+}
+
+impl Report {
+    fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        let tensors = checkpoint.entries().iter().map(|entry| Tensor::of(checkpoint, entry));
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let path = checkpoint.path().display().to_string();
+        Ok(Self { path, total: Total::of(&tensors), tensors })
+    }
+
+    fn table(&self) -> String {
+        let header = ["tensor", "type", "shape", "zeros", "sparsity", "N:M"];
+        let rows = self.tensors.iter().map(Tensor::row);
+        match self.total.nan + self.total.infinite {
+            0 => text::table(&header, 3, rows.collect()),
+            _ => {
+                let header = [&header[..], &["NaN", "inf"]].concat();
+                let counts = self.tensors.iter().map(|t| [t.nan.to_string(), t.infinite.to_string()]);
+                let rows = rows.zip(counts).map(|(row, counts)| [&row[..], &counts].concat());
+                text::table(&header, 3, rows.collect())
+            }
+        }
+    }
+}
+
+impl Tensor {
+    fn of(checkpoint: &Checkpoint, entry: &Entry) -> Result<Self> {
+        let numeric = matches!(entry.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16);
+        let counts = numeric.then(|| checkpoint.counts(&entry.name)).transpose()?;
+        let zeros = counts.map(|counts| counts.zeros);
+        let Counts { nan, infinite, .. } = counts.unwrap_or_default();
+        let pattern = match zeros {
+            Some(zeros) if zeros > 0 => pattern(checkpoint, entry)?,
+            _ => None,
+        };
+        Ok(Self {
+            name: entry.name.clone(),
+            dtype: entry.dtype.to_string(),
+            shape: entry.shape.clone(),
+            elements: entry.elements(),
+            bytes: entry.bytes(),
+            zeros,
+            sparsity: zeros.map(|zeros| fraction(zeros, entry.elements())),
+            pattern,
+            nan,
+            infinite,
+        })
+    }
+
+    fn row(&self) -> Vec<String> {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        vec![
+            text::one_line(&self.name),
+            self.dtype.clone(),
+            text::shape(&self.shape),
+            or_dash(self.zeros.map(text::grouped)),
+            or_dash(self.zeros.map(|zeros| text::percent(zeros, self.elements))),
+            or_dash(self.pattern.map(str::to_string)),
+        ]
+    }
+}
+
+impl Total {
+    fn of(tensors: &[Tensor]) -> Self {
+        let mut total = Self { tensors: tensors.len(), ..Self::default() };
+        for tensor in tensors {
+            total.bytes += tensor.bytes;
+            total.nan += tensor.nan;
+            total.infinite += tensor.infinite;
+            if let Some(zeros) = tensor.zeros {
+                total.params += tensor.elements;
+                total.nonzero += tensor.elements - zeros;
+            }
+        }
+        total.sparsity = fraction(total.params - total.nonzero, total.params);
+        total
+    }
+
+    fn line(&self) -> String {
+        let zeros = self.params - self.nonzero;
+        let mut line = format!(
+            "{} tensors, {} parameters, {} nonzero, sparsity {}, {} bytes",
+            text::grouped(self.tensors),
+            text::grouped(self.params),
+            text::grouped(self.nonzero),
+            text::percent(zeros, self.params),
+            text::grouped(self.bytes),
+        );
+        if self.nan + self.infinite > 0 {
+            line += &format!(", {} NaN, {} infinite", text::grouped(self.nan), text::grouped(self.infinite));
+        }
+        line
+    }
+}
+
+/// The strictest of the patterns that a tensor of two or more dimensions conforms to.
+fn pattern(checkpoint: &Checkpoint, entry: &Entry) -> Result<Option<&'static str>> {
+    if entry.shape.len() < 2 {
+        return Ok(None);
+    }
+    // One bit per weight, so that an embedding of billions stays small.
+    let mut words = vec![0u64; entry.elements().div_ceil(64)];
+    let mut index = 0;
+    checkpoint.for_each(&entry.name, |value| {
+        words[index / 64] |= u64::from(value != 0.0) << (index % 64);
+        index += 1;
+    })?;
+    let mask = Mask::from_words(entry.shape.clone(), words)?;
+    let found = [(2, 4, "2:4"), (4, 8, "4:8")].into_iter().find(|(n, m, _)| conforms(&mask, *n, *m));
+    Ok(found.map(|(_, _, name)| name))
+}
+
+fn fraction(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}

@@ -1,0 +1,43 @@
+//! The command line: look inside a checkpoint, prune it, measure its accuracy.
+
+mod error;
+mod inspect;
+mod text;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::Result;
+
+/// Look inside checkpoints, prune them, measure their accuracy.
+#[derive(Parser)]
+#[command(name = "regrow", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Inspect(inspect::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return error::report_usage(&usage),
+    };
+    let mut out = io::stdout().lock();
+    match run(cli.command, &mut out).and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => error::report(&failure),
+    }
+}
+
+fn run(command: Command, out: &mut dyn Write) -> Result<()> {
+    match command {
+        Command::Inspect(args) => inspect::run(&args, out),
+    }
+}

@@ -1,0 +1,22 @@
+//! Masks and everything that many pruning methods share; knows no method by name.
+pub mod atomic;
+pub mod budget;
+pub mod checkpoint;
+mod classifier;
+mod error;
+mod mask;
+pub mod masked;
+pub mod optimizer;
+pub mod pattern;
+pub mod schedule;
+pub mod score;
+pub mod select;
+pub mod sparsify;
+pub mod weight;
+
+pub use budget::Budget;
+pub use classifier::Classifier;
+pub use error::{Error, Result};
+pub use mask::{Mask, MaskSet};
+pub use pattern::Pattern;
+pub use schedule::Schedule;

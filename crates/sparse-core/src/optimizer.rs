@@ -1,0 +1,156 @@
+//! Any Burn optimizer, with the weights it updates, and its own state, zero under the masks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::{Module, ParamGroup};
+use burn::optim::{LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+use crate::masked::{Gradient, matching_slots};
+use crate::weight::{Select, Slot, slots};
+use crate::{MaskSet, Result};
+
+/// The masks as the optimizer sees them: set new ones here whenever the model's masks change.
+#[derive(Clone, Debug, Default)]
+pub struct OptimizerMasks(Vec<(Slot, Handle)>);
+
+impl OptimizerMasks {
+    /// Tells the optimizer of new masks. At its next step it zeroes weights, gradients and state
+    /// (momentum, moments) of everything they prune.
+    ///
+    /// # Errors
+    /// If `model` has no such weights.
+    pub fn set<M: Module>(&self, model: &M, masks: &MaskSet) -> Result<()> {
+        matching_slots(model, masks)?;
+        for (slot, handle) in &self.0 {
+            let flags = masks.get(&slot.path).map(|mask| slot.pruned_flags(mask));
+            handle.set(flags);
+        }
+        Ok(())
+    }
+}
+
+/// `optimizer` for the whole of `model`, masked on the weights that `select` admits.
+///
+/// `gradient` says what gradients the model's masks let through (see [`Gradient`]).
+///
+/// Gradient clipping, where wanted, is set on the result (`with_grad_clipping`); it then applies
+/// to the parameters that carry no mask. Build it before training: the groups start without state.
+pub fn masked_optimizer<M: Module, O: Optimizer>(
+    model: &M,
+    select: &Select,
+    optimizer: O,
+    gradient: Gradient,
+) -> (ModuleOptimizer, OptimizerMasks) {
+    let mut whole = ModuleOptimizer::from(optimizer.clone());
+    let mut masks = Vec::new();
+    for slot in slots(model, select) {
+        let handle = Handle::default();
+        let masked = MaskedOptimizer { inner: optimizer.clone(), handle: handle.clone(), gradient };
+        whole = whole.with_group(ParamGroup::from_ids(vec![slot.id]), masked, None);
+        masks.push((slot, handle));
+    }
+    (whole, OptimizerMasks(masks))
+}
+
+/// What the optimizer of one parameter shares with whoever changes its mask.
+#[derive(Clone, Debug, Default)]
+struct Handle(Arc<Mutex<Flags>>);
+
+#[derive(Debug, Default)]
+struct Flags {
+    pruned: Option<Vec<bool>>,
+    /// The same on the device, made at the first step that needs it.
+    ready: Option<Tensor<1, Bool>>,
+    changed: bool,
+    /// Whether the inner optimizer moves weights whose gradient and state are zero.
+    leaks: bool,
+}
+
+impl Handle {
+    fn set(&self, pruned: Option<Vec<bool>>) {
+        let leaks = self.lock().leaks;
+        *self.lock() = Flags { pruned, ready: None, changed: true, leaks };
+    }
+
+    /// The flags for a tensor on `device`, and whether they are new since the last call.
+    fn take(&self, device: &Device) -> Option<(Tensor<1, Bool>, bool)> {
+        let mut flags = self.lock();
+        if flags.ready.as_ref().is_none_or(|ready| ready.device() != *device) {
+            let pruned = flags.pruned.clone()?;
+            flags.ready = Some(Tensor::from_data(TensorData::new(pruned.clone(), [pruned.len()]), device));
+        }
+        let changed = std::mem::take(&mut flags.changed);
+        flags.ready.clone().map(|ready| (ready, changed))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Flags> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One parameter's optimizer with its mask.
+///
+/// Zero weights with zero state and zero gradients stay zero under every elementwise optimizer, so
+/// weights and state are masked only when the mask has changed, and gradients only where the
+/// model lets them through. One that mixes entries (Muon) is found out at its first step under a
+/// new mask; its weights are masked at every step.
+#[derive(Clone)]
+struct MaskedOptimizer<O> {
+    inner: O,
+    handle: Handle,
+    gradient: Gradient,
+}
+
+impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
+    type State<const D: usize> = O::State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        let Some((pruned, changed)) = self.handle.take(&tensor.device()) else {
+            return self.inner.step(lr, tensor, grad, state);
+        };
+        let pruned = pruned.reshape(tensor.shape());
+        let zero = |t: Tensor<D>| t.mask_fill(pruned.clone(), 0.0);
+        let grad = if self.gradient == Gradient::Dense { zero(grad) } else { grad };
+        let (tensor, state) = match changed {
+            true => (zero(tensor), state.and_then(|s| masked_state::<O, D>(s, &zero, &pruned))),
+            false => (tensor, state),
+        };
+        let (tensor, state) = self.inner.step(lr, tensor, grad, state);
+        if changed {
+            let under = tensor.clone().mask_fill(pruned.clone().bool_not(), 0.0).abs().max();
+            self.handle.lock().leaks |= under.into_scalar::<f32>() != 0.0;
+        }
+        let leaks = self.handle.lock().leaks;
+        (if leaks { zero(tensor) } else { tensor }, state)
+    }
+
+    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+        O::to_device(state, device)
+    }
+}
+
+/// `state` with every tensor of the parameter's shape masked; `None`, a fresh start, if it cannot
+/// be taken apart.
+fn masked_state<O: Optimizer, const D: usize>(
+    state: O::State<D>,
+    zero: &impl Fn(Tensor<D>) -> Tensor<D>,
+    pruned: &Tensor<D, Bool>,
+) -> Option<O::State<D>> {
+    let mut sink = StateSink::default();
+    state.state_flatten("", &mut sink);
+    let mut source = StateSource::new(sink.scalars.into_iter().collect());
+    let device = pruned.device();
+    for (name, data) in sink.tensors {
+        let same_shape = data.shape().as_slice() == pruned.shape().as_slice();
+        let data = if same_shape { zero(Tensor::from_data(data, &device)).into_data() } else { data };
+        source.insert_tensor(name, data);
+    }
+    O::State::<D>::state_unflatten("", &mut source, &device)
+}

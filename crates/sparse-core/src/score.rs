@@ -1,0 +1,88 @@
+//! One pruning step: `score -> budget -> pattern -> masks`, the same for every scoring method.
+
+use rayon::prelude::*;
+
+use crate::budget::{Budget, Layer};
+use crate::weight::Weight;
+use crate::{Error, Mask, MaskSet, Pattern, Result};
+
+/// Importance of every weight of a layer: larger = kept. A pruning method by scores is one of these.
+pub trait Score: Send + Sync {
+    /// The method's name, as on the command line.
+    fn name(&self) -> &'static str;
+
+    /// One score per weight of `weight`, in its order. `layer` counts the layers from 0.
+    ///
+    /// # Errors
+    /// If the layer cannot be scored, naming it.
+    fn score(&self, weight: &Weight, layer: usize) -> Result<Vec<f32>>;
+}
+
+/// How a pruning step turns scores into masks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recipe {
+    /// How the total is shared among layers.
+    pub budget: Budget,
+    /// Where zeros may stand.
+    pub pattern: Pattern,
+}
+
+impl Recipe {
+    /// Masks of `weights` at `sparsity`. A weight that is pruned already stays pruned.
+    ///
+    /// # Errors
+    /// Sparsity outside [0, 1) or below what is pruned already, NaN scores, a pattern that does
+    /// not divide a layer or dictates another sparsity.
+    pub fn masks(&self, weights: &[Weight], score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
+        if let Some(fixed) = self.pattern.fixed_sparsity().filter(|fixed| (fixed - sparsity).abs() > 1e-9) {
+            return Err(Error::Argument(format!(
+                "the pattern {} means sparsity {fixed}, not {sparsity}",
+                self.pattern
+            )));
+        }
+        let scored = weights.par_iter().enumerate().map(|(i, w)| scores(w, score, i));
+        let scored = scored.collect::<Result<Vec<_>>>()?;
+        let layers: Vec<_> =
+            weights.iter().zip(&scored).map(|(w, scores)| Layer { name: &w.path, shape: &w.shape, scores }).collect();
+        let prune = match self.pattern {
+            Pattern::NofM { .. } => vec![0; layers.len()],
+            _ => self.budget.allocate(&layers, sparsity)?,
+        };
+        let mask = |(weight, (scores, prune)): (&Weight, (&Vec<f32>, usize))| {
+            let mask = self
+                .pattern
+                .mask(&weight.shape, scores, prune)
+                .map_err(|e| Error::tensor(&weight.path, e.to_string()))?;
+            check_within(weight, &mask)?;
+            Ok((weight.path.clone(), mask))
+        };
+        weights
+            .par_iter()
+            .zip(scored.par_iter().zip(prune))
+            .map(mask)
+            .collect::<Result<Vec<_>>>()
+            .map(MaskSet::from_iter)
+    }
+}
+
+/// Scores with minus infinity where `weight` is pruned already.
+fn scores(weight: &Weight, score: &dyn Score, layer: usize) -> Result<Vec<f32>> {
+    let mut scores = score.score(weight, layer)?;
+    if let Some(nan) = scores.iter().position(|s| s.is_nan()) {
+        return Err(Error::tensor(&weight.path, format!("the score of weight {nan} is NaN")));
+    }
+    if let Some(mask) = &weight.mask {
+        scores.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, s)| *s = f32::NEG_INFINITY);
+    }
+    Ok(scores)
+}
+
+fn check_within(weight: &Weight, mask: &Mask) -> Result<()> {
+    match &weight.mask {
+        Some(before) if !mask.is_within(before) => Err(Error::tensor(
+            &weight.path,
+            format!("would keep {} weights, but only {} are left", mask.kept(), before.kept()),
+        )),
+        _ => Ok(()),
+    }
+}

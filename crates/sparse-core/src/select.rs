@@ -1,0 +1,165 @@
+//! Choosing the `keep` largest of many scores: exact count, ties by index, no sorting.
+//!
+//! Two passes over the scores. The first counts them by the upper 16 bits of an order-preserving
+//! integer key; the second marks everything above the bucket that holds the threshold and collects
+//! that bucket, some thousandth of the scores, which alone is ordered. Nothing depends on the
+//! number of threads, so a result is the same on every machine.
+
+use rayon::prelude::*;
+
+use crate::{Error, Result};
+
+/// Scores per parallel piece; a multiple of 64, so that pieces own whole words of the mask.
+const PIECE: usize = 1 << 16;
+
+/// One bit per score, low bit first: set for the `keep` scores with the largest `key(score)`.
+///
+/// Of equal keys the lower index is kept. Cost: two reads of `scores`, one write of a bit each.
+///
+/// # Errors
+/// If a key is NaN, or `keep` exceeds the number of scores.
+pub fn top_k(scores: &[f32], keep: usize, key: impl Fn(f32) -> f32 + Sync) -> Result<Vec<u64>> {
+    if keep > scores.len() {
+        return Err(Error::Argument(format!("cannot keep {keep} of {} weights", scores.len())));
+    }
+    let histogram = histogram(scores, &key)?;
+    if keep == 0 {
+        return Ok(vec![0; scores.len().div_ceil(64)]);
+    }
+    let (bucket, above) = threshold_bucket(&histogram, keep);
+    let (mut words, mut ties) = mark_above(scores, bucket, &key);
+    // In the threshold's bucket: largest key first, then lowest index.
+    let rest = keep - above;
+    let order = |a: &(u32, usize), b: &(u32, usize)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
+    if rest < ties.len() {
+        ties.select_nth_unstable_by(rest, order);
+    }
+    for (_, index) in &ties[..rest] {
+        words[index / 64] |= 1 << (index % 64);
+    }
+    Ok(words)
+}
+
+/// An integer that orders as the float does; -0 and +0 are one value.
+fn ordered(value: f32) -> u32 {
+    let bits = (value + 0.0).to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+fn histogram(scores: &[f32], key: &(impl Fn(f32) -> f32 + Sync)) -> Result<Vec<u32>> {
+    let count = |piece: &[f32]| {
+        let mut counts = vec![0u32; 1 << 16];
+        let mut nan = false;
+        for &score in piece {
+            let key = key(score);
+            nan |= key.is_nan();
+            counts[(ordered(key) >> 16) as usize] += 1;
+        }
+        (counts, nan)
+    };
+    // One histogram per thread, not per piece: each has 65,536 counters.
+    let size = scores.len().div_ceil(rayon::current_num_threads()).max(PIECE);
+    let add = |(mut a, nan_a): (Vec<u32>, bool), (b, nan_b): (Vec<u32>, bool)| {
+        a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
+        (a, nan_a || nan_b)
+    };
+    let (counts, nan) = scores.par_chunks(size).map(count).reduce(|| (vec![0; 1 << 16], false), add);
+    match nan {
+        true => Err(Error::Argument("a score is NaN".into())),
+        false => Ok(counts),
+    }
+}
+
+/// The bucket in which the `keep`-th largest key lies, and how many keys lie above that bucket.
+fn threshold_bucket(histogram: &[u32], keep: usize) -> (u32, usize) {
+    let mut above = 0;
+    for (bucket, &count) in histogram.iter().enumerate().rev() {
+        if above + count as usize >= keep {
+            return (bucket as u32, above);
+        }
+        above += count as usize;
+    }
+    (0, above)
+}
+
+/// Bits of the scores above `bucket`, and key and index of those inside it.
+fn mark_above(scores: &[f32], bucket: u32, key: &(impl Fn(f32) -> f32 + Sync)) -> (Vec<u64>, Vec<(u32, usize)>) {
+    let mut words = vec![0u64; scores.len().div_ceil(64)];
+    let pieces = scores.par_chunks(PIECE).zip(words.par_chunks_mut(PIECE / 64)).enumerate();
+    let ties = pieces.map(|(piece, (scores, words))| mark_piece(scores, words, piece * PIECE, bucket, key));
+    let ties = ties.collect::<Vec<_>>().concat();
+    (words, ties)
+}
+
+fn mark_piece(
+    scores: &[f32],
+    words: &mut [u64],
+    start: usize,
+    bucket: u32,
+    key: &impl Fn(f32) -> f32,
+) -> Vec<(u32, usize)> {
+    let mut ties = Vec::new();
+    for (w, (word, scores)) in words.iter_mut().zip(scores.chunks(64)).enumerate() {
+        let (mut high, mut same) = (0u64, 0u64);
+        for (b, &score) in scores.iter().enumerate() {
+            let top = ordered(key(score)) >> 16;
+            high |= u64::from(top > bucket) << b;
+            same |= u64::from(top == bucket) << b;
+        }
+        *word = high;
+        while same != 0 {
+            let b = same.trailing_zeros() as usize;
+            ties.push((ordered(key(scores[b])), start + w * 64 + b));
+            same &= same - 1;
+        }
+    }
+    ties
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kept(scores: &[f32], keep: usize) -> Vec<usize> {
+        let words = top_k(scores, keep, |x| x).unwrap();
+        (0..scores.len()).filter(|i| words[i / 64] >> (i % 64) & 1 == 1).collect()
+    }
+
+    #[test]
+    fn of_equal_scores_the_lower_index_is_kept() {
+        assert_eq!(kept(&[1.0, 2.0, 1.0, 1.0], 2), [0, 1]);
+        assert_eq!(kept(&[0.0, -0.0, 0.0], 2), [0, 1]);
+        assert_eq!(kept(&[f32::NEG_INFINITY, -3.0, f32::INFINITY], 2), [1, 2]);
+    }
+
+    #[test]
+    fn nan_and_too_many_are_refused() {
+        assert!(top_k(&[1.0, f32::NAN], 1, |x| x).is_err());
+        assert!(top_k(&[1.0], 2, |x| x).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_stable_sort(raw in prop::collection::vec(-4i32..4, 0..500), share in 0.0f64..=1.0) {
+            let scores: Vec<f32> = raw.iter().map(|x| *x as f32 * 0.37).collect();
+            let keep = (share * scores.len() as f64) as usize;
+            let mut order: Vec<usize> = (0..scores.len()).collect();
+            order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+            let mut want = order[..keep].to_vec();
+            want.sort_unstable();
+            prop_assert_eq!(kept(&scores, keep), want);
+        }
+
+        #[test]
+        fn any_floats_keep_exactly_so_many(scores in prop::collection::vec(-1e30f32..1e30, 1..300), share in 0.0f64..=1.0) {
+            let keep = (share * scores.len() as f64) as usize;
+            let kept = kept(&scores, keep);
+            prop_assert_eq!(kept.len(), keep);
+            let least = kept.iter().map(|i| scores[*i]).fold(f32::INFINITY, f32::min);
+            let most = (0..scores.len()).filter(|i| !kept.contains(i)).map(|i| scores[i]).fold(f32::NEG_INFINITY, f32::max);
+            prop_assert!(keep == 0 || most <= least);
+        }
+    }
+}
