@@ -1,1 +1,82 @@
-//! placeholder
+//! Pruning methods for Burn models, one file per method.
+//!
+//! - [`Magnitude`], [`Random`]: scores; [`ALL`] lists them by name
+//! - [`Scheduled`]: any score on any schedule, beside any training loop
+//! - [`Imp`]: iterative pruning with retraining, with or without rewinding
+//! - [`Retrain`]: learning rates for retraining
+//!
+//! Two lines put a pruner beside a training loop of one's own:
+//!
+//! ```
+//! use burn::nn::LinearConfig;
+//! use burn::optim::{GradientsParams, SgdConfig};
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use regrow_pruners::{Magnitude, Scheduled};
+//! use regrow_sparse_core::{Schedule, sparsify::PruningOptimizer};
+//!
+//! let device = Device::default().autodiff();
+//! let mut model = LinearConfig::new(8, 4).init(&device);
+//! let pruner = Scheduled::new(Magnitude, Schedule::one_shot(0.75, 2)?);
+//! let mut optimizer = PruningOptimizer::new(pruner, SgdConfig::new().build(), &model)?;
+//! for _ in 0..5 {
+//!     let x = Tensor::random([16, 8], Distribution::Default, &device);
+//!     let loss = model.forward::<2>(x).powf_scalar(2.0).mean();
+//!     let grads = GradientsParams::from_grads(loss.backward(), &model);
+//!     model = optimizer.step(0.1, model, grads)?;
+//! }
+//! let zeros = model.weight.val().into_data().iter::<f32>().filter(|w| *w == 0.0).count();
+//! assert_eq!(zeros, 24);
+//! # Ok::<(), regrow_sparse_core::Error>(())
+//! ```
+
+pub mod imp;
+pub mod magnitude;
+pub mod random;
+pub mod retrain;
+pub mod scheduled;
+
+use regrow_sparse_core::score::Score;
+
+pub use imp::Imp;
+pub use magnitude::Magnitude;
+pub use random::Random;
+pub use retrain::Retrain;
+pub use scheduled::Scheduled;
+
+/// A scoring method as tables and the command line list it.
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// Where it comes from.
+    pub paper: &'static str,
+    /// Makes one; `seed` matters where chance does.
+    pub make: fn(seed: u64) -> Box<dyn Score>,
+}
+
+/// Every scoring method that needs no data, in the order of their names.
+pub const ALL: &[Entry] = &[
+    Entry {
+        name: "magnitude",
+        about: "keeps the weights of largest absolute value",
+        paper: "arXiv 1506.02626",
+        make: |_| Box::new(Magnitude),
+    },
+    Entry {
+        name: "random",
+        about: "keeps weights at random",
+        paper: "baseline",
+        make: |seed| Box::new(Random { seed }),
+    },
+];
+
+/// The entry of that name.
+///
+/// # Errors
+/// If there is none, naming those there are.
+pub fn find(name: &str) -> regrow_sparse_core::Result<&'static Entry> {
+    let names = || ALL.iter().map(|e| e.name).collect::<Vec<_>>().join(", ");
+    let unknown = || regrow_sparse_core::Error::Argument(format!("unknown pruning method `{name}`: use {}", names()));
+    ALL.iter().find(|e| e.name == name).ok_or_else(unknown)
+}

@@ -2,8 +2,9 @@
 pub mod atomic;
 pub mod budget;
 pub mod checkpoint;
-mod classifier;
+pub mod classifier;
 mod error;
+pub mod lr;
 mod mask;
 pub mod masked;
 pub mod optimizer;
@@ -12,6 +13,7 @@ pub mod schedule;
 pub mod score;
 pub mod select;
 pub mod sparsify;
+pub mod train;
 pub mod weight;
 
 pub use budget::Budget;

@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(drawn(Pattern::NofM { n: 2, m: 4 }, 0), "1010 1100 0011 1010");
         assert_eq!(drawn(Pattern::NofM { n: 1, m: 2 }, 0), "1010 1010 0101 1010");
         assert_eq!(drawn(Pattern::Rows, 8), "1111 0000 1111 0000");
-        assert_eq!(drawn(Pattern::Columns, 8), "0011 0011 0011 0011");
+        assert_eq!(drawn(Pattern::Columns, 8), "1010 1010 1010 1010");
         assert_eq!(drawn(Pattern::Blocks { rows: 2, cols: 2 }, 8), "1100 1100 0011 0011");
     }
 

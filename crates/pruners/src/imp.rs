@@ -1,0 +1,142 @@
+//! Iterative magnitude pruning (IMP): prune a fraction of what is left, retrain, repeat.
+//!
+//! Over K phases to sparsity S each phase prunes `p = 1 - (1 - S)^(1/K)` of the remaining weights
+//! (Han et al., arXiv 1506.02626; Renda et al., arXiv 2003.02389). One phase is one-shot pruning
+//! with fine-tuning. With a rewind point, the kept weights go back to their values there before
+//! each retraining (lottery tickets, arXiv 1803.03635 and 1903.01611).
+
+use burn::module::Module;
+use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::schedule::Curve;
+use regrow_sparse_core::score::{Recipe, Score};
+use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
+
+/// How a model is pruned in phases.
+pub struct Imp<S> {
+    score: S,
+    sparsity: f64,
+    phases: usize,
+    recipe: Recipe,
+    select: Select,
+}
+
+impl<S: Score> Imp<S> {
+    /// To `sparsity` in `phases` phases: globally, unstructured, over the default selection.
+    ///
+    /// # Errors
+    /// Sparsity outside [0, 1), or no phase.
+    pub fn new(score: S, sparsity: f64, phases: usize) -> Result<Self> {
+        regrow_sparse_core::schedule::check_sparsity(sparsity)?;
+        match phases {
+            0 => Err(Error::Argument("pruning needs at least one phase".into())),
+            _ => Ok(Self { score, sparsity, phases, recipe: Recipe::default(), select: Select::default() }),
+        }
+    }
+
+    /// With another budget or pattern.
+    pub fn with_recipe(mut self, recipe: Recipe) -> Self {
+        self.recipe = recipe;
+        self
+    }
+
+    /// Over another selection of weights.
+    pub fn with_select(mut self, select: Select) -> Self {
+        self.select = select;
+        self
+    }
+
+    /// The number of phases.
+    pub fn phases(&self) -> usize {
+        self.phases
+    }
+
+    /// The sparsity after phase `phase`, counted from 1: `1 - (1 - p)^phase`.
+    ///
+    /// # Errors
+    /// None for the values that [`Imp::new`] accepts.
+    pub fn sparsity(&self, phase: usize) -> Result<f64> {
+        Ok(Schedule::new(Curve::Geometric, 0.0, self.sparsity, 0, 1, self.phases)?.sparsity(phase))
+    }
+
+    /// Prunes `model` to the sparsity of `phase` (from 1) and returns it with its masks. The mask
+    /// lies within the one it carried.
+    ///
+    /// # Errors
+    /// If the model's weights cannot be scored or pruned so far.
+    pub fn prune<M: Module>(&self, model: M, phase: usize) -> Result<(M, MaskSet)> {
+        let masks = self.recipe.masks(&weights(&model, &self.select)?, &self.score, self.sparsity(phase)?)?;
+        Ok((apply_masks(model, &masks, Gradient::Masked, Base::Zeroed)?, masks))
+    }
+
+    /// Runs all phases from the trained `model`: prune, go back to `rewind` if there is one, then
+    /// `retrain(model, phase)`.
+    ///
+    /// # Errors
+    /// Whatever pruning or `retrain` runs into.
+    pub fn run<M: Module, E: From<Error>>(
+        &self,
+        mut model: M,
+        rewind: Option<&M>,
+        mut retrain: impl FnMut(M, usize) -> Result<M, E>,
+    ) -> Result<M, E> {
+        for phase in 1..=self.phases {
+            let (pruned, masks) = self.prune(model, phase)?;
+            let start = match rewind {
+                Some(early) => apply_masks(early.clone(), &masks, Gradient::Masked, Base::Zeroed)?,
+                None => pruned,
+            };
+            model = retrain(start, phase)?;
+        }
+        Ok(model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::Device;
+    use regrow_sparse_core::masked::masks;
+
+    use super::*;
+    use crate::Magnitude;
+
+    fn layer() -> Linear {
+        Device::default().seed(1);
+        LinearConfig::new(20, 30).init(&Device::default())
+    }
+
+    #[test]
+    fn three_phases_nest_and_end_exactly() {
+        let imp = Imp::new(Magnitude, 0.9, 3).unwrap();
+        let mut seen: Vec<MaskSet> = Vec::new();
+        let end = imp
+            .run::<_, Error>(layer(), None, |model, _| {
+                seen.push(masks(&model)?);
+                Ok(model)
+            })
+            .unwrap();
+        assert_eq!(seen.iter().map(MaskSet::pruned).collect::<Vec<_>>(), [322, 471, 540]);
+        assert!(seen[2].is_within(&seen[1]) && seen[1].is_within(&seen[0]));
+        assert_eq!(masks(&end).unwrap(), seen[2]);
+    }
+
+    #[test]
+    fn rewinding_gives_back_the_early_values() {
+        let early = layer();
+        let trained = Linear { weight: early.weight.clone().map(|w| w * 2.0), bias: early.bias.clone() };
+        let imp = Imp::new(Magnitude, 0.5, 1).unwrap();
+        let end = imp.run::<_, Error>(trained, Some(&early), |model, _| Ok(model)).unwrap();
+        let all = weights(&end, &Select::default()).unwrap();
+        let start = weights(&early, &Select::default()).unwrap();
+        let kept = all[0].values.iter().zip(&start[0].values).filter(|(now, before)| now == before).count();
+        assert_eq!(kept, 300);
+        assert_eq!(all[0].values.iter().filter(|w| **w == 0.0).count(), 300);
+    }
+
+    #[test]
+    fn no_phase_or_impossible_sparsity_is_refused() {
+        assert!(Imp::new(Magnitude, 0.9, 0).is_err());
+        assert!(Imp::new(Magnitude, 1.0, 1).is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! The training loop, one for everything: pruning, soups, continual learning.
+//!
+//! A run is a function of the starting model and the seed: the order of the examples in epoch `e`
+//! and the augmentation of step `t` are drawn from `(seed, e)` and `(seed, t)`, never from a shared
+//! generator, so that a run resumed at any step goes on as if it had never stopped.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer, OptimizerRecord};
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::{Device, Tensor};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::lr::LrSchedule;
+use crate::masked::{Base, Gradient, apply_masks, masks};
+use crate::sparsify::{Pruner, Sparsifier};
+use crate::{Error, MaskSet, Result, atomic};
+
+/// What is to be learned: examples by index, and the loss of each.
+pub trait Problem<M>: Sync {
+    /// How many examples there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The loss of each example of `batch`, `[batch]`, unreduced, on `device`. Whatever is random
+    /// (augmentation) is drawn from `seed`.
+    fn losses(&self, model: &M, batch: &[usize], seed: u64, device: &Device) -> Tensor<1>;
+}
+
+/// The settings of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Passes over the examples.
+    pub epochs: usize,
+    /// Examples per step; a last, smaller batch is dropped unless it is the only one.
+    pub batch: usize,
+    /// The learning rate.
+    pub lr: LrSchedule,
+    /// The source of all randomness of the run.
+    pub seed: u64,
+}
+
+impl Training {
+    /// Steps in an epoch over `examples` examples.
+    pub fn steps_per_epoch(&self, examples: usize) -> usize {
+        (examples / self.batch.max(1)).max(1)
+    }
+
+    fn check(&self, examples: usize) -> Result<()> {
+        match (examples, self.batch) {
+            (0, _) => Err(Error::Argument("there are no examples to train on".into())),
+            (_, 0) => Err(Error::Argument("a batch needs at least one example".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where and how often a run is saved.
+#[derive(Clone, Debug)]
+pub struct Checkpointing {
+    /// A folder of this run's own; the newest state lies in it.
+    pub dir: PathBuf,
+    /// Steps between two saves.
+    pub every: usize,
+}
+
+/// One step done.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Steps done.
+    pub step: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// Mean loss of the batch; fetching it waits for the device.
+    pub loss: &'a Tensor<1>,
+}
+
+/// Trains `model` and returns it in validation mode (no gradients, batch norm fixed).
+///
+/// With `save`, the run goes on from the newest state in its folder, if there is one, and
+/// the state is removed when the run ends. `watch` is called after every step.
+///
+/// # Errors
+/// No examples, an empty batch, a pruner that cannot choose masks, a state that cannot be written
+/// or belongs to another run.
+pub fn train<M: Module, O: Optimizer>(
+    model: M,
+    optimizer: O,
+    pruner: impl Pruner,
+    problem: &impl Problem<M>,
+    settings: &Training,
+    save: Option<&Checkpointing>,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<M> {
+    settings.check(problem.len())?;
+    let gradient = pruner.gradient();
+    let resumed = save.map(|s| State::newest(&s.dir, settings)).transpose()?.flatten();
+    let mut model = match &resumed {
+        Some(state) => state.model(model, gradient)?.train(),
+        None => model.train(),
+    };
+    let (sparsifier, mut optimizer) = Sparsifier::new(pruner, optimizer, &model)?;
+    let mut first = 0;
+    if let Some(state) = resumed {
+        first = state.step;
+        optimizer = optimizer.load_record(state.optimizer()?);
+    }
+    let mut sparsifier = sparsifier.at_step(first);
+    let device = model.devices().into_iter().next().unwrap_or_default().autodiff();
+    let per_epoch = settings.steps_per_epoch(problem.len());
+    let total = per_epoch * settings.epochs;
+    let mut order = Vec::new();
+    for step in first..total {
+        if order.is_empty() || step % per_epoch == 0 {
+            order = shuffled(problem.len(), settings.seed, step / per_epoch);
+        }
+        let at = step % per_epoch * settings.batch;
+        let batch = &order[at..(at + settings.batch).min(order.len())];
+        let loss = problem.losses(&model, batch, mix(settings.seed, step as u64), &device).mean();
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        model = optimizer.step(settings.lr.at(step, total), model, grads);
+        model = sparsifier.after_step(model)?;
+        watch(Progress { step: step + 1, total, loss: &loss });
+        if let Some(save) = save.filter(|s| (step + 1) % s.every.max(1) == 0 && step + 1 < total) {
+            State::write(&save.dir, step + 1, settings, &model, &optimizer)?;
+        }
+    }
+    save.map(|s| State::remove(&s.dir)).transpose()?;
+    Ok(model.valid())
+}
+
+/// The order of the examples in `epoch`.
+fn shuffled(len: usize, seed: u64, epoch: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..len).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(seed, epoch as u64)));
+    order
+}
+
+/// One seed from two numbers (the finalizer of splitmix64), so that neighbours are unrelated.
+pub fn mix(seed: u64, stream: u64) -> u64 {
+    let mut z = seed ^ stream.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// A saved run: a folder `step-N` with the model, its masks, the optimizer and the settings. It is
+/// written beside and renamed, so a folder of that name is complete.
+struct State {
+    dir: PathBuf,
+    step: usize,
+}
+
+const SETTINGS: &str = "run.json";
+const MODEL: &str = "model.bpk";
+const OPTIMIZER: &str = "optimizer.bpk";
+const MASKS: &str = "masks.safetensors";
+
+impl State {
+    fn newest(dir: &Path, settings: &Training) -> Result<Option<Self>> {
+        let Some(state) = Self::all(dir)?.into_iter().max_by_key(|s| s.step) else { return Ok(None) };
+        let path = state.dir.join(SETTINGS);
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let saved: Training = serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
+        match saved == *settings {
+            true => Ok(Some(state)),
+            false => Err(Error::format(&path, "belongs to a run with other settings; remove the folder to start anew")),
+        }
+    }
+
+    fn all(dir: &Path) -> Result<Vec<Self>> {
+        if !dir.exists() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+            let entry = entry.map_err(|e| Error::io(dir, e))?;
+            let name = entry.file_name();
+            let step = name.to_str().and_then(|n| n.strip_prefix("step-")).and_then(|n| n.parse().ok());
+            found.extend(step.map(|step| Self { dir: entry.path(), step }));
+        }
+        Ok(found)
+    }
+
+    fn model<M: Module>(&self, fresh: M, gradient: Gradient) -> Result<M> {
+        let path = self.dir.join(MASKS);
+        let fresh = match path.exists() {
+            true => apply_masks(fresh, &MaskSet::load(&path)?, gradient, Base::Kept)?,
+            false => fresh,
+        };
+        let path = self.dir.join(MODEL);
+        let record = ModuleRecord::load(&path).map_err(|e| unreadable(&path, e))?;
+        fresh.try_load_record(record).map_err(|e| unreadable(&path, e))
+    }
+
+    fn optimizer(&self) -> Result<OptimizerRecord> {
+        let path = self.dir.join(OPTIMIZER);
+        OptimizerRecord::load(&path).map_err(|e| unreadable(&path, e))
+    }
+
+    fn write<M: Module>(
+        dir: &Path,
+        step: usize,
+        settings: &Training,
+        model: &M,
+        optimizer: &ModuleOptimizer,
+    ) -> Result<()> {
+        let before = Self::all(dir)?;
+        let beside = dir.join(format!("partial-{step}"));
+        let io = |e| Error::io(&beside, e);
+        if beside.exists() {
+            std::fs::remove_dir_all(&beside).map_err(io)?;
+        }
+        std::fs::create_dir_all(&beside).map_err(io)?;
+        let carried = masks(model)?;
+        if !carried.is_empty() {
+            carried.save(beside.join(MASKS))?;
+        }
+        let path = beside.join(MODEL);
+        model.valid().into_record().save(&path).map_err(|e| unreadable(&path, e))?;
+        let path = beside.join(OPTIMIZER);
+        optimizer.save(&path).map_err(|e| unreadable(&path, e))?;
+        let text = serde_json::to_string_pretty(settings).map_err(|e| Error::format(&beside, e.to_string()))?;
+        atomic::write_atomic(beside.join(SETTINGS), |out| out.write_all(text.as_bytes()))?;
+        std::fs::rename(&beside, dir.join(format!("step-{step}"))).map_err(io)?;
+        before.iter().try_for_each(Self::discard)
+    }
+
+    /// Removes the states and the folder.
+    fn remove(dir: &Path) -> Result<()> {
+        Self::all(dir)?.iter().try_for_each(Self::discard)?;
+        match dir.exists() {
+            true => std::fs::remove_dir_all(dir).map_err(|e| Error::io(dir, e)),
+            false => Ok(()),
+        }
+    }
+
+    /// Renamed first: a folder called `step-N` is always complete.
+    fn discard(&self) -> Result<()> {
+        let gone = self.dir.with_file_name(format!("partial-{}", self.step));
+        std::fs::rename(&self.dir, &gone).map_err(|e| Error::io(&self.dir, e))?;
+        std::fs::remove_dir_all(&gone).map_err(|e| Error::io(&gone, e))
+    }
+}
+
+fn unreadable(path: &Path, e: RecordError) -> Error {
+    Error::format(path, e.to_string())
+}

@@ -1,0 +1,210 @@
+//! The architectures by name, and what each consists of.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::{Error, Result};
+
+use crate::data::Normalization;
+use crate::models::{LeNet5, Mlp, MnistCnn, Net, ResNet};
+use crate::names::{Role, visit_names};
+
+/// An architecture of the zoo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// PyTorch's CIFAR-10 tutorial network, 62,006 parameters.
+    CifarLeNet,
+    /// LeNet-5 on 28x28 images.
+    LeNet5,
+    /// LeNet-300-100 on 28x28 images.
+    Mlp,
+    /// 64-128-64 on 8x8 images.
+    MlpSmall,
+    /// The CNN of pytorch/examples' MNIST, 431,080 parameters.
+    MnistCnn,
+    /// ResNet-20 for CIFAR.
+    ResNet20,
+    /// ResNet-32 for CIFAR.
+    ResNet32,
+    /// ResNet-56 for CIFAR.
+    ResNet56,
+}
+
+/// One tensor of an architecture, as PyTorch names and shapes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    /// As `layer1.0.conv1.weight`.
+    pub name: String,
+    /// PyTorch's shape: `[d_out, d_in]`, `[out, in, kh, kw]`.
+    pub shape: Vec<usize>,
+    /// What it is.
+    pub role: Role,
+    /// To how many places of one example it is applied: the size of the output map for a
+    /// convolution, 1 for a linear layer, 0 for what is not multiplied.
+    pub positions: usize,
+}
+
+impl Arch {
+    /// All of them, in the order of their names.
+    pub const ALL: [Self; 8] = [
+        Self::CifarLeNet,
+        Self::LeNet5,
+        Self::Mlp,
+        Self::MlpSmall,
+        Self::MnistCnn,
+        Self::ResNet20,
+        Self::ResNet32,
+        Self::ResNet56,
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CifarLeNet => "cifar-lenet",
+            Self::LeNet5 => "lenet5",
+            Self::Mlp => "mlp",
+            Self::MlpSmall => "mlp-small",
+            Self::MnistCnn => "mnist-cnn",
+            Self::ResNet20 => "resnet20",
+            Self::ResNet32 => "resnet32",
+            Self::ResNet56 => "resnet56",
+        }
+    }
+
+    /// The architecture of that name.
+    ///
+    /// # Errors
+    /// If there is none, naming those there are.
+    pub fn parse(name: &str) -> Result<Self> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|a| a.name() == name);
+        found.ok_or_else(|| Error::Argument(format!("unknown architecture `{name}`: use {}", known())))
+    }
+
+    /// Channels, height and width of its input.
+    pub fn input(self) -> [usize; 3] {
+        match self {
+            Self::MlpSmall => [1, 8, 8],
+            Self::Mlp | Self::LeNet5 | Self::MnistCnn => [1, 28, 28],
+            _ => [3, 32, 32],
+        }
+    }
+
+    /// A normalization that its published weights want where it is not the data set's own.
+    pub fn normalization(self) -> Option<Normalization> {
+        (self == Self::CifarLeNet).then(|| Normalization::bytes(&[0.5; 3], &[0.5; 3]))
+    }
+
+    /// A fresh network for `classes` classes; the same for the same `seed` and device.
+    pub fn init(self, classes: usize, seed: u64, device: &Device) -> Net {
+        // The generator belongs to the device, and parameters are drawn at their first use: seed,
+        // build and draw under one lock, or two threads would share one sequence.
+        static DRAWING: Mutex<()> = Mutex::new(());
+        let _guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+        device.seed(seed);
+        let net = self.build(classes, device);
+        net.visit(&mut Draw);
+        net
+    }
+
+    /// Its tensors, in the order in which PyTorch lists them.
+    pub fn tensors(self, classes: usize) -> Vec<TensorSpec> {
+        let net = self.build(classes, &Device::default());
+        let mut specs = Vec::new();
+        visit_names(&net, &mut |name, shape, role| {
+            let positions = if role.is_weight() { self.positions(&name) } else { 0 };
+            specs.push(TensorSpec { name, shape, role, positions });
+        });
+        specs
+    }
+
+    fn build(self, classes: usize, device: &Device) -> Net {
+        match self {
+            Self::CifarLeNet => Net::LeNet5(LeNet5::new(3, 0, classes, device)),
+            Self::LeNet5 => Net::LeNet5(LeNet5::new(1, 2, classes, device)),
+            Self::Mlp => Net::Mlp(Mlp::new([784, 300, 100, classes], device)),
+            Self::MlpSmall => Net::Mlp(Mlp::new([64, 128, 64, classes], device)),
+            Self::MnistCnn => Net::MnistCnn(MnistCnn::new(classes, device)),
+            Self::ResNet20 => Net::ResNet(ResNet::new(3, classes, device)),
+            Self::ResNet32 => Net::ResNet(ResNet::new(5, classes, device)),
+            Self::ResNet56 => Net::ResNet(ResNet::new(9, classes, device)),
+        }
+    }
+
+    fn positions(self, name: &str) -> usize {
+        match self {
+            Self::CifarLeNet | Self::LeNet5 if name.starts_with("conv1.") => 28 * 28,
+            Self::CifarLeNet | Self::LeNet5 if name.starts_with("conv2.") => 10 * 10,
+            Self::MnistCnn if name.starts_with("conv1.") => 24 * 24,
+            Self::MnistCnn if name.starts_with("conv2.") => 8 * 8,
+            Self::ResNet20 | Self::ResNet32 | Self::ResNet56 => match name.split('.').next() {
+                Some("conv1" | "layer1") => 32 * 32,
+                Some("layer2") => 16 * 16,
+                Some("layer3") => 8 * 8,
+                _ => 1,
+            },
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Reads every parameter once, which draws those that are still lazy.
+struct Draw;
+
+impl ModuleVisitor for Draw {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let _ = param.val();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regrow_sparse_core::Classifier;
+
+    use super::*;
+
+    #[test]
+    fn parameters_are_as_many_as_published() {
+        let count = |arch: Arch| -> usize {
+            let learned = arch.tensors(10).into_iter().filter(|t| t.role != Role::Statistic);
+            learned.map(|t| t.shape.iter().product::<usize>()).sum()
+        };
+        assert_eq!(count(Arch::Mlp), 266_610);
+        assert_eq!(count(Arch::MnistCnn), 431_080);
+        assert_eq!(count(Arch::CifarLeNet), 62_006);
+        assert_eq!(count(Arch::ResNet20), 269_722);
+        assert_eq!(count(Arch::ResNet56), 853_018);
+    }
+
+    #[test]
+    fn one_seed_one_network_and_the_promised_shapes() {
+        let device = Device::default();
+        for arch in Arch::ALL {
+            let [c, h, w] = arch.input();
+            let out = |seed: u64| {
+                let net = arch.init(7, seed, &device).valid();
+                net.logits(Tensor::ones([2, c, h, w], &device)).into_data()
+            };
+            let first = out(1);
+            assert_eq!(first.shape().as_slice(), [2, 7], "{arch}");
+            assert_eq!(first, out(1), "{arch}");
+            assert_ne!(first, out(2), "{arch}");
+        }
+    }
+
+    #[test]
+    fn the_last_weight_is_the_head() {
+        let tensors = Arch::ResNet20.tensors(10);
+        let heads: Vec<_> = tensors.iter().filter(|t| t.role == Role::Head).map(|t| t.name.as_str()).collect();
+        assert_eq!(heads, ["linear.weight"]);
+        assert!(Arch::parse("resnet21").unwrap_err().to_string().contains("resnet20"));
+    }
+}

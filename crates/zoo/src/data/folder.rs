@@ -1,0 +1,90 @@
+//! Image folders: `DIR/<class>/*.jpg` (or `.png`), classes in alphabetical order.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use regrow_sparse_core::{Error, Result};
+
+use super::images::{Images, Normalization};
+
+/// All images below `dir`, decoded in parallel; classes are its subfolders in alphabetical order.
+///
+/// # Errors
+/// No class folders, no images, an image that cannot be decoded or has another size than the first.
+pub fn read(dir: &Path, normalization: Normalization) -> Result<Images> {
+    let classes: Vec<PathBuf> = sorted(dir)?.into_iter().filter(|p| p.is_dir()).collect();
+    let mut files = Vec::new();
+    for (label, class) in classes.iter().enumerate() {
+        let images = sorted(class)?.into_iter().filter(|p| is_image(p));
+        files.extend(images.map(|path| (path, label as u8)));
+    }
+    let Some((first, _)) = files.first() else { return Err(Error::format(dir, "holds no class folders with images")) };
+    let (size, _) = decode(first, None)?;
+    let decoded: Vec<Vec<u8>> =
+        files.par_iter().map(|(path, _)| decode(path, Some(size)).map(|d| d.1)).collect::<Result<_>>()?;
+    let labels = files.iter().map(|(_, label)| *label).collect();
+    Images::new([3, size[0], size[1]], classes.len(), decoded.concat(), labels, normalization)
+}
+
+fn sorted(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))?;
+    let mut paths: Vec<PathBuf> =
+        entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(|e| Error::io(dir, e))?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn is_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    ["jpg", "jpeg", "png"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// Height and width, and the bytes channel by channel.
+fn decode(path: &Path, want: Option<[usize; 2]>) -> Result<([usize; 2], Vec<u8>)> {
+    let image = image::open(path).map_err(|e| Error::format(path, e.to_string()))?.to_rgb8();
+    let size = [image.height() as usize, image.width() as usize];
+    if want.is_some_and(|want| want != size) {
+        return Err(Error::format(
+            path,
+            format!("is {size:?}, others of its set {:?} (height, width)", want.unwrap_or_default()),
+        ));
+    }
+    let bytes = image.into_raw();
+    let planes = (0..3).flat_map(|c| bytes.iter().skip(c).step_by(3).copied().collect::<Vec<_>>());
+    Ok((size, planes.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(images: &[(&str, u32, [u8; 3])]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, side, colour) in images {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            image::RgbImage::from_pixel(*side, *side, image::Rgb(*colour)).save(path).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn classes_are_the_folders_in_order() {
+        let dir = folder(&[("dog/1.png", 2, [1, 2, 3]), ("cat/1.png", 2, [4, 5, 6])]);
+        let images = read(dir.path(), Normalization::bytes(&[0.0; 3], &[1.0; 3])).unwrap();
+        assert_eq!((images.classes, images.labels.clone()), (2, vec![0, 1]));
+        assert_eq!(images.bytes(0), [4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]);
+    }
+
+    #[test]
+    fn other_sizes_and_broken_files_are_named() {
+        let norm = || Normalization::bytes(&[0.0; 3], &[1.0; 3]);
+        let dir = folder(&[("a/1.png", 2, [0; 3]), ("a/2.png", 3, [0; 3])]);
+        assert!(read(dir.path(), norm()).unwrap_err().to_string().contains("2.png: is [3, 3]"));
+        std::fs::write(dir.path().join("a/2.png"), b"no image").unwrap();
+        assert!(read(dir.path(), norm()).unwrap_err().to_string().contains("2.png"));
+        assert!(
+            read(tempfile::tempdir().unwrap().path(), norm()).unwrap_err().to_string().contains("no class folders")
+        );
+    }
+}

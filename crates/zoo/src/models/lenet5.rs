@@ -1,0 +1,44 @@
+//! LeNet-5, and the network of PyTorch's "Training a classifier" tutorial, which is LeNet-5 in colour.
+
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::Classifier;
+
+/// `conv1` 6 5x5, `conv2` 16 5x5 (each ReLU and 2x2 max-pool), `fc1` 120, `fc2` 84, `fc3`.
+#[derive(Module, Debug)]
+pub struct LeNet5 {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    pool: MaxPool2d,
+    fc1: Linear,
+    fc2: Linear,
+    fc3: Linear,
+}
+
+impl LeNet5 {
+    /// For images of `channels` channels: 28x28 with `padding` 2, or 32x32 with `padding` 0.
+    pub fn new(channels: usize, padding: usize, classes: usize, device: &Device) -> Self {
+        let padding = PaddingConfig2d::Explicit(padding, padding, padding, padding);
+        Self {
+            conv1: Conv2dConfig::new([channels, 6], [5, 5]).with_padding(padding).init(device),
+            conv2: Conv2dConfig::new([6, 16], [5, 5]).init(device),
+            pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+            fc1: LinearConfig::new(400, 120).init(device),
+            fc2: LinearConfig::new(120, 84).init(device),
+            fc3: LinearConfig::new(84, classes).init(device),
+        }
+    }
+}
+
+impl Classifier for LeNet5 {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(relu(self.conv1.forward(images)));
+        let x = self.pool.forward(relu(self.conv2.forward(x)));
+        let x = relu(self.fc1.forward(x.flatten::<2>(1, 3)));
+        self.fc3.forward(relu(self.fc2.forward(x)))
+    }
+}

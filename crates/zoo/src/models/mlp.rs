@@ -1,0 +1,34 @@
+//! A multilayer perceptron on flattened images.
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::Classifier;
+
+/// Three linear layers with ReLU between: `fc1`, `fc2`, `fc3`. With 784-300-100-10 it is
+/// LeNet-300-100 (LeCun et al., 1998).
+#[derive(Module, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    fc3: Linear,
+}
+
+impl Mlp {
+    /// From the width of the input, of the two hidden layers and of the output.
+    pub fn new([input, first, second, output]: [usize; 4], device: &Device) -> Self {
+        Self {
+            fc1: LinearConfig::new(input, first).init(device),
+            fc2: LinearConfig::new(first, second).init(device),
+            fc3: LinearConfig::new(second, output).init(device),
+        }
+    }
+}
+
+impl Classifier for Mlp {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = relu(self.fc1.forward(images.flatten::<2>(1, 3)));
+        self.fc3.forward(relu(self.fc2.forward(x)))
+    }
+}

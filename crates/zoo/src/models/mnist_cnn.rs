@@ -1,0 +1,40 @@
+//! The CNN of an early pytorch/examples `mnist`, the network of much pruning work on MNIST.
+
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::Classifier;
+
+/// `conv1` 20 5x5, `conv2` 50 5x5 (each ReLU and 2x2 max-pool), `fc1` 500, `fc2`; images 28x28.
+#[derive(Module, Debug)]
+pub struct MnistCnn {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    pool: MaxPool2d,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl MnistCnn {
+    /// For so many classes.
+    pub fn new(classes: usize, device: &Device) -> Self {
+        Self {
+            conv1: Conv2dConfig::new([1, 20], [5, 5]).init(device),
+            conv2: Conv2dConfig::new([20, 50], [5, 5]).init(device),
+            pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+            fc1: LinearConfig::new(800, 500).init(device),
+            fc2: LinearConfig::new(500, classes).init(device),
+        }
+    }
+}
+
+impl Classifier for MnistCnn {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(relu(self.conv1.forward(images)));
+        let x = self.pool.forward(relu(self.conv2.forward(x)));
+        self.fc2.forward(relu(self.fc1.forward(x.flatten::<2>(1, 3))))
+    }
+}
