@@ -1,2 +1,50 @@
-//! placeholder
-fn main() {}
+//! `bench`: runs the tables of papers and prints ours beside the published figures.
+
+mod claim;
+mod memory;
+mod paper;
+mod picture;
+mod record;
+mod setting;
+mod sms;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Run a paper's table on your machine.
+///
+/// Beside the printed table, `<table>.json` (records in long form) and `<table>.svg` are written
+/// to the output folder.
+#[derive(Parser)]
+#[command(name = "bench", version, after_help = "Example: bench sms --scale quick --seeds 5")]
+struct Cli {
+    #[command(subcommand)]
+    table: Table,
+}
+
+/// The tables there are, in the order of their names. A new one adds a line here and a file.
+#[derive(Subcommand)]
+enum Table {
+    /// List what can be run
+    List,
+    /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
+    Sms(sms::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().table {
+        Table::List => {
+            println!("sms  Sparse Model Soups (arXiv 2306.16788); --dataset digits|mnist|fashion-mnist|cifar10");
+            Ok(())
+        }
+        Table::Sms(args) => sms::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -13,6 +13,7 @@
 //! All copies carry the mask `M_k`, so the average is as sparse as each of them.
 
 use burn::module::Module;
+use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::{Error, MaskSet, Result, masked};
 
 use crate::soup::Soup;
@@ -145,25 +146,6 @@ impl Sms {
         number: usize,
         kitchen: &impl Kitchen<M, E>,
     ) -> Result<Vec<M>, E> {
-        let one = &|candidate: usize| kitchen.retrain(pruned.clone(), number, candidate);
-        if self.parallel == 1 || self.candidates == 1 {
-            return (0..self.candidates).map(one).collect();
-        }
-        let mut done = Vec::new();
-        let all: Vec<usize> = (0..self.candidates).collect();
-        for group in all.chunks(self.parallel) {
-            // Threads of their own, not a pool's: a tensor operation that waits for the pool must
-            // not pick up a whole candidate meanwhile.
-            let group = std::thread::scope(|scope| {
-                let threads: Vec<_> = group.iter().map(|i| scope.spawn(move || one(*i))).collect();
-                threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(died()))).collect::<Result<Vec<M>, E>>()
-            })?;
-            done.extend(group);
-        }
-        Ok(done)
+        side_by_side(self.candidates, self.parallel, |candidate| kitchen.retrain(pruned.clone(), number, candidate))
     }
-}
-
-fn died<E: From<Error>>() -> E {
-    Error::Argument("the thread that retrained a candidate died".into()).into()
 }

@@ -8,6 +8,7 @@ pub mod lr;
 mod mask;
 pub mod masked;
 pub mod optimizer;
+pub mod parallel;
 pub mod pattern;
 pub mod schedule;
 pub mod score;

@@ -1,0 +1,133 @@
+//! Whether a paper's claim shows here: paired differences over seeds, and what they resolve.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::record::{Record, mean_std};
+
+/// A claim that method `better` beats method `than` at equal sparsity and m.
+pub struct Claim {
+    /// In the paper's sense.
+    pub text: &'static str,
+    /// The method that should be better.
+    pub better: &'static str,
+    /// The one it is compared with.
+    pub than: &'static str,
+}
+
+/// What the measurements say of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The 95 % interval of the mean difference lies above zero.
+    Holds,
+    /// It includes zero.
+    NotResolved,
+    /// It lies below zero.
+    DoesNotHold,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Holds => "holds",
+            Self::NotResolved => "not resolved",
+            Self::DoesNotHold => "does not hold",
+        })
+    }
+}
+
+/// A judged claim.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// The claim.
+    pub claim: String,
+    /// Mean over seeds of the difference in accuracy, in points; each seed counts once, with the
+    /// mean of its differences over all settings.
+    pub difference: f64,
+    /// Standard deviation of that over seeds.
+    pub spread: f64,
+    /// How many seeds.
+    pub seeds: usize,
+    /// What follows.
+    pub outcome: Outcome,
+}
+
+impl Claim {
+    /// Judges the claim on `rows`; `None` without a seed that has both methods.
+    pub fn judge(&self, rows: &[Record]) -> Option<Verdict> {
+        let mut by_seed: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        for better in rows.iter().filter(|r| r.method == self.better) {
+            let pair = rows.iter().find(|r| {
+                r.method == self.than && (r.sparsity, r.m, r.seed) == (better.sparsity, better.m, better.seed)
+            });
+            if let Some(than) = pair {
+                by_seed.entry(better.seed).or_default().push(better.accuracy - than.accuracy);
+            }
+        }
+        let differences: Vec<f64> = by_seed.values().map(|d| mean_std(d).0).collect();
+        if differences.is_empty() {
+            return None;
+        }
+        let (difference, spread) = mean_std(&differences);
+        let outcome = outcome(difference, spread, differences.len());
+        Some(Verdict { claim: self.text.into(), difference, spread, seeds: differences.len(), outcome })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { claim, difference, spread, seeds, outcome } = self;
+        write!(f, "{outcome:>13}: {claim} ({difference:+.2} ± {spread:.2} points, {seeds} seeds)")
+    }
+}
+
+fn outcome(mean: f64, spread: f64, n: usize) -> Outcome {
+    if n < 2 {
+        return Outcome::NotResolved;
+    }
+    let reach = student(n - 1) * spread / (n as f64).sqrt();
+    match (mean - reach > 0.0, mean + reach < 0.0) {
+        (true, _) => Outcome::Holds,
+        (_, true) => Outcome::DoesNotHold,
+        _ => Outcome::NotResolved,
+    }
+}
+
+/// The two-sided 95 % quantile of Student's t.
+fn student(freedom: usize) -> f64 {
+    const T: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    T.get(freedom - 1).copied().unwrap_or(if freedom < 30 { 2.131 } else { 1.96 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(pairs: &[(f64, f64)]) -> Vec<Record> {
+        let record = |method: &str, seed: usize, accuracy| Record {
+            method: method.into(),
+            sparsity: 0.9,
+            m: 3,
+            seed: seed as u64,
+            accuracy,
+            seconds: 0.0,
+        };
+        pairs.iter().enumerate().flat_map(|(s, (a, b))| [record("a", s, *a), record("b", s, *b)]).collect()
+    }
+
+    #[test]
+    fn differences_are_paired_and_judged() {
+        let judge = |pairs: &[(f64, f64)]| Claim { text: "", better: "a", than: "b" }.judge(&rows(pairs)).unwrap();
+        // The seeds differ widely, the pairs agree.
+        let clear = judge(&[(91.0, 90.0), (81.1, 80.0), (70.9, 70.0)]);
+        assert!((clear.difference - 1.0).abs() < 1e-9);
+        assert_eq!(clear.outcome, Outcome::Holds);
+        assert_eq!(judge(&[(90.0, 91.0), (80.0, 81.1), (70.0, 70.9)]).outcome, Outcome::DoesNotHold);
+        assert_eq!(judge(&[(91.0, 90.0), (80.0, 81.0), (70.5, 70.0)]).outcome, Outcome::NotResolved);
+        assert_eq!(judge(&[(91.0, 90.0)]).outcome, Outcome::NotResolved);
+        assert!(Claim { text: "", better: "a", than: "c" }.judge(&rows(&[(1.0, 2.0)])).is_none());
+    }
+}

@@ -1,0 +1,59 @@
+//! A paper's published figures and claims, from `papers/<slug>/paper.toml`.
+
+use regrow_sparse_core::{Error, Result};
+use serde::Deserialize;
+
+/// What a paper says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paper {
+    /// Its title.
+    pub title: String,
+    /// As `arXiv 2306.16788`.
+    pub source: String,
+    /// How its setting differs from ours.
+    pub setting: String,
+    /// Published figures.
+    #[serde(default)]
+    pub figures: Vec<Figure>,
+}
+
+/// One published figure.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Figure {
+    /// Network and data.
+    pub setting: String,
+    /// The method.
+    pub method: String,
+    /// Fraction of zeros.
+    pub sparsity: f64,
+    /// Candidates, where they matter.
+    pub m: Option<usize>,
+    /// Accuracy in percent.
+    pub accuracy: f64,
+    /// Its standard deviation.
+    pub std: Option<f64>,
+    /// Where it stands: table and page or address.
+    pub source: String,
+}
+
+impl Paper {
+    /// Reads a `paper.toml`.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn parse(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|e| Error::Argument(format!("paper.toml: {}", e.message())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn ours_are_read() {
+        let paper = super::Paper::parse(include_str!("../../../papers/sms/paper.toml")).unwrap();
+        assert!(paper.source.contains("2306.16788"));
+        assert!(paper.figures.iter().all(|f| !f.source.is_empty()));
+    }
+}

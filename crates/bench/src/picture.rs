@@ -1,0 +1,92 @@
+//! Accuracy over sparsity as an SVG.
+
+use std::path::Path;
+
+use plotters::prelude::*;
+use regrow_sparse_core::{Error, Result, atomic};
+
+/// A line of the picture: a name, and x, mean and spread of each point.
+pub struct Line {
+    /// In the legend.
+    pub name: String,
+    /// `(x, mean, standard deviation)`.
+    pub points: Vec<(f64, f64, f64)>,
+}
+
+/// Colours that stay apart for most colour-blind readers (Okabe & Ito).
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+    RGBColor(140, 140, 140),
+];
+
+/// Draws `lines` with error bars of one standard deviation and writes the file atomically.
+/// Points stand at equal distances, labelled with their x: sparsities crowd near 1.
+///
+/// # Errors
+/// If nothing can be drawn or the file cannot be written.
+pub fn write(path: &Path, title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> Result<()> {
+    let mut svg = String::new();
+    draw(&mut svg, title, x_name, y_name, lines).map_err(|e| Error::format(path, e))?;
+    atomic::write_atomic(path, |out| out.write_all(svg.as_bytes()))
+}
+
+fn draw(svg: &mut String, title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> Result<(), String> {
+    let said = |e: &dyn std::fmt::Display| e.to_string();
+    let mut ticks: Vec<f64> = lines.iter().flat_map(|l| l.points.iter().map(|p| p.0)).collect();
+    ticks.sort_by(f64::total_cmp);
+    ticks.dedup();
+    let place = |x: f64| ticks.iter().position(|t| *t == x).unwrap_or(0) as f64;
+    let values = || lines.iter().flat_map(|l| l.points.iter().flat_map(|p| [p.1 - p.2, p.1 + p.2]));
+    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+    let margin = ((high - low) * 0.08).max(0.1);
+    let area = SVGBackend::with_string(svg, (860, 520)).into_drawing_area();
+    area.fill(&WHITE).map_err(|e| said(&e))?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(44)
+        .y_label_area_size(64)
+        .build_cartesian_2d(-0.2..(ticks.len().max(1) as f64 - 0.8), (low - margin)..(high + margin))
+        .map_err(|e| said(&e))?;
+    let label = |x: &f64| match ticks.get(x.round() as usize) {
+        Some(tick) if (x - x.round()).abs() < 1e-6 => format!("{}", (tick * 1e4).round() / 1e4),
+        _ => String::new(),
+    };
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(ticks.len().max(2) * 10)
+        .x_label_formatter(&label)
+        .x_desc(x_name)
+        .y_desc(y_name)
+        .draw()
+        .map_err(|e| said(&e))?;
+    for (i, line) in lines.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        // A little aside, so that error bars do not hide each other.
+        let aside = (i as f64 - lines.len() as f64 / 2.0) * 0.02;
+        let points: Vec<(f64, f64, f64)> = line.points.iter().map(|(x, y, s)| (place(*x) + aside, *y, *s)).collect();
+        chart
+            .draw_series(LineSeries::new(points.iter().map(|p| (p.0, p.1)), colour.stroke_width(2)))
+            .map_err(|e| said(&e))?
+            .label(&line.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        let bars = points.iter().map(|(x, y, s)| PathElement::new([(*x, y - s), (*x, y + s)], colour.stroke_width(1)));
+        chart.draw_series(bars).map_err(|e| said(&e))?;
+        chart.draw_series(points.iter().map(|p| Circle::new((p.0, p.1), 3, colour.filled()))).map_err(|e| said(&e))?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerLeft)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
+        .draw()
+        .map_err(|e| said(&e))?;
+    area.present().map_err(|e| said(&e))
+}

@@ -1,0 +1,82 @@
+//! What a table measures, in long form: one record per method, setting and seed.
+
+use std::path::Path;
+
+use regrow_sparse_core::{Error, Result, atomic};
+use serde::{Deserialize, Serialize};
+
+use crate::claim::Verdict;
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The row's method.
+    pub method: String,
+    /// Fraction of the prunable weights that are zero.
+    pub sparsity: f64,
+    /// Candidates per phase; 1 where there is but one model.
+    pub m: usize,
+    /// The seed.
+    pub seed: u64,
+    /// Test accuracy in percent.
+    pub accuracy: f64,
+    /// Seconds of wall time that this row took, without pretraining.
+    pub seconds: f64,
+}
+
+/// The file that a table writes.
+#[derive(Serialize)]
+pub struct Report<'a, S> {
+    /// The table's name.
+    pub table: &'a str,
+    /// The command that made it.
+    pub command: String,
+    /// Where it ran.
+    pub device: String,
+    /// Its settings.
+    pub settings: S,
+    /// Seconds of wall time in all.
+    pub seconds: f64,
+    /// Most bytes of memory held.
+    pub peak_memory: Option<u64>,
+    /// The paper's claims, judged.
+    pub claims: &'a [Verdict],
+    /// The measurements.
+    pub rows: &'a [Record],
+}
+
+impl<S: Serialize> Report<'_, S> {
+    /// Writes the report as JSON; complete or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::format(path, e.to_string()))?;
+        atomic::write_atomic(path, |out| out.write_all(text.as_bytes()))
+    }
+}
+
+/// The mean and standard deviation (n - 1) of some numbers; 0 deviation for a single one.
+pub fn mean_std(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    (mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
+}
+
+/// The accuracies of one method and setting, by seed.
+pub fn accuracies(rows: &[Record], method: &str, sparsity: f64, m: usize) -> Vec<(u64, f64)> {
+    let wanted = |r: &&Record| r.method == method && r.sparsity == sparsity && r.m == m;
+    rows.iter().filter(wanted).map(|r| (r.seed, r.accuracy)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_and_deviation_by_hand() {
+        assert_eq!(mean_std(&[1.0, 2.0, 3.0]), (2.0, 1.0));
+        assert_eq!(mean_std(&[5.0]), (5.0, 0.0));
+    }
+}

@@ -1,0 +1,57 @@
+//! The settings that tables share: scale, data, seeds, where results go.
+
+use std::path::PathBuf;
+
+use regrow_sparse_core::{Error, Result};
+
+/// Options of every table.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Common {
+    /// How much to run: `quick` (minutes, embedded data) or `full` (the paper's epochs)
+    #[arg(long, value_enum, default_value_t = Scale::Quick)]
+    pub scale: Scale,
+    /// The folder of the data sets; digits need none
+    #[arg(long, env = "REGROW_DATA")]
+    pub data: Option<PathBuf>,
+    /// How many seeds, from --first-seed
+    #[arg(long, default_value_t = 5)]
+    pub seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    pub first_seed: u64,
+    /// Where the JSON and the picture go
+    #[arg(long, default_value = "tables")]
+    pub out: PathBuf,
+    /// Go on where an interrupted run with the same settings stopped
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// How much to run.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Minutes on two cores.
+    Quick,
+    /// The paper's numbers of epochs and phases, as far as the network allows.
+    Full,
+}
+
+impl Common {
+    /// Checks the settings and makes the output folder.
+    ///
+    /// # Errors
+    /// No seed, or a folder that cannot be made.
+    pub fn check(&self) -> Result<()> {
+        if self.seeds == 0 {
+            return Err(Error::Argument("a table needs at least one seed (--seeds)".into()));
+        }
+        std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))
+    }
+}
+
+/// The command line that started this process, the program by its own name.
+pub fn command() -> String {
+    let mut words = std::env::args();
+    words.next();
+    std::iter::once("bench".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,126 @@
+//! Training and pruning for the SMS table: one dense network, its pruned and retrained offspring.
+
+use burn::optim::SgdConfig;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::tensor::Device;
+use indicatif::ProgressBar;
+use regrow_merging::sms::Kitchen;
+use regrow_pruners::{Imp, Magnitude, Retrain};
+use regrow_sparse_core::classifier::{Classification, Examples, count_correct, recalibrate};
+use regrow_sparse_core::lr::LrSchedule;
+use regrow_sparse_core::sparsify::KeepMasks;
+use regrow_sparse_core::train::{Training, mix, train};
+use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::{Error, MaskSet, Result};
+use regrow_zoo::Net;
+use regrow_zoo::data::Images;
+
+use super::{Plan, Vary};
+
+/// Everything that one seed's networks share.
+pub struct Seed<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Training images.
+    pub train: &'a Images,
+    /// Held-out images.
+    pub validation: &'a Images,
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// The seed.
+    pub seed: u64,
+    /// Counts epochs.
+    pub bar: &'a ProgressBar,
+}
+
+impl Seed<'_> {
+    /// Trains the dense network.
+    pub fn pretrain(&self, net: Net) -> Result<Net> {
+        let plan = self.plan;
+        self.fit(
+            net,
+            plan.pretrain_epochs,
+            LrSchedule::linear(plan.learning_rate),
+            plan.weight_decay,
+            mix(self.seed, 0),
+        )
+    }
+
+    /// Iterative pruning to `sparsity`, all prunable weights together, the head included as in the
+    /// paper.
+    pub fn imp(&self, sparsity: f64) -> Result<Imp<Magnitude>> {
+        Ok(Imp::new(Magnitude, sparsity, self.plan.phases)?.with_select(Select::default().with_head()))
+    }
+
+    /// Retrains for `epochs` epochs in phase `phase` as candidate `candidate` of `of`.
+    pub fn retrain(&self, net: Net, epochs: usize, phase: usize, candidate: usize, of: usize) -> Result<Net> {
+        let plan = self.plan;
+        // From 2^-(m-1)/2 to 2^(m-1)/2, the middle candidate at 1.
+        let step = candidate as f64 - (of - 1) as f64 / 2.0;
+        let (order, decay, rate) = match plan.vary {
+            Vary::Seed => (candidate, 1.0, 1.0),
+            Vary::WeightDecay => (0, 2f64.powf(step), 1.0),
+            Vary::LearningRate => (0, 1.0, 1.25f64.powf(step)),
+        };
+        let original = LrSchedule::linear(plan.learning_rate * rate);
+        let steps = self.train.len() / plan.batch;
+        let rates = Retrain::Linear.schedule(&original, plan.pretrain_epochs, epochs, steps.max(1))?;
+        let lr =
+            rates.as_schedule().ok_or_else(|| Error::Argument("the retraining schedule is a window".into()))?.clone();
+        let seed = mix(self.seed, (phase * 1000 + order + 1) as u64);
+        self.fit(net, epochs, lr, plan.weight_decay * decay as f32, seed)
+    }
+
+    /// Batch-norm statistics from the first share of the training images, unaugmented.
+    pub fn recalibrated(&self, net: Net) -> Net {
+        let images = (self.plan.recalibration * self.train.len() as f64).ceil() as usize;
+        let indices: Vec<usize> = (0..images.min(self.train.len())).collect();
+        let device = self.device.clone().autodiff();
+        recalibrate(net, indices.chunks(self.plan.batch).map(|batch| self.train.images(batch, &device)))
+    }
+
+    /// Accuracy on `images`, in percent.
+    pub fn accuracy(&self, net: &Net, images: &Images) -> f64 {
+        100.0 * count_correct(net, images, 256, self.device) as f64 / images.len().max(1) as f64
+    }
+
+    fn fit(&self, net: Net, epochs: usize, lr: LrSchedule, decay: f32, seed: u64) -> Result<Net> {
+        let momentum = MomentumConfig::new().with_momentum(self.plan.momentum).with_dampening(0.0);
+        let decay = WeightDecayConfig::new(decay);
+        let sgd = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).build();
+        let problem = Classification { data: self.train, smoothing: 0.0 };
+        let settings = Training { epochs, batch: self.plan.batch, lr, seed };
+        let net = train(net, sgd, KeepMasks, &problem, &settings, None, &mut |_| {})?;
+        self.bar.inc(epochs as u64);
+        Ok(net)
+    }
+}
+
+/// A seed's networks as SMS asks for them, at one sparsity.
+pub struct Soup<'a> {
+    /// What the seed's networks share.
+    pub seed: &'a Seed<'a>,
+    /// How they are pruned.
+    pub imp: &'a Imp<Magnitude>,
+    /// Candidates per phase.
+    pub m: usize,
+}
+
+impl Kitchen<Net, Error> for Soup<'_> {
+    fn prune(&self, net: Net, phase: usize) -> Result<(Net, MaskSet)> {
+        self.imp.prune(net, phase)
+    }
+
+    fn retrain(&self, net: Net, phase: usize, candidate: usize) -> Result<Net> {
+        self.seed.retrain(net, self.seed.plan.phase_epochs, phase, candidate, self.m)
+    }
+
+    fn recalibrate(&self, net: Net) -> Result<Net> {
+        Ok(self.seed.recalibrated(net))
+    }
+
+    fn validate(&self, net: &Net) -> Result<f64> {
+        Ok(self.seed.accuracy(net, self.seed.validation))
+    }
+}

@@ -1,0 +1,188 @@
+//! The table of Sparse Model Soups (Zimmer, Spiegel, Pokutta, ICLR 2024, arXiv 2306.16788).
+//!
+//! For each seed, sparsity and number of candidates m: iterative magnitude pruning, the same with m
+//! times the retraining, its averages, SMS, and the candidates' ensemble, all from one dense
+//! network per seed. [`kitchen`] trains and prunes, [`rows`] fills the table, [`print`] shows it.
+
+mod kitchen;
+mod print;
+mod rows;
+
+use std::time::Instant;
+
+use burn::tensor::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
+use regrow_zoo::{Arch, data};
+use serde::{Deserialize, Serialize};
+
+use crate::setting::{Common, Scale};
+
+/// Sparse Model Soups: does averaging candidates of a prune-retrain phase beat each of them?
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example: bench sms --dataset mnist --data ~/data --seeds 3 --out tables")]
+pub struct Args {
+    #[command(flatten)]
+    common: Common,
+    /// digits (embedded), mnist, fashion-mnist or cifar10
+    #[arg(long, default_value = "digits")]
+    dataset: String,
+    /// The network; by default mlp-small for digits, mlp for MNIST, resnet20 for CIFAR
+    #[arg(long)]
+    arch: Option<String>,
+    /// Sparsities to reach
+    #[arg(long, value_delimiter = ',')]
+    sparsity: Option<Vec<f64>>,
+    /// Candidates per phase
+    #[arg(long, value_delimiter = ',')]
+    m: Option<Vec<usize>>,
+    /// What candidates differ in
+    #[arg(long, value_enum, default_value_t = Vary::Seed)]
+    vary: Vary,
+    /// Epochs of pretraining; a phase has a fifth of it
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Candidates trained side by side; by default one per core
+    #[arg(long)]
+    parallel: Option<usize>,
+}
+
+/// What the candidates of a phase differ in.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vary {
+    /// The order of the examples.
+    Seed,
+    /// The weight decay, by factors of two around the usual.
+    WeightDecay,
+    /// The first learning rate, by factors of 1.25 around the usual.
+    LearningRate,
+}
+
+/// Everything that decides the numbers of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Name of the data set.
+    pub dataset: String,
+    /// Name of the network.
+    pub arch: String,
+    /// Epochs of the dense training.
+    pub pretrain_epochs: usize,
+    /// Epochs of retraining in a phase.
+    pub phase_epochs: usize,
+    /// Prune-retrain phases.
+    pub phases: usize,
+    /// Examples per step.
+    pub batch: usize,
+    /// First learning rate, falling linearly to zero.
+    pub learning_rate: f64,
+    /// Weight decay.
+    pub weight_decay: f32,
+    /// Momentum (no dampening).
+    pub momentum: f64,
+    /// Share of the training images held out to choose by.
+    pub validation: f64,
+    /// Share of the training images that recompute batch-norm statistics.
+    pub recalibration: f64,
+    /// Pad and flip training images (CIFAR).
+    pub augment: bool,
+    /// Sparsities.
+    pub sparsities: Vec<f64>,
+    /// Candidates per phase.
+    pub candidates: Vec<usize>,
+    /// What they differ in.
+    pub vary: Vary,
+    /// Seeds: the first, and how many.
+    pub seeds: (u64, u64),
+}
+
+/// Runs the table.
+///
+/// # Errors
+/// Impossible settings, data that is missing, an output folder that cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    let plan = args.plan()?;
+    args.common.check()?;
+    let arch = Arch::parse(&plan.arch)?;
+    let data = data::open(&plan.dataset, args.common.data.as_deref())?;
+    if data.train.size != arch.input() {
+        return Err(Error::Argument(format!(
+            "{} images are {:?}, {arch} wants {:?}",
+            data.name,
+            data.train.size,
+            arch.input()
+        )));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let started = Instant::now();
+    let bar = progress(rows::epochs(&plan));
+    let device = Device::default();
+    let parallel = args.parallel.unwrap_or(cores).max(1);
+    let table = rows::Table { plan: &plan, arch, data: &data, device: &device, parallel, bar: &bar };
+    let rows = table.fill(&args.common.out, args.common.resume)?;
+    bar.finish_and_clear();
+    print::show(&plan, &rows, &args.common.out, &device, started.elapsed().as_secs_f64())
+}
+
+impl Args {
+    fn plan(&self) -> Result<Plan> {
+        let full = self.common.scale == Scale::Full;
+        let cifar = self.dataset.starts_with("cifar");
+        let (arch, quick, paper) = match self.dataset.as_str() {
+            "digits" => ("mlp-small", 30, 100),
+            "mnist" | "fashion-mnist" => ("mlp", 5, 50),
+            "cifar10" => ("resnet20", 10, 200),
+            other => {
+                return Err(Error::Argument(format!(
+                    "unknown data set `{other}`: use cifar10, digits, fashion-mnist, mnist"
+                )));
+            }
+        };
+        let pretrain_epochs = self.epochs.unwrap_or(if full { paper } else { quick });
+        let plan = Plan {
+            dataset: self.dataset.clone(),
+            arch: self.arch.clone().unwrap_or(arch.into()),
+            pretrain_epochs,
+            phase_epochs: (pretrain_epochs / 5).max(1),
+            phases: 3,
+            batch: if self.dataset == "digits" { 64 } else { 128 },
+            learning_rate: 0.1,
+            weight_decay: if cifar { 5e-4 } else { 1e-4 },
+            momentum: 0.9,
+            validation: 0.1,
+            recalibration: 0.2,
+            augment: cifar,
+            sparsities: self.sparsity.clone().unwrap_or(vec![0.9, 0.95, 0.98]),
+            candidates: self.m.clone().unwrap_or(vec![3, 5]),
+            vary: self.vary,
+            seeds: (self.common.first_seed, self.common.seeds),
+        };
+        plan.check()?;
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    fn check(&self) -> Result<()> {
+        self.sparsities.iter().try_for_each(|s| check_sparsity(*s))?;
+        if self.candidates.contains(&0) {
+            return Err(Error::Argument("a sparse model soup needs at least one candidate per phase (m)".into()));
+        }
+        if self.sparsities.is_empty() || self.candidates.is_empty() {
+            return Err(Error::Argument("the table needs at least one sparsity and one m".into()));
+        }
+        match self.pretrain_epochs {
+            0 => Err(Error::Argument("the dense network needs at least one epoch (--epochs)".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn progress(epochs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(epochs as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} epochs, {elapsed} elapsed, {eta} left {msg}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
