@@ -1,7 +1,9 @@
 //! The command line: look inside a checkpoint, prune it, measure its accuracy.
 
 mod error;
+mod eval;
 mod inspect;
+mod prune;
 mod text;
 
 use std::io::{self, Write};
@@ -22,6 +24,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Inspect(inspect::Args),
+    Prune(prune::Args),
+    Eval(eval::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,5 +43,7 @@ fn main() -> ExitCode {
 fn run(command: Command, out: &mut dyn Write) -> Result<()> {
     match command {
         Command::Inspect(args) => inspect::run(&args, out),
+        Command::Prune(args) => prune::run(&args, out),
+        Command::Eval(args) => eval::run(&args, out),
     }
 }

@@ -10,6 +10,7 @@ pub mod masked;
 pub mod optimizer;
 pub mod parallel;
 pub mod pattern;
+pub mod report;
 pub mod schedule;
 pub mod score;
 pub mod select;

@@ -1,0 +1,90 @@
+//! `regrow eval`: the test accuracy of a checkpoint.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use regrow_sparse_core::classifier::{Examples, correct, probabilities};
+use regrow_zoo::data::{self, Images, Part};
+use regrow_zoo::{Arch, Net, load};
+
+use crate::error::{Error, Result};
+
+/// Measure the accuracy of a checkpoint on a data set's test images
+#[derive(clap::Args)]
+#[command(after_help = "Example: regrow eval resnet20.safetensors --arch resnet20 --dataset cifar10 --data DIR")]
+pub struct Args {
+    /// A safetensors file with PyTorch's names
+    file: PathBuf,
+    /// The network: cifar-lenet, lenet5, mlp, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
+    #[arg(long)]
+    arch: String,
+    /// cifar10, cifar100, digits (embedded), fashion-mnist or mnist
+    #[arg(long)]
+    dataset: String,
+    /// The folder of the data set, or one that holds it under its name
+    #[arg(long, env = "REGROW_DATA")]
+    data: Option<PathBuf>,
+    /// Images per forward pass
+    #[arg(long, default_value_t = 200)]
+    batch: usize,
+}
+
+/// Loads network and images, counts, prints.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    if args.batch == 0 {
+        return Err(Error::Argument("--batch must be at least 1".into()));
+    }
+    let arch = Arch::parse(&args.arch)?;
+    let device = Device::default();
+    let (net, classes) = load(arch, &args.file, &device)?;
+    let images = data::open_part(&args.dataset, args.data.as_deref(), Part::Test)?;
+    fits(arch, classes, &images, &args.dataset)?;
+    let images = match arch.normalization() {
+        Some(normalization) => images.with_normalization(normalization),
+        None => images,
+    };
+    let right = count(&net.valid(), &images, args.batch, &device);
+    let total = images.len();
+    writeln!(out, "accuracy {:.2} % ({right} of {total})", 100.0 * right as f64 / total.max(1) as f64)?;
+    Ok(())
+}
+
+fn fits(arch: Arch, classes: usize, images: &Images, dataset: &str) -> Result<()> {
+    if images.size != arch.input() {
+        return Err(Error::Argument(format!(
+            "{dataset} images are {:?}, {arch} wants {:?}",
+            images.size,
+            arch.input()
+        )));
+    }
+    if images.classes != classes {
+        return Err(Error::Argument(format!("the checkpoint has {classes} classes, {dataset} has {}", images.classes)));
+    }
+    Ok(())
+}
+
+/// Counts right answers, with a progress bar once it has taken two seconds.
+fn count(net: &Net, images: &Images, batch: usize, device: &Device) -> usize {
+    let bar = ProgressBar::hidden();
+    bar.set_length(images.len() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left") {
+        bar.set_style(style);
+    }
+    let started = Instant::now();
+    let all: Vec<usize> = (0..images.len()).collect();
+    let mut right = 0;
+    for indices in all.chunks(batch) {
+        let part = images.select(indices);
+        right += correct(&probabilities(net, &part, batch, device), &part);
+        bar.inc(indices.len() as u64);
+        if bar.is_hidden() && started.elapsed() > Duration::from_secs(2) {
+            bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+        }
+    }
+    bar.finish_and_clear();
+    right
+}

@@ -1,0 +1,101 @@
+//! `regrow prune`: zeroes weights of a checkpoint and writes it back as it was otherwise.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use burn::module::ParamId;
+use regrow_sparse_core::checkpoint::{Checkpoint, Entry, apply_mask, rewrite};
+use regrow_sparse_core::report::Report;
+use regrow_sparse_core::score::Recipe;
+use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::{Budget, MaskSet, Pattern, atomic, schedule::check_sparsity};
+use regrow_zoo::{Arch, Role, TensorSpec, check};
+
+use crate::error::{Error, Result};
+use crate::text;
+
+/// Prune a checkpoint without retraining
+///
+/// Names, shapes, types, order and metadata of the tensors stay, so that whatever loaded the
+/// original loads the result. Exactly round(sparsity x weights) become zero; ties keep the earlier.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example: regrow prune resnet20.safetensors --arch resnet20 --sparsity 0.8 --out pruned.safetensors"
+)]
+pub struct Args {
+    /// A safetensors file with PyTorch's names
+    file: PathBuf,
+    /// The network: cifar-lenet, lenet5, mlp, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
+    #[arg(long)]
+    arch: String,
+    /// What is kept: magnitude or random
+    #[arg(long, default_value = "magnitude")]
+    method: String,
+    /// How the total is shared among layers: erk, global, lamp, uniform
+    #[arg(long, default_value = "global")]
+    budget: String,
+    /// The fraction of weights to set to zero, in [0, 1); an N:M pattern brings its own
+    #[arg(long, allow_negative_numbers = true)]
+    sparsity: Option<f64>,
+    /// Where zeros may stand: unstructured, N:M (as 2:4), block:RxC, rows, columns
+    #[arg(long, default_value = "unstructured")]
+    pattern: String,
+    /// Prune the last layer too
+    #[arg(long)]
+    include_head: bool,
+    /// The source of randomness, for methods that have some
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the pruned checkpoint goes
+    #[arg(long)]
+    out: PathBuf,
+    /// Also write the layers' densities as a picture (SVG)
+    #[arg(long)]
+    picture: Option<PathBuf>,
+}
+
+/// Reads, scores, masks, writes, reports.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let method = regrow_pruners::find(&args.method)?;
+    let recipe = Recipe { budget: Budget::parse(&args.budget)?, pattern: Pattern::parse(&args.pattern)? };
+    let sparsity = args.sparsity.or(recipe.pattern.fixed_sparsity());
+    let sparsity =
+        sparsity.ok_or_else(|| Error::Argument("--sparsity is missing (only an N:M pattern brings its own)".into()))?;
+    check_sparsity(sparsity)?;
+    let arch = Arch::parse(&args.arch)?;
+    let checkpoint = Checkpoint::open(&args.file)?;
+    let (tensors, _) = check(arch, &checkpoint)?;
+    let chosen: Vec<&(TensorSpec, Entry)> = tensors
+        .iter()
+        .filter(|(spec, _)| spec.role == Role::Weight || (args.include_head && spec.role == Role::Head))
+        .collect();
+    let weights = chosen.iter().map(|(_, entry)| read(&checkpoint, entry)).collect::<Result<Vec<_>>>()?;
+    let masks = recipe.masks(&weights, (method.make)(args.seed).as_ref(), sparsity)?;
+    write(&checkpoint, &masks, args)?;
+    let positions =
+        |name: &str| chosen.iter().find(|(_, entry)| entry.name == name).map_or(0, |(spec, _)| spec.positions);
+    let report = Report::new(&masks, positions);
+    if let Some(path) = &args.picture {
+        atomic::write_atomic(path, |file| file.write_all(report.svg().as_bytes()))?;
+    }
+    writeln!(out, "{report}")?;
+    let (zeros, all) = (report.total.zeros, report.total.weights);
+    let counts = format!("{} of {} prunable weights are zero", text::grouped(zeros), text::grouped(all));
+    writeln!(out, "sparsity {} ({counts})", text::percent(zeros, all))?;
+    Ok(())
+}
+
+fn read(checkpoint: &Checkpoint, entry: &Entry) -> Result<Weight> {
+    let values = checkpoint.read_f32(&entry.name)?;
+    Ok(Weight { path: entry.name.clone(), id: ParamId::new(), shape: entry.shape.clone(), values, mask: None })
+}
+
+fn write(checkpoint: &Checkpoint, masks: &MaskSet, args: &Args) -> Result<()> {
+    rewrite(checkpoint, &args.out, |entry, bytes| {
+        let Some(mask) = masks.get(&entry.name) else { return Ok(None) };
+        let mut bytes = bytes.to_vec();
+        apply_mask(entry, &mut bytes, |index| mask.keeps(index))?;
+        Ok(Some(bytes))
+    })?;
+    Ok(())
+}
