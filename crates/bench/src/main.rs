@@ -29,7 +29,7 @@ enum Table {
     /// List what can be run
     List,
     /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
-    Sms(sms::Args),
+    Sms(Box<sms::Args>),
 }
 
 fn main() -> ExitCode {

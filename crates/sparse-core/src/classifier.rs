@@ -123,9 +123,9 @@ pub fn mean_loss<M: Classifier, D: Examples>(model: &M, data: &D, batch: usize, 
     sums.iter().sum::<f64>() / data.len().max(1) as f64
 }
 
-fn in_batches<T>(len: usize, batch: usize, mut f: impl FnMut(&[usize]) -> Vec<T>) -> Vec<T> {
+fn in_batches<T>(len: usize, batch: usize, f: impl FnMut(&[usize]) -> Vec<T>) -> Vec<T> {
     let all: Vec<usize> = (0..len).collect();
-    all.chunks(batch.max(1)).flat_map(|indices| f(indices)).collect()
+    all.chunks(batch.max(1)).flat_map(f).collect()
 }
 
 fn floats(tensor: Tensor<2>) -> Vec<f32> {

@@ -1,4 +1,5 @@
 //! Masks through training: what is pruned stays exactly zero, whatever the optimizer.
+#![allow(clippy::unwrap_used)]
 
 use burn::module::{Module, ParamGroup};
 use burn::nn::{Linear, LinearConfig};

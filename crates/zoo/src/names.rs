@@ -40,9 +40,12 @@ pub fn visit_names(net: &Net, f: &mut dyn FnMut(String, Vec<usize>, Role)) {
     }
 }
 
+/// What to put in place of the tensor of this PyTorch name and shape; `None` leaves it.
+type NewValues<'a> = dyn FnMut(&str, &[usize]) -> Option<Vec<f32>> + 'a;
+
 /// Replaces every tensor of `net` by what `value` gives for its PyTorch name and shape, row-major
 /// in that shape; `None` leaves it.
-pub fn map_values(net: Net, value: &mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>) -> Net {
+pub fn map_values(net: Net, value: &mut NewValues) -> Net {
     net.map(&mut Fill { place: Place::default(), value })
 }
 
@@ -132,7 +135,7 @@ impl ModuleVisitor for Walk {
 
 struct Fill<'a> {
     place: Place,
-    value: &'a mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>,
+    value: &'a mut NewValues<'a>,
 }
 
 impl ModuleMapper for Fill<'_> {

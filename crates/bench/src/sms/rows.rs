@@ -1,6 +1,6 @@
 //! Fills the SMS table, cell by cell: a cell is one seed, sparsity and m, with all its methods.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -95,7 +95,7 @@ impl Table<'_> {
         Ok(cells.rows)
     }
 
-    fn fill_seed(&self, seed: u64, cells: &mut Cells, path: &PathBuf) -> Result<()> {
+    fn fill_seed(&self, seed: u64, cells: &mut Cells, path: &Path) -> Result<()> {
         let done = |rows: &[Record], s: f64, m: usize| rows.iter().any(|r| (r.seed, r.sparsity, r.m) == (seed, s, m));
         let wanted = self.plan.sparsities.iter().flat_map(|s| self.plan.candidates.iter().map(move |m| (*s, *m)));
         let open: Vec<(f64, usize)> = wanted.filter(|(s, m)| !done(&cells.rows, *s, *m)).collect();
