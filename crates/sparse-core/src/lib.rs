@@ -1,6 +1,37 @@
 //! Masks and everything that many pruning methods share; knows no method by name.
+//!
+//! | to | look in |
+//! | --- | --- |
+//! | read a model's prunable weights as matrices | [`weight`] |
+//! | hold masks, combine them, save and load them | [`Mask`], [`MaskSet`] |
+//! | turn scores into masks | [`score`], [`pattern`], [`budget`], [`schedule`] |
+//! | put masks into a Burn model and train under them | [`masked`], [`optimizer`], [`sparsify`] |
+//! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
+//! | read and write safetensors | [`checkpoint`], [`atomic`] |
+//! | show what is sparse | [`report`] |
+//!
+//! A mask from weights of one's own choice, put on a stock layer:
+//!
+//! ```
+//! use burn::nn::LinearConfig;
+//! use burn::tensor::Device;
+//! use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+//! use regrow_sparse_core::{Mask, MaskSet};
+//!
+//! let layer = LinearConfig::new(3, 2).init(&Device::default());
+//! // As PyTorch has it: [d_out, d_in].
+//! let keep = [true, false, true, false, true, false];
+//! let masks: MaskSet = [("weight".to_string(), Mask::from_fn([2, 3], |i| keep[i]))].into_iter().collect();
+//! let layer = apply_masks(layer, &masks, Gradient::Masked, Base::Zeroed)?;
+//! let zeros = layer.weight.val().into_data().iter::<f32>().filter(|w| *w == 0.0).count();
+//! assert_eq!(zeros, 3);
+//! # Ok::<(), regrow_sparse_core::Error>(())
+//! ```
+
 pub mod atomic;
 pub mod budget;
+#[cfg(feature = "train")]
+pub mod burn_train;
 pub mod checkpoint;
 pub mod classifier;
 mod error;

@@ -1,0 +1,108 @@
+//! A pruner inside burn-train: wrap the model, launch `SupervisedTraining` as usual.
+//!
+//! burn-train calls `TrainStep::optimize` at every step; [`Pruned`] overrides it and lets the
+//! pruner see the weights after each. Feature `train`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::Module;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimizer};
+use burn_train::{InferenceStep, TrainOutput, TrainStep};
+
+use crate::sparsify::{Pruner, Sparsifier};
+use crate::{Error, Result};
+
+/// A model and the pruner at work on it; trains and evaluates as the model alone does.
+#[derive(Module, Debug)]
+pub struct Pruned<M: Module> {
+    model: M,
+    #[module(skip)]
+    state: Shared,
+}
+
+/// What all clones of one [`Pruned`] share: burn-train clones the model, the pruner is one.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<State>>);
+
+struct State {
+    sparsifier: Sparsifier,
+    failed: Option<Error>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sparsifier")
+    }
+}
+
+impl<M: Module> Pruned<M> {
+    /// Wraps `model`; gives also the optimizer to hand to burn-train's `Learner`, which keeps
+    /// pruned weights at zero.
+    ///
+    /// # Errors
+    /// If masks that the model carries cannot be read.
+    pub fn new<O: Optimizer>(pruner: impl Pruner, optimizer: O, model: M) -> Result<(Self, ModuleOptimizer)> {
+        let (sparsifier, optimizer) = Sparsifier::new(pruner, optimizer, &model)?;
+        let state = Shared(Arc::new(Mutex::new(State { sparsifier, failed: None })));
+        Ok((Self { model, state }, optimizer))
+    }
+
+    /// The trained model with its masks.
+    ///
+    /// # Errors
+    /// What went wrong when the pruner chose masks: burn-train's steps cannot report it, so the
+    /// model trained on unpruned from there.
+    pub fn finish(self) -> Result<M> {
+        let failed = self.state.0.lock().unwrap_or_else(PoisonError::into_inner).failed.take();
+        failed.map_or(Ok(self.model), Err)
+    }
+
+    fn after_step(self) -> Self {
+        let Self { model, state } = self;
+        let mut guard = state.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if guard.failed.is_some() {
+            drop(guard);
+            return Self { model, state };
+        }
+        let before = model.clone();
+        let model = match guard.sparsifier.after_step(model) {
+            Ok(model) => model,
+            Err(error) => {
+                tracing::error!(%error, "no more pruning in this training");
+                guard.failed = Some(error);
+                before
+            }
+        };
+        drop(guard);
+        Self { model, state }
+    }
+}
+
+impl<M: Module + TrainStep> TrainStep for Pruned<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
+        self.model.step(item)
+    }
+
+    fn optimize(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams) -> Self {
+        let model = optim.step(lr, self.model, grads);
+        Self { model, state: self.state }.after_step()
+    }
+
+    fn optimize_multi(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: MultiGradientsParams) -> Self {
+        let model = optim.step_multi(lr, self.model, grads);
+        Self { model, state: self.state }.after_step()
+    }
+}
+
+impl<M: Module + InferenceStep> InferenceStep for Pruned<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn step(&self, item: Self::Input) -> Self::Output {
+        self.model.step(item)
+    }
+}

@@ -1,0 +1,92 @@
+//! Pruning inside burn-train: wrap the model, launch `SupervisedTraining` as usual.
+//!
+//! `cargo run --release -p regrow-examples --example burn_train --features train`
+
+use std::sync::Arc;
+
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataset::InMemDataset;
+use burn::module::Module;
+use burn::optim::AdamConfig;
+use burn::tensor::Device;
+use burn::train::metric::{AccuracyMetric, LossMetric};
+use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
+use regrow_examples::{Batch, Model};
+use regrow_pruners::{Magnitude, Scheduled};
+use regrow_sparse_core::burn_train::Pruned;
+use regrow_sparse_core::classifier::Examples;
+use regrow_sparse_core::schedule::Curve;
+use regrow_sparse_core::{Schedule, masked};
+use regrow_zoo::data::Images;
+
+/// The user's model with burn-train's steps; nothing in it knows of pruning.
+#[derive(Module, Debug)]
+struct Net {
+    model: Model,
+}
+
+impl Net {
+    fn output(&self, batch: Batch) -> ClassificationOutput {
+        let loss = self.model.loss(&batch);
+        ClassificationOutput::new(loss, self.model.forward(batch.images), batch.labels)
+    }
+}
+
+impl TrainStep for Net {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
+        let output = self.output(batch);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
+impl InferenceStep for Net {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+
+    fn step(&self, batch: Batch) -> ClassificationOutput {
+        self.output(batch)
+    }
+}
+
+/// Picks images by index.
+#[derive(Clone)]
+struct Pick(Arc<Images>);
+
+impl Batcher<usize, Batch> for Pick {
+    fn batch(&self, indices: Vec<usize>, device: &Device) -> Batch {
+        Batch::of(&self.0, &indices, device)
+    }
+}
+
+fn loader(images: Images, device: &Device) -> Arc<dyn DataLoader<Batch>> {
+    let all = InMemDataset::new((0..images.len()).collect());
+    DataLoaderBuilder::new(Pick(Arc::new(images))).batch_size(64).shuffle(0).set_device(device.clone()).build(all)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let digits = regrow_zoo::data::open("digits", None)?;
+    let device = Device::default().autodiff();
+    device.seed(0);
+    let net = Net { model: Model::new(&device) };
+
+    let schedule = Schedule::new(Curve::Cubic, 0.0, 0.9, 100, 20, 20)?;
+    let pruner = Scheduled::new(Magnitude, schedule);
+    let (net, optimizer) = Pruned::new(pruner, AdamConfig::new().build(), net)?; // the one new line
+
+    let logs = tempfile::tempdir()?;
+    let (train, valid) = (loader(digits.train, &device), loader(digits.test.clone(), &Device::default()));
+    let result = SupervisedTraining::new(logs.path(), train, valid)
+        .metrics((AccuracyMetric::new(), LossMetric::new()))
+        .num_epochs(40)
+        .launch(Learner::new(net, optimizer, 2e-3));
+
+    let net = result.model.finish()?;
+    let sparsity = masked::masks(&net)?.sparsity();
+    let accuracy = net.model.accuracy(&digits.test, &Device::default());
+    println!("sparsity {sparsity:.3}, test accuracy {accuracy:.3}");
+    Ok(())
+}
