@@ -217,3 +217,46 @@ fn a_published_network_scores_what_its_source_says() {
     let right: usize = said.split(['(', ' ']).filter_map(|w| w.parse().ok()).next().expect("a count");
     assert!(right.abs_diff(9897) <= 3, "{said}");
 }
+
+/// The fixture says which script made it.
+#[test]
+fn masks_of_a_published_resnet_equal_pytorchs() {
+    let Ok(data) = std::env::var("REGROW_DATA") else {
+        println!("skipped: REGROW_DATA is not set");
+        return;
+    };
+    let fixture = include_str!("fixtures/torch-prune-resnet20.json");
+    let fixture: serde_json::Value = serde_json::from_str(fixture).expect("JSON");
+    let dir = tempfile::tempdir().expect("a folder");
+    let (input, out) = (format!("{data}/resnet-cifar10/resnet20.safetensors"), dir.path().join("out.safetensors"));
+    let rows = fixture["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        let (budget, sparsity) = (row["budget"].as_str().expect("a name"), row["sparsity"].to_string());
+        let mut args = vec!["prune", &input, "--arch", "resnet20", "--budget", budget, "--sparsity", &sparsity];
+        args.extend(["--out", text(&out)]);
+        stdout(&regrow(&args));
+        let (zeros, digest) = masks_of(&out, row["zeros"].as_object().expect("layers").keys());
+        assert_eq!(serde_json::json!(zeros), row["zeros"], "{budget} {sparsity}");
+        assert_eq!(digest, row["sha256"].as_str().expect("a digest"), "{budget} {sparsity}");
+    }
+}
+
+/// Zeros of each tensor, and the SHA-256 of one byte per weight (1 = kept) of all of them.
+fn masks_of<'a>(
+    path: &Path,
+    names: impl Iterator<Item = &'a String>,
+) -> (std::collections::BTreeMap<&'a str, usize>, String) {
+    use sha2::Digest;
+    let bytes = std::fs::read(path).expect("read");
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let mut digest = sha2::Sha256::new();
+    let zeros = names.map(|name| {
+        let tensor = file.tensor(name).expect("the tensor");
+        let kept: Vec<u8> = tensor.data().chunks(4).map(|w| u8::from(w.iter().any(|b| b & 0x7f != 0))).collect();
+        digest.update(&kept);
+        (name.as_str(), kept.iter().filter(|k| **k == 0).count())
+    });
+    let zeros = zeros.collect();
+    (zeros, digest.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
