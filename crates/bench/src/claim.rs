@@ -49,6 +49,8 @@ pub struct Verdict {
     pub difference: f64,
     /// Standard deviation of that over seeds.
     pub spread: f64,
+    /// Half the width of the 95 % interval around it (Student's t); infinite for one seed.
+    pub reach: f64,
     /// How many seeds.
     pub seeds: usize,
     /// What follows.
@@ -72,23 +74,27 @@ impl Claim {
             return None;
         }
         let (difference, spread) = mean_std(&differences);
-        let outcome = outcome(difference, spread, differences.len());
-        Some(Verdict { claim: self.text.into(), difference, spread, seeds: differences.len(), outcome })
+        let reach = reach(spread, differences.len());
+        let outcome = outcome(difference, reach);
+        Some(Verdict { claim: self.text.into(), difference, spread, reach, seeds: differences.len(), outcome })
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { claim, difference, spread, seeds, outcome } = self;
-        write!(f, "{outcome:>13}: {claim} ({difference:+.2} ± {spread:.2} points, {seeds} seeds)")
+        let Self { claim, difference, spread, reach, seeds, outcome } = self;
+        let (low, high) = (difference - reach, difference + reach);
+        write!(f, "{outcome:>13}: {claim} ({difference:+.2} points, [{low:+.2}, {high:+.2}]; ")?;
+        write!(f, "standard deviation {spread:.2} over {seeds} seeds)")
     }
 }
 
-fn outcome(mean: f64, spread: f64, n: usize) -> Outcome {
-    if n < 2 {
-        return Outcome::NotResolved;
-    }
-    let reach = student(n - 1) * spread / (n as f64).sqrt();
+/// Half the width of the 95 % interval of a mean over `n` seeds.
+fn reach(spread: f64, n: usize) -> f64 {
+    if n < 2 { f64::INFINITY } else { student(n - 1) * spread / (n as f64).sqrt() }
+}
+
+fn outcome(mean: f64, reach: f64) -> Outcome {
     match (mean - reach > 0.0, mean + reach < 0.0) {
         (true, _) => Outcome::Holds,
         (_, true) => Outcome::DoesNotHold,
@@ -96,10 +102,10 @@ fn outcome(mean: f64, spread: f64, n: usize) -> Outcome {
     }
 }
 
-/// The two-sided 95 % quantile of Student's t.
+/// The two-sided 95 % quantile of Student's t; between the tabulated values the next larger one.
 fn student(freedom: usize) -> f64 {
     const T: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
-    T.get(freedom - 1).copied().unwrap_or(if freedom < 30 { 2.131 } else { 1.96 })
+    T.get(freedom - 1).copied().unwrap_or(if freedom < 30 { 2.228 } else { 2.042 })
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
     }
     published(&paper);
     let claims: Vec<Verdict> = CLAIMS.iter().filter_map(|claim| claim.judge(rows)).collect();
-    println!("The paper's claims here (each seed's difference averaged over all settings, 95 % interval):");
+    println!("The paper's claims here (each seed's difference averaged over all settings, points with 95 % interval):");
     claims.iter().for_each(|claim| println!("  {claim}"));
     let peak = memory::peak();
     let megabytes = peak.map_or("unknown".into(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));

@@ -1,0 +1,82 @@
+//! The hot paths: a masked training step beside a dense one, choosing the mask of a large matrix.
+//!
+//! `cargo bench -p regrow-bench --bench speed`; `scripts/pytorch/speed.py` is the PyTorch side.
+
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use regrow_pruners::Magnitude;
+use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::score::{Recipe, Score};
+use regrow_sparse_core::select::top_k;
+use regrow_sparse_core::sparsify::{KeepMasks, PruningOptimizer};
+use regrow_sparse_core::weight::{Select, Weight, weights};
+use regrow_sparse_core::{Classifier, Error};
+use regrow_zoo::{Arch, Net};
+
+const BATCH: usize = 128;
+
+/// One SGD step of `arch`, dense or with 90 % of its weights masked.
+fn step(criterion: &mut Criterion, arch: Arch, masked: bool) -> Result<(), Error> {
+    let device = Device::default().autodiff();
+    let mut net: Net = arch.init(10, 0, &device);
+    if masked {
+        let masks = Recipe::default().masks(&weights(&net, &Select::default())?, &Magnitude, 0.9)?;
+        net = apply_masks(net, &masks, Gradient::Masked, Base::Zeroed)?;
+    }
+    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+    let sgd = SgdConfig::new().with_momentum(Some(momentum)).build();
+    let mut optimizer = PruningOptimizer::new(KeepMasks, sgd, &net)?;
+    let [channels, height, width] = arch.input();
+    let images = Tensor::<4>::random([BATCH, channels, height, width], Distribution::Default, &device);
+    let labels = Tensor::<1, Int>::zeros([BATCH], &device);
+    let loss = burn::nn::loss::CrossEntropyLossConfig::new().init(&device);
+    let mut net = Some(net);
+    criterion.bench_function(&format!("step/{arch}/{}", if masked { "masked" } else { "dense" }), |b| {
+        b.iter(|| {
+            let Some(now) = net.take() else { return };
+            let loss = loss.forward(now.logits(images.clone()), labels.clone());
+            let grads = GradientsParams::from_grads(loss.backward(), &now);
+            net = optimizer.step(0.01, now, grads).ok();
+        });
+    });
+    Ok(())
+}
+
+fn steps(criterion: &mut Criterion) {
+    for (arch, masked) in [(Arch::Mlp, false), (Arch::Mlp, true), (Arch::ResNet20, false), (Arch::ResNet20, true)] {
+        step(criterion, arch, masked).expect("a network of the zoo can be masked");
+    }
+}
+
+/// Half of a 4096x11008 matrix by magnitude: the selection alone, the method with its copy of the
+/// scores, and one pass of reading.
+fn masks(criterion: &mut Criterion) {
+    let shape = [4096, 11008];
+    let tensor = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &Device::default());
+    let values = tensor.into_data().try_to_vec::<f32>().expect("f32 values");
+    let keep = values.len() / 2;
+    criterion.bench_function("mask/4096x11008/one pass", |b| b.iter(|| sum(&values)));
+    criterion.bench_function("mask/4096x11008/selection", |b| b.iter(|| top_k(&values, keep, f32::abs)));
+    let weight =
+        Weight { path: "w".into(), id: burn::module::ParamId::new(), shape: shape.to_vec(), values, mask: None };
+    let weight = [weight];
+    let method: &dyn Score = &Magnitude;
+    criterion.bench_function("mask/4096x11008/magnitude", |b| {
+        b.iter_batched(|| (), |()| Recipe::default().masks(&weight, method, 0.5), BatchSize::PerIteration);
+    });
+}
+
+/// Reads every value once, on all cores.
+fn sum(values: &[f32]) -> f32 {
+    use rayon::prelude::*;
+    values.par_chunks(1 << 16).map(|part| part.iter().copied().fold(0.0, |a: f32, v| a.max(v))).reduce(|| 0.0, f32::max)
+}
+
+criterion_group! {
+    name = speed;
+    config = Criterion::default().sample_size(10).measurement_time(std::time::Duration::from_secs(5));
+    targets = steps, masks
+}
+criterion_main!(speed);
