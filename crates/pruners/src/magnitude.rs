@@ -3,6 +3,7 @@
 //! Local (budget uniform) or global, the oldest and still a strong baseline (Han et al.,
 //! arXiv 1506.02626).
 
+use rayon::prelude::*;
 use regrow_sparse_core::Result;
 use regrow_sparse_core::score::Score;
 use regrow_sparse_core::weight::Weight;
@@ -17,7 +18,7 @@ impl Score for Magnitude {
     }
 
     fn score(&self, weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
-        Ok(weight.values.iter().map(|w| w.abs()).collect())
+        Ok(weight.values.par_iter().map(|w| w.abs()).collect())
     }
 }
 

@@ -85,6 +85,9 @@ pub fn rounded(sparsity: f64, n: usize) -> usize {
 
 /// Prunes the smallest of all scores; of equal ones, those of later layers and higher indices.
 fn global(scores: &[&[f32]], sparsity: f64) -> Result<Vec<usize>> {
+    if let [only] = scores {
+        return Ok(vec![rounded(sparsity, only.len())]);
+    }
     let all = scores.concat();
     let words = top_k(&all, all.len() - rounded(sparsity, all.len()), |x| x)?;
     let mut start = 0;

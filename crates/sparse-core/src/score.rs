@@ -68,7 +68,7 @@ impl Recipe {
 /// Scores with minus infinity where `weight` is pruned already.
 fn scores(weight: &Weight, score: &dyn Score, layer: usize) -> Result<Vec<f32>> {
     let mut scores = score.score(weight, layer)?;
-    if let Some(nan) = scores.iter().position(|s| s.is_nan()) {
+    if let Some(nan) = scores.par_iter().position_first(|s| s.is_nan()) {
         return Err(Error::tensor(&weight.path, format!("the score of weight {nan} is NaN")));
     }
     if let Some(mask) = &weight.mask {
