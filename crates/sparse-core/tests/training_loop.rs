@@ -1,6 +1,7 @@
 //! The training loop: reproducible, and resumed as if it had never stopped.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
@@ -61,12 +62,19 @@ impl Pruner for Gradual {
     }
 }
 
-fn run(seed: u64, killed_at: Option<usize>, dir: Option<&Path>) -> Result<Linear> {
-    let device = Device::default();
+/// The same model every time. The generator is the process's and parameters are drawn at their
+/// first use: seed and draw under one lock, or tests side by side would share one sequence.
+fn fresh(device: &Device) -> Linear {
+    static DRAWING: Mutex<()> = Mutex::new(());
+    let _guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     device.seed(1);
-    let model: Linear = LinearConfig::new(6, 1).init(&device);
-    // Parameters are drawn at their first use: draw them now, under this seed.
-    let _ = model.forward(Tensor::<2>::zeros([1, 6], &device));
+    let model: Linear = LinearConfig::new(6, 1).init(device);
+    let _ = model.forward(Tensor::<2>::zeros([1, 6], device));
+    model
+}
+
+fn run(seed: u64, killed_at: Option<usize>, dir: Option<&Path>) -> Result<Linear> {
+    let model = fresh(&Device::default());
     let momentum = MomentumConfig::new().with_dampening(0.0);
     let sgd = SgdConfig::new().with_momentum(Some(momentum)).build();
     let settings = Training { epochs: 4, batch: 10, lr: LrSchedule::cosine(0.05), seed };
