@@ -206,6 +206,25 @@ fn broken_files_are_named_and_outputs_protected() {
     assert_eq!(std::fs::read(&net).expect("read"), whole, "the input is untouched");
 }
 
+/// A limit on file sizes stands in for a full disk: writes fail half way through the file.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_fills_up_leaves_nothing_behind() {
+    let (dir, net) = folder();
+    let before = names(dir.path());
+    let out = dir.path().join("out.safetensors");
+    // 8 blocks of 512 bytes or 1024, whatever the shell counts in; the network has 66 kB.
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" prune \"$1\" --arch mlp-small --sparsity 0.5 --out \"$2\"";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_regrow"), text(&net), text(&out)])
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains("out.saf"), "{said}");
+    assert_eq!(names(dir.path()), before, "nothing half-written");
+}
+
 #[test]
 fn a_published_network_scores_what_its_source_says() {
     let Ok(data) = std::env::var("REGROW_DATA") else {

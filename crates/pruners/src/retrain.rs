@@ -3,7 +3,7 @@
 //! FT and LRW: Renda et al. (arXiv 2003.02389); SLR and CLR: Le & Hua (arXiv 2105.03193); LLR and
 //! ALLR: Zimmer et al. (arXiv 2111.00843), as Sparse Model Soups uses them (arXiv 2306.16788).
 
-use regrow_sparse_core::lr::{Decay, LrSchedule};
+use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::{Error, Result};
 
 /// Fraction of the retraining steps that warm up in SLR, CLR, LLR and ALLR.
@@ -35,56 +35,31 @@ pub enum Retrain {
     },
 }
 
-/// A schedule for one phase: pretraining's, or a piece of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetrainLr {
-    schedule: LrSchedule,
-    /// First step on the schedule's own scale, and that scale's number of steps.
-    window: Option<(usize, usize)>,
-}
-
-impl RetrainLr {
-    /// The rate of step `step` of `total`.
-    pub fn at(&self, step: usize, total: usize) -> f64 {
-        match self.window {
-            Some((first, all)) => self.schedule.at(first + step, all),
-            None => self.schedule.at(step, total),
-        }
-    }
-
-    /// As a schedule for the training loop, where it is one.
-    pub fn as_schedule(&self) -> Option<&LrSchedule> {
-        self.window.is_none().then_some(&self.schedule)
-    }
-}
-
 impl Retrain {
     /// The rates of a phase of `epochs` epochs after pretraining for `pretrained` epochs of
     /// `steps` steps with `original`.
     ///
     /// # Errors
     /// If there was no pretraining to take rates from.
-    pub fn schedule(self, original: &LrSchedule, pretrained: usize, epochs: usize, steps: usize) -> Result<RetrainLr> {
+    pub fn schedule(self, original: &LrSchedule, pretrained: usize, epochs: usize, steps: usize) -> Result<LrSchedule> {
         if pretrained == 0 || steps == 0 {
             return Err(Error::Argument(
                 "retraining takes its learning rate from a pretraining of at least one epoch".into(),
             ));
         }
-        let whole = |schedule: LrSchedule| RetrainLr { schedule, window: None };
         let all = pretrained * steps;
         let largest = original.initial;
         Ok(match self {
-            Self::FineTune => whole(LrSchedule::constant(original.at(all - 1, all))),
-            Self::Rewind => {
-                RetrainLr { schedule: original.clone(), window: Some((pretrained.saturating_sub(epochs) * steps, all)) }
-            }
-            Self::Scaled => whole(original.clone().with_warmup(WARMUP)),
-            Self::Cyclic => whole(LrSchedule::cosine(largest).with_warmup(WARMUP)),
-            Self::Linear => whole(LrSchedule::linear(largest).with_warmup(WARMUP)),
+            Self::FineTune => LrSchedule::constant(original.at(all - 1, all)),
+            // A phase longer than pretraining gets the whole schedule, stretched.
+            Self::Rewind => original.clone().after((1.0 - epochs as f64 / pretrained as f64).max(0.0)),
+            Self::Scaled => original.clone().with_warmup(WARMUP),
+            Self::Cyclic => LrSchedule::cosine(largest).with_warmup(WARMUP),
+            Self::Linear => LrSchedule::linear(largest).with_warmup(WARMUP),
             Self::Adaptive { removed, weights, pruned } => {
                 let least = (epochs as f64 / pretrained as f64).min(1.0);
                 let share = (removed / (weights * pruned.sqrt())).clamp(least, 1.0);
-                whole(LrSchedule { initial: largest * share, decay: Decay::Linear { end: 0.0 }, warmup: WARMUP })
+                LrSchedule::linear(largest * share).with_warmup(WARMUP)
             }
         })
     }
@@ -106,6 +81,15 @@ mod tests {
         for retrain in [Retrain::Scaled, Retrain::Cyclic, Retrain::Linear] {
             assert!((first(retrain) - 0.1).abs() < 1e-9, "{retrain:?}");
         }
+    }
+
+    #[test]
+    fn rewinding_repeats_the_last_epochs_even_of_a_longer_phase() {
+        let original = LrSchedule::linear(0.1);
+        let rates = Retrain::Rewind.schedule(&original, 10, 2, 100).unwrap();
+        (0..200).for_each(|step| assert_eq!(rates.at(step, 200), original.at(800 + step, 1000)));
+        let longer = Retrain::Rewind.schedule(&original, 10, 20, 100).unwrap();
+        assert!((0..2000).all(|step| longer.at(step, 2000) > 0.0));
     }
 
     #[test]

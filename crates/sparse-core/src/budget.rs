@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, pattern::matrix_dims, schedule::check_sparsity, select::top_k};
+use crate::{Error, Result, pattern::matrix_dims, schedule::check_sparsity, select::shares};
 
 /// What a budget looks at: one layer's name, shape (PyTorch's) and scores (row-major, larger =
 /// kept, minus infinity = already pruned).
@@ -88,15 +88,9 @@ fn global(scores: &[&[f32]], sparsity: f64) -> Result<Vec<usize>> {
     if let [only] = scores {
         return Ok(vec![rounded(sparsity, only.len())]);
     }
-    let all = scores.concat();
-    let words = top_k(&all, all.len() - rounded(sparsity, all.len()), |x| x)?;
-    let mut start = 0;
-    let pruned = scores.iter().map(|layer| {
-        let range = start..start + layer.len();
-        start = range.end;
-        range.filter(|i| words[i / 64] >> (i % 64) & 1 == 0).count()
-    });
-    Ok(pruned.collect())
+    let total: usize = scores.iter().map(|s| s.len()).sum();
+    let kept = shares(scores, total - rounded(sparsity, total))?;
+    Ok(scores.iter().zip(kept).map(|(s, kept)| s.len() - kept).collect())
 }
 
 fn erk(layers: &[Layer<'_>], sparsity: f64) -> Result<Vec<usize>> {

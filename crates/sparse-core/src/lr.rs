@@ -35,22 +35,26 @@ pub struct LrSchedule {
     pub decay: Decay,
     /// Fraction of the steps that warm up, in [0, 1).
     pub warmup: f64,
+    /// Fraction of the schedule that was run before and is left out, in [0, 1): what remains is
+    /// spread over all steps.
+    #[serde(default)]
+    pub skip: f64,
 }
 
 impl LrSchedule {
     /// A constant rate.
     pub fn constant(rate: f64) -> Self {
-        Self { initial: rate, decay: Decay::Constant, warmup: 0.0 }
+        Self { initial: rate, decay: Decay::Constant, warmup: 0.0, skip: 0.0 }
     }
 
     /// From `initial` straight to zero.
     pub fn linear(initial: f64) -> Self {
-        Self { initial, decay: Decay::Linear { end: 0.0 }, warmup: 0.0 }
+        Self { initial, decay: Decay::Linear { end: 0.0 }, warmup: 0.0, skip: 0.0 }
     }
 
     /// From `initial` to zero along half a cosine.
     pub fn cosine(initial: f64) -> Self {
-        Self { initial, decay: Decay::Cosine { end: 0.0 }, warmup: 0.0 }
+        Self { initial, decay: Decay::Cosine { end: 0.0 }, warmup: 0.0, skip: 0.0 }
     }
 
     /// The same with the first `fraction` of the steps rising from 0.
@@ -59,8 +63,19 @@ impl LrSchedule {
         self
     }
 
+    /// Only what comes after the first `fraction` of the schedule.
+    pub fn after(mut self, fraction: f64) -> Self {
+        self.skip = fraction;
+        self
+    }
+
     /// The rate of step `step` (from 0) of `total`.
     pub fn at(&self, step: usize, total: usize) -> f64 {
+        let whole = (total as f64 / (1.0 - self.skip)).round() as usize;
+        self.of_whole(step + whole.saturating_sub(total), whole)
+    }
+
+    fn of_whole(&self, step: usize, total: usize) -> f64 {
         let warm = (self.warmup * total as f64).floor() as usize;
         if step < warm {
             return self.initial * (step + 1) as f64 / (warm + 1) as f64;
@@ -89,10 +104,21 @@ mod tests {
         let warm = LrSchedule::linear(0.1).with_warmup(0.2);
         assert!((warm.at(0, 10) - 0.1 / 3.0).abs() < 1e-12 && warm.at(2, 10) == 0.1);
         assert!((LrSchedule::cosine(0.2).at(5, 10) - 0.1).abs() < 1e-12);
-        let step =
-            LrSchedule { initial: 1.0, decay: Decay::Step { milestones: vec![0.5, 0.75], factor: 0.1 }, warmup: 0.0 };
+        let step = LrSchedule {
+            initial: 1.0,
+            decay: Decay::Step { milestones: vec![0.5, 0.75], factor: 0.1 },
+            warmup: 0.0,
+            skip: 0.0,
+        };
         assert_eq!((step.at(4, 10), step.at(5, 10)), (1.0, 0.1));
         assert!((step.at(9, 10) - 0.01).abs() < 1e-12);
         assert_eq!(LrSchedule::constant(0.3).at(99, 100), 0.3);
+    }
+
+    #[test]
+    fn the_rest_of_a_schedule_has_the_rates_of_the_whole() {
+        let whole = LrSchedule::cosine(0.1).with_warmup(0.1);
+        let rest = whole.clone().after(0.75);
+        (0..25).for_each(|step| assert_eq!(rest.at(step, 25), whole.at(75 + step, 100)));
     }
 }

@@ -29,11 +29,23 @@ impl Reparameterization for Masked {
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         let pruned = self.pruned.val().reshape(base.shape());
         match self.dense_gradient {
-            false => base.mask_fill(pruned, 0.0),
+            false => {
+                let keep = factor(pruned, &base);
+                base * keep
+            }
             // w - stop_gradient(w) where pruned, w - 0 where kept: the same two values.
             true => base.clone() - base.detach().mask_fill(pruned.bool_not(), 0.0),
         }
     }
+}
+
+/// 1 where kept, 0 where pruned, in the type of `like`.
+///
+/// A product costs two passes that vectorize. Filling is the same to the eye, but its gradient is
+/// filled in place, flag by flag: on flex five times slower.
+pub(crate) fn factor<const D: usize>(pruned: Tensor<D, Bool>, like: &Tensor<D>) -> Tensor<D> {
+    let keep = pruned.bool_not().float();
+    if keep.dtype() == like.dtype() { keep } else { keep.cast(like.dtype()) }
 }
 
 /// What gradient a pruned weight receives.

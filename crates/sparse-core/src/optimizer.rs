@@ -6,7 +6,7 @@ use burn::module::{Module, ParamGroup};
 use burn::optim::{LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use crate::masked::{Gradient, matching_slots};
+use crate::masked::{Gradient, factor, matching_slots};
 use crate::weight::{Select, Slot, slots};
 use crate::{MaskSet, Result};
 
@@ -117,7 +117,10 @@ impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
         };
         let pruned = pruned.reshape(tensor.shape());
         let zero = |t: Tensor<D>| t.mask_fill(pruned.clone(), 0.0);
-        let grad = if self.gradient == Gradient::Dense { zero(grad) } else { grad };
+        let grad = match self.gradient {
+            Gradient::Dense => factor(pruned.clone(), &grad) * grad,
+            Gradient::Masked => grad,
+        };
         let (tensor, state) = match changed {
             true => (zero(tensor), state.and_then(|s| masked_state::<O, D>(s, &zero, &pruned))),
             false => (tensor, state),

@@ -40,6 +40,58 @@ pub fn top_k(scores: &[f32], keep: usize, key: impl Fn(f32) -> f32 + Sync) -> Re
     Ok(words)
 }
 
+/// How many of each of `scores` are among the `keep` largest of all of them together.
+///
+/// Of equal scores those of the earlier slice, and in it the lower index, are kept. Nothing is
+/// copied but the scores that share the threshold's upper 16 bits.
+///
+/// # Errors
+/// If a score is NaN, or `keep` exceeds their number.
+pub fn shares(scores: &[&[f32]], keep: usize) -> Result<Vec<usize>> {
+    let total: usize = scores.iter().map(|s| s.len()).sum();
+    if keep > total {
+        return Err(Error::Argument(format!("cannot keep {keep} of {total} weights")));
+    }
+    let mut all = vec![0u32; 1 << 16];
+    for scores in scores {
+        all.iter_mut().zip(histogram(scores, &|x| x)?).for_each(|(sum, count)| *sum += count);
+    }
+    if keep == 0 {
+        return Ok(vec![0; scores.len()]);
+    }
+    let (bucket, above) = threshold_bucket(&all, keep);
+    let mut kept = Vec::with_capacity(scores.len());
+    let mut ties: Vec<(u32, usize)> = Vec::new();
+    for (slice, scores) in scores.iter().enumerate() {
+        let (higher, same) = split_at(scores, bucket);
+        kept.push(higher);
+        ties.extend(same.into_iter().map(|key| (key, slice)));
+    }
+    ties.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    ties[..keep - above].iter().for_each(|(_, slice)| kept[*slice] += 1);
+    Ok(kept)
+}
+
+/// How many scores lie above `bucket`, and the keys of those inside it.
+fn split_at(scores: &[f32], bucket: u32) -> (usize, Vec<u32>) {
+    let piece = |scores: &[f32]| {
+        let mut same = Vec::new();
+        let mut higher = 0;
+        for key in scores.iter().map(|s| ordered(*s)) {
+            higher += usize::from(key >> 16 > bucket);
+            if key >> 16 == bucket {
+                same.push(key);
+            }
+        }
+        (higher, same)
+    };
+    let parts: Vec<_> = scores.par_chunks(PIECE).map(piece).collect();
+    parts.into_iter().fold((0, Vec::new()), |(n, mut all), (higher, same)| {
+        all.extend(same);
+        (n + higher, all)
+    })
+}
+
 /// An integer that orders as the float does; -0 and +0 are one value.
 fn ordered(value: f32) -> u32 {
     let bits = (value + 0.0).to_bits();
@@ -150,6 +202,22 @@ mod tests {
             let mut want = order[..keep].to_vec();
             want.sort_unstable();
             prop_assert_eq!(kept(&scores, keep), want);
+        }
+
+        #[test]
+        fn shares_are_those_of_all_together(raw in prop::collection::vec(prop::collection::vec(-4i32..4, 0..60), 1..6), share in 0.0f64..=1.0) {
+            let scores: Vec<Vec<f32>> = raw.iter().map(|layer| layer.iter().map(|x| *x as f32 * 0.37).collect()).collect();
+            let all = scores.concat();
+            let keep = (share * all.len() as f64) as usize;
+            let together = kept(&all, keep);
+            let mut start = 0;
+            let want: Vec<usize> = scores.iter().map(|layer| {
+                let range = start..start + layer.len();
+                start = range.end;
+                together.iter().filter(|i| range.contains(i)).count()
+            }).collect();
+            let slices: Vec<&[f32]> = scores.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(shares(&slices, keep).unwrap(), want);
         }
 
         #[test]

@@ -170,7 +170,7 @@ fn read(found: Found) -> Result<Weight> {
     let mut keep = vec![true; stored.len()];
     for (i, value) in stored.into_iter().enumerate() {
         let gone = flags.as_ref().is_some_and(|f| f[i]);
-        if !value.is_finite() && !gone {
+        if !value.is_finite() {
             return Err(Error::tensor(&slot.path, format!("holds {value}, which cannot be ranked")));
         }
         keep[index(i)] = !gone;

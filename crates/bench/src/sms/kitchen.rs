@@ -65,9 +65,7 @@ impl Seed<'_> {
         };
         let original = LrSchedule::linear(plan.learning_rate * rate);
         let steps = self.train.len() / plan.batch;
-        let rates = Retrain::Linear.schedule(&original, plan.pretrain_epochs, epochs, steps.max(1))?;
-        let lr =
-            rates.as_schedule().ok_or_else(|| Error::Argument("the retraining schedule is a window".into()))?.clone();
+        let lr = Retrain::Linear.schedule(&original, plan.pretrain_epochs, epochs, steps.max(1))?;
         let seed = mix(self.seed, (phase * 1000 + order + 1) as u64);
         self.fit(net, epochs, lr, plan.weight_decay * decay as f32, seed)
     }
