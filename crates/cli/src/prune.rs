@@ -57,7 +57,8 @@ pub struct Args {
 /// Reads, scores, masks, writes, reports.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let method = regrow_pruners::find(&args.method)?;
-    let recipe = Recipe { budget: Budget::parse(&args.budget)?, pattern: Pattern::parse(&args.pattern)? };
+    let recipe =
+        Recipe::default().with_budget(Budget::parse(&args.budget)?).with_pattern(Pattern::parse(&args.pattern)?);
     let sparsity = args.sparsity.or(recipe.pattern.fixed_sparsity());
     let sparsity =
         sparsity.ok_or_else(|| Error::Argument("--sparsity is missing (only an N:M pattern brings its own)".into()))?;

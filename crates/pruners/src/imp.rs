@@ -9,7 +9,6 @@ use burn::module::Module;
 use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::schedule::Curve;
 use regrow_sparse_core::score::{Recipe, Score};
-use regrow_sparse_core::weight::{Select, weights};
 use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
 
 /// How a model is pruned in phases.
@@ -18,7 +17,6 @@ pub struct Imp<S> {
     sparsity: f64,
     phases: usize,
     recipe: Recipe,
-    select: Select,
 }
 
 impl<S: Score> Imp<S> {
@@ -30,19 +28,13 @@ impl<S: Score> Imp<S> {
         regrow_sparse_core::schedule::check_sparsity(sparsity)?;
         match phases {
             0 => Err(Error::Argument("pruning needs at least one phase".into())),
-            _ => Ok(Self { score, sparsity, phases, recipe: Recipe::default(), select: Select::default() }),
+            _ => Ok(Self { score, sparsity, phases, recipe: Recipe::default() }),
         }
     }
 
-    /// With another budget or pattern.
+    /// With another budget, pattern or selection of weights.
     pub fn with_recipe(mut self, recipe: Recipe) -> Self {
         self.recipe = recipe;
-        self
-    }
-
-    /// Over another selection of weights.
-    pub fn with_select(mut self, select: Select) -> Self {
-        self.select = select;
         self
     }
 
@@ -65,8 +57,7 @@ impl<S: Score> Imp<S> {
     /// # Errors
     /// If the model's weights cannot be scored or pruned so far.
     pub fn prune<M: Module>(&self, model: M, phase: usize) -> Result<(M, MaskSet)> {
-        let masks = self.recipe.masks(&weights(&model, &self.select)?, &self.score, self.sparsity(phase)?)?;
-        Ok((apply_masks(model, &masks, Gradient::Masked, Base::Zeroed)?, masks))
+        self.recipe.prune(model, &self.score, self.sparsity(phase)?)
     }
 
     /// Runs all phases from the trained `model`: prune, go back to `rewind` if there is one, then
@@ -97,6 +88,7 @@ mod tests {
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::Device;
     use regrow_sparse_core::masked::masks;
+    use regrow_sparse_core::weight::{Select, weights};
 
     use super::*;
     use crate::Magnitude;

@@ -3,9 +3,8 @@
 //! Local (budget uniform) or global, the oldest and still a strong baseline (Han et al.,
 //! arXiv 1506.02626).
 
-use rayon::prelude::*;
 use regrow_sparse_core::Result;
-use regrow_sparse_core::score::Score;
+use regrow_sparse_core::score::{Score, magnitudes};
 use regrow_sparse_core::weight::Weight;
 
 /// The absolute value of each weight.
@@ -18,7 +17,7 @@ impl Score for Magnitude {
     }
 
     fn score(&self, weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
-        Ok(weight.values.par_iter().map(|w| w.abs()).collect())
+        Ok(magnitudes(weight))
     }
 }
 
@@ -26,7 +25,7 @@ impl Score for Magnitude {
 mod tests {
     use burn::module::ParamId;
     use regrow_sparse_core::score::Recipe;
-    use regrow_sparse_core::{Budget, Mask, Pattern};
+    use regrow_sparse_core::{Budget, Mask};
 
     use super::*;
 
@@ -51,7 +50,7 @@ mod tests {
     fn local_and_global_share_differently() {
         let small = weight("small", A.map(|w| w * 0.01));
         let layers = [weight("a", A), small];
-        let recipe = |budget| Recipe { budget, pattern: Pattern::Unstructured };
+        let recipe = |budget| Recipe::default().with_budget(budget);
         let local = recipe(Budget::Uniform).masks(&layers, &Magnitude, 0.5).unwrap();
         assert_eq!(local.get("a").unwrap().to_bools(), local.get("small").unwrap().to_bools());
         let global = recipe(Budget::Global).masks(&layers, &Magnitude, 0.75).unwrap();

@@ -58,6 +58,15 @@ impl<M: Module> Pruned<M> {
         failed.map_or(Ok(self.model), Err)
     }
 
+    /// What the pruner wants to see of the gradients; without `grads` (several devices) nothing.
+    fn before_step(&self, grads: Option<&GradientsParams>) {
+        let mut guard = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(grads)) = (&guard.failed, grads) {
+            let outcome = guard.sparsifier.before_step(&self.model, grads);
+            guard.note(outcome);
+        }
+    }
+
     fn after_step(self) -> Self {
         let Self { model, state } = self;
         let mut guard = state.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,16 +75,20 @@ impl<M: Module> Pruned<M> {
             return Self { model, state };
         }
         let before = model.clone();
-        let model = match guard.sparsifier.after_step(model) {
-            Ok(model) => model,
-            Err(error) => {
-                tracing::error!(%error, "no more pruning in this training");
-                guard.failed = Some(error);
-                before
-            }
-        };
+        let outcome = guard.sparsifier.after_step(model);
+        let model = guard.note(outcome).unwrap_or(before);
         drop(guard);
         Self { model, state }
+    }
+}
+
+impl State {
+    /// Keeps the first error for [`Pruned::finish`].
+    fn note<T>(&mut self, outcome: Result<T>) -> Option<T> {
+        outcome
+            .inspect_err(|error| tracing::error!(%error, "no more pruning in this training"))
+            .map_err(|error| self.failed = Some(error))
+            .ok()
     }
 }
 
@@ -88,11 +101,13 @@ impl<M: Module + TrainStep> TrainStep for Pruned<M> {
     }
 
     fn optimize(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams) -> Self {
+        self.before_step(Some(&grads));
         let model = optim.step(lr, self.model, grads);
         Self { model, state: self.state }.after_step()
     }
 
     fn optimize_multi(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: MultiGradientsParams) -> Self {
+        self.before_step(None);
         let model = optim.step_multi(lr, self.model, grads);
         Self { model, state: self.state }.after_step()
     }

@@ -1,14 +1,16 @@
 //! The mask inside the model: a Burn reparameterization, so layers, types, records and optimizers
 //! stay what they are.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer};
+use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::{Bool, Tensor, TensorData};
 
-use crate::weight::{Select, Slot, ZeroUnder, slots, weights};
+use crate::weight::{ScaleUnder, Select, Slot, slots, weights};
 use crate::{Error, MaskSet, Result};
 
 /// Where the mask of a parameter stands in the module: `<parameter>.mask.pruned`.
 pub(crate) const MASK_PATH: &str = "mask.pruned";
+/// Where its gradient form stands.
+const DENSE_PATH: &str = "mask.dense_gradient";
 
 /// A mask on one parameter: the base stays stored, the effective value is zero where pruned.
 ///
@@ -19,8 +21,8 @@ pub(crate) const MASK_PATH: &str = "mask.pruned";
 pub struct Masked {
     /// One flag per stored position, flattened: true where the weight is pruned.
     pub pruned: Param<Tensor<1, Bool>>,
-    /// Whether the gradient reaches pruned positions.
-    dense_gradient: bool,
+    /// Whether the gradient reaches pruned positions while training.
+    dense_gradient: Param<Flag>,
 }
 
 impl Reparameterization for Masked {
@@ -28,7 +30,7 @@ impl Reparameterization for Masked {
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         let pruned = self.pruned.val().reshape(base.shape());
-        match self.dense_gradient {
+        match self.dense_gradient.val().is_enabled() {
             false => {
                 let keep = factor(pruned, &base);
                 base * keep
@@ -68,7 +70,8 @@ pub enum Base {
     Kept,
 }
 
-/// Attaches `masks` to `model`, replacing those it carries for the same parameters.
+/// Attaches `masks` to `model`, replacing those it carries for the same parameters. `gradient`
+/// holds for these.
 ///
 /// # Errors
 /// If a mask names no linear, convolution or other matrix parameter, or has another shape.
@@ -80,11 +83,56 @@ pub fn apply_masks<M: Module>(model: M, masks: &MaskSet, gradient: Gradient, bas
     };
     let present = mask_paths(&model);
     let model = match base {
-        Base::Zeroed => model.map(&mut ZeroUnder { path: Vec::new(), pruned: &flags }),
+        Base::Zeroed => model.map(&mut ScaleUnder { path: Vec::new(), pruned: &flags, factor: 0.0 }),
         Base::Kept => model,
     };
     let model = model.map(&mut Replace { path: Vec::new(), pruned: &flags });
-    Ok(model.apply_reparameterization(Attach { pruned: &flags, present, dense: gradient == Gradient::Dense }))
+    let model = model.apply_reparameterization(Attach { pruned: &flags, present });
+    let named = |path: &str| masks.get(path).is_some();
+    Ok(set_gradient(model, gradient, &named))
+}
+
+/// Sets what gradient the pruned weights of the masks that `named` admits receive.
+pub(crate) fn set_gradient<M: Module>(model: M, gradient: Gradient, named: &dyn Fn(&str) -> bool) -> M {
+    model.map(&mut Form { path: Vec::new(), named, dense: gradient == Gradient::Dense })
+}
+
+/// Sets the flag of the gradient's form.
+struct Form<'a> {
+    path: Vec<String>,
+    named: &'a dyn Fn(&str) -> bool,
+    dense: bool,
+}
+
+impl ModuleMapper for Form<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_flag(&mut self, param: Param<Flag>) -> Param<Flag> {
+        let path = self.path.join(".");
+        match path.strip_suffix(&format!(".{DENSE_PATH}")).is_some_and(self.named) {
+            true => param.with_value(self.dense),
+            false => param,
+        }
+    }
+}
+
+/// Multiplies the stored values that `masks` prune by `factor`, without masking them.
+///
+/// # Errors
+/// If a mask names no such parameter, or has another shape.
+pub(crate) fn scale_under<M: Module>(model: M, masks: &MaskSet, factor: f32) -> Result<M> {
+    let slots = matching_slots(&model, masks)?;
+    let flags = |path: &str| {
+        let slot = slots.iter().find(|s| s.path == path)?;
+        Some(slot.pruned_flags(masks.get(path)?))
+    };
+    Ok(model.map(&mut ScaleUnder { path: Vec::new(), pruned: &flags, factor }))
 }
 
 /// The masks that `model` carries, by parameter path.
@@ -126,7 +174,6 @@ type Flags<'a> = &'a dyn Fn(&str) -> Option<Vec<bool>>;
 struct Attach<'a> {
     pruned: Flags<'a>,
     present: Vec<String>,
-    dense: bool,
 }
 
 impl Reparameterizer for Attach<'_> {
@@ -143,7 +190,10 @@ impl Reparameterizer for Attach<'_> {
         let masked = (self.pruned)(path).map(|flags| {
             let flags = TensorData::new(flags.clone(), [flags.len()]);
             let pruned = Tensor::from_data(flags, &param.lazy_device());
-            Masked { pruned: Param::initialized(burn::module::ParamId::new(), pruned), dense_gradient: self.dense }
+            Masked {
+                pruned: Param::initialized(burn::module::ParamId::new(), pruned),
+                dense_gradient: Param::from_bool(false),
+            }
         });
         (param, masked)
     }

@@ -6,7 +6,7 @@ use burn::module::{Module, ParamGroup};
 use burn::optim::{LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use crate::masked::{Gradient, factor, matching_slots};
+use crate::masked::{Base, Gradient, factor, matching_slots};
 use crate::weight::{Select, Slot, slots};
 use crate::{MaskSet, Result};
 
@@ -30,9 +30,30 @@ impl OptimizerMasks {
     }
 }
 
+/// What an optimizer does to a weight under a mask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Under {
+    /// Weight, gradient and state (momentum, moments) are zero: what comes back starts at zero.
+    #[default]
+    Zero,
+    /// The weight stays as it was, gradient and state are zero: what comes back starts where it
+    /// was.
+    Frozen,
+    /// Weight and state are updated as if there were no mask.
+    Learning,
+}
+
+impl Under {
+    /// What putting on a mask does to the stored weight.
+    pub fn base(self) -> Base {
+        if self == Self::Zero { Base::Zeroed } else { Base::Kept }
+    }
+}
+
 /// `optimizer` for the whole of `model`, masked on the weights that `select` admits.
 ///
-/// `gradient` says what gradients the model's masks let through (see [`Gradient`]).
+/// `gradient` says what gradients the model's masks let through (see [`Gradient`]), `under` what
+/// becomes of pruned weights.
 ///
 /// Gradient clipping, where wanted, is set on the result (`with_grad_clipping`); it then applies
 /// to the parameters that carry no mask. Build it before training: the groups start without state.
@@ -41,12 +62,14 @@ pub fn masked_optimizer<M: Module, O: Optimizer>(
     select: &Select,
     optimizer: O,
     gradient: Gradient,
+    under: Under,
 ) -> (ModuleOptimizer, OptimizerMasks) {
     let mut whole = ModuleOptimizer::from(optimizer.clone());
     let mut masks = Vec::new();
-    for slot in slots(model, select) {
+    let masked = if under == Under::Learning { Vec::new() } else { slots(model, select) };
+    for slot in masked {
         let handle = Handle::default();
-        let masked = MaskedOptimizer { inner: optimizer.clone(), handle: handle.clone(), gradient };
+        let masked = MaskedOptimizer { inner: optimizer.clone(), handle: handle.clone(), gradient, under };
         whole = whole.with_group(ParamGroup::from_ids(vec![slot.id]), masked, None);
         masks.push((slot, handle));
     }
@@ -100,6 +123,7 @@ struct MaskedOptimizer<O> {
     inner: O,
     handle: Handle,
     gradient: Gradient,
+    under: Under,
 }
 
 impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
@@ -121,10 +145,15 @@ impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
             Gradient::Dense => factor(pruned.clone(), &grad) * grad,
             Gradient::Masked => grad,
         };
-        let (tensor, state) = match changed {
-            true => (zero(tensor), state.and_then(|s| masked_state::<O, D>(s, &zero, &pruned))),
-            false => (tensor, state),
+        let state = match changed {
+            true => state.and_then(|s| masked_state::<O, D>(s, &zero, &pruned)),
+            false => state,
         };
+        if self.under == Under::Frozen {
+            let (moved, state) = self.inner.step(lr, tensor.clone(), grad, state);
+            return (moved.mask_where(pruned, tensor), state);
+        }
+        let tensor = if changed { zero(tensor) } else { tensor };
         let (tensor, state) = self.inner.step(lr, tensor, grad, state);
         if changed {
             let under = tensor.clone().mask_fill(pruned.clone().bool_not(), 0.0).abs().max();

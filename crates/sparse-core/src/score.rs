@@ -1,9 +1,11 @@
 //! One pruning step: `score -> budget -> pattern -> masks`, the same for every scoring method.
 
+use burn::module::Module;
 use rayon::prelude::*;
 
 use crate::budget::{Budget, Layer};
-use crate::weight::Weight;
+use crate::masked::{Base, Gradient, apply_masks};
+use crate::weight::{Select, Weight, weights};
 use crate::{Error, Mask, MaskSet, Pattern, Result};
 
 /// Importance of every weight of a layer: larger = kept. A pruning method by scores is one of these.
@@ -18,29 +20,73 @@ pub trait Score: Send + Sync {
     fn score(&self, weight: &Weight, layer: usize) -> Result<Vec<f32>>;
 }
 
-/// How a pruning step turns scores into masks.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The absolute values of `weight`, the score that most methods share.
+pub fn magnitudes(weight: &Weight) -> Vec<f32> {
+    weight.values.par_iter().map(|w| w.abs()).collect()
+}
+
+/// How a pruning step turns scores into masks: three values that combine freely with any score.
+#[derive(Clone, Debug, Default)]
 pub struct Recipe {
     /// How the total is shared among layers.
     pub budget: Budget,
     /// Where zeros may stand.
     pub pattern: Pattern,
+    /// Which weights take part.
+    pub select: Select,
 }
 
 impl Recipe {
+    /// With another budget.
+    pub fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// With another pattern.
+    pub fn with_pattern(mut self, pattern: Pattern) -> Self {
+        self.pattern = pattern;
+        self
+    }
+
+    /// Over another selection of weights.
+    pub fn with_select(mut self, select: Select) -> Self {
+        self.select = select;
+        self
+    }
+
+    /// Prunes `model` to `sparsity` by `score`: what is pruned is set to zero. Returns it with its
+    /// masks.
+    ///
+    /// # Errors
+    /// As [`Recipe::masks`]; also if the model has no weight to prune, or one that is not finite.
+    pub fn prune<M: Module>(&self, model: M, score: &dyn Score, sparsity: f64) -> Result<(M, MaskSet)> {
+        let masks = self.masks(&weights(&model, &self.select)?, score, sparsity)?;
+        Ok((apply_masks(model, &masks, Gradient::Masked, Base::Zeroed)?, masks))
+    }
+
     /// Masks of `weights` at `sparsity`. A weight that is pruned already stays pruned.
     ///
     /// # Errors
     /// Sparsity outside [0, 1) or below what is pruned already, NaN scores, a pattern that does
     /// not divide a layer or dictates another sparsity.
     pub fn masks(&self, weights: &[Weight], score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
+        let scored = weights.par_iter().enumerate().map(|(i, w)| score.score(w, i));
+        self.masks_of(weights, scored.collect::<Result<_>>()?, sparsity)
+    }
+
+    /// The same from scores that are there already, one list for each of `weights`.
+    ///
+    /// # Errors
+    /// As [`Recipe::masks`].
+    pub fn masks_of(&self, weights: &[Weight], scores: Vec<Vec<f32>>, sparsity: f64) -> Result<MaskSet> {
         if let Some(fixed) = self.pattern.fixed_sparsity().filter(|fixed| (fixed - sparsity).abs() > 1e-9) {
             return Err(Error::Argument(format!(
                 "the pattern {} means sparsity {fixed}, not {sparsity}",
                 self.pattern
             )));
         }
-        let scored = weights.par_iter().enumerate().map(|(i, w)| scores(w, score, i));
+        let scored = weights.par_iter().zip(scores).map(|(weight, scores)| checked(weight, scores));
         let scored = scored.collect::<Result<Vec<_>>>()?;
         let layers: Vec<_> =
             weights.iter().zip(&scored).map(|(w, scores)| Layer { name: &w.path, shape: &w.shape, scores }).collect();
@@ -66,8 +112,13 @@ impl Recipe {
 }
 
 /// Scores with minus infinity where `weight` is pruned already.
-fn scores(weight: &Weight, score: &dyn Score, layer: usize) -> Result<Vec<f32>> {
-    let mut scores = score.score(weight, layer)?;
+fn checked(weight: &Weight, mut scores: Vec<f32>) -> Result<Vec<f32>> {
+    if scores.len() != weight.values.len() {
+        return Err(Error::tensor(
+            &weight.path,
+            format!("has {} scores for {} weights", scores.len(), weight.values.len()),
+        ));
+    }
     // Whole pieces without an early exit: that the compiler turns into vector instructions.
     let holds_nan = |piece: &[f32]| piece.iter().fold(false, |found, s| found | s.is_nan());
     if scores.par_chunks(1 << 16).any(holds_nan) {

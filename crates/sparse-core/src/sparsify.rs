@@ -4,19 +4,62 @@ use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 
-use crate::masked::{Base, Gradient, apply_masks};
-use crate::optimizer::{OptimizerMasks, masked_optimizer};
-use crate::weight::{Select, Weight, weights};
-use crate::{MaskSet, Result};
+use crate::masked::{Gradient, apply_masks, scale_under, set_gradient};
+use crate::optimizer::{OptimizerMasks, Under, masked_optimizer};
+use crate::weight::{Select, Weight, gradients, stored, weights};
+use crate::{Error, MaskSet, Result};
 
-/// What a training-time pruner decides: whether new masks are due after a step, and which.
-pub trait Pruner: Send + 'static {
-    /// The masks to put on the model after optimizer step `step` (counted from 0); `None` to leave
-    /// them. `weights` reads the model's prunable weights and is only called when needed.
+/// What a pruner may look at after an optimizer step; nothing is read before it is asked for.
+pub trait View {
+    /// The prunable weights: effective values (zero where masked) and masks.
     ///
     /// # Errors
-    /// If the masks cannot be chosen.
-    fn update(&mut self, step: usize, weights: &mut dyn FnMut() -> Result<Vec<Weight>>) -> Result<Option<MaskSet>>;
+    /// If there is none, or a value is not finite.
+    fn weights(&mut self) -> Result<Vec<Weight>>;
+
+    /// The same with the stored values, those under masks included.
+    ///
+    /// # Errors
+    /// As [`View::weights`].
+    fn stored(&mut self) -> Result<Vec<Weight>>;
+
+    /// The gradients of this step's batch, one list for each weight, in the same order. Pruned
+    /// weights have theirs if the pruner's [`Pruner::gradient`] is dense.
+    ///
+    /// # Errors
+    /// If the pruner does not watch this step, or a gradient is missing or not finite.
+    fn gradients(&mut self) -> Result<Vec<Vec<f32>>>;
+}
+
+/// What a pruner decides after a step.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// These masks replace those on the model.
+    Masks(MaskSet),
+    /// The stored values that these masks prune are multiplied by the factor; nothing is masked.
+    Scale(MaskSet, f32),
+}
+
+impl From<Option<MaskSet>> for Change {
+    fn from(masks: Option<MaskSet>) -> Self {
+        masks.map_or(Self::None, Self::Masks)
+    }
+}
+
+/// A training-time method: what changes after which step.
+pub trait Pruner: Send + 'static {
+    /// What to change after optimizer step `step` (counted from 0).
+    ///
+    /// # Errors
+    /// If that cannot be decided.
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change>;
+
+    /// Whether the gradients of step `step` will be asked for.
+    fn watches(&self, _step: usize) -> bool {
+        false
+    }
 
     /// Which parameters it may prune.
     fn select(&self) -> Select {
@@ -28,9 +71,9 @@ pub trait Pruner: Send + 'static {
         Gradient::Masked
     }
 
-    /// What becomes of the base of a pruned weight.
-    fn base(&self) -> Base {
-        Base::Zeroed
+    /// What the optimizer does to pruned weights.
+    fn under(&self) -> Under {
+        Under::Zero
     }
 }
 
@@ -39,8 +82,8 @@ pub trait Pruner: Send + 'static {
 pub struct KeepMasks;
 
 impl Pruner for KeepMasks {
-    fn update(&mut self, _step: usize, _weights: &mut dyn FnMut() -> Result<Vec<Weight>>) -> Result<Option<MaskSet>> {
-        Ok(None)
+    fn update(&mut self, _step: usize, _view: &mut dyn View) -> Result<Change> {
+        Ok(Change::None)
     }
 
     fn select(&self) -> Select {
@@ -48,16 +91,19 @@ impl Pruner for KeepMasks {
     }
 }
 
-/// A pruner at work on one model: call [`Sparsifier::after_step`] after every optimizer step.
+/// A pruner at work on one model: [`Sparsifier::before_step`] before every optimizer step,
+/// [`Sparsifier::after_step`] after it.
 pub struct Sparsifier {
     pruner: Box<dyn Pruner>,
     masks: OptimizerMasks,
+    gradients: Option<Vec<Vec<f32>>>,
+    fresh: bool,
     step: usize,
 }
 
 impl Sparsifier {
-    /// A sparsifier and the optimizer to train `model` with: `optimizer`, kept zero under the
-    /// masks. Masks that the model carries already hold from the first step.
+    /// A sparsifier and the optimizer to train `model` with: `optimizer`, which treats pruned
+    /// weights as the pruner wants. Masks that the model carries already hold from the first step.
     ///
     /// # Errors
     /// If the masks that the model carries cannot be read.
@@ -66,12 +112,13 @@ impl Sparsifier {
         optimizer: O,
         model: &M,
     ) -> Result<(Self, ModuleOptimizer)> {
-        let (optimizer, masks) = masked_optimizer(model, &pruner.select(), optimizer, pruner.gradient());
+        let (optimizer, masks) =
+            masked_optimizer(model, &pruner.select(), optimizer, pruner.gradient(), pruner.under());
         let present = crate::masked::masks(model)?;
-        if !present.is_empty() && pruner.base() == Base::Zeroed {
+        if !present.is_empty() {
             masks.set(model, &present)?;
         }
-        Ok((Self { pruner: Box::new(pruner), masks, step: 0 }, optimizer))
+        Ok((Self { pruner: Box::new(pruner), masks, gradients: None, fresh: true, step: 0 }, optimizer))
     }
 
     /// Continues at `step`, after a resume.
@@ -80,20 +127,63 @@ impl Sparsifier {
         self
     }
 
-    /// Counts one optimizer step and puts new masks on `model` if they are due.
+    /// Reads the gradients of the step to come, if the pruner wants them.
     ///
     /// # Errors
-    /// If the pruner cannot choose masks.
+    /// If a gradient is missing or not finite, naming the weight.
+    pub fn before_step<M: Module>(&mut self, model: &M, grads: &GradientsParams) -> Result<()> {
+        self.gradients = match self.pruner.watches(self.step) {
+            true => Some(gradients(model, &self.pruner.select(), grads)?),
+            false => None,
+        };
+        Ok(())
+    }
+
+    /// Counts one optimizer step and changes `model` as the pruner decides.
+    ///
+    /// # Errors
+    /// If the pruner cannot decide.
     pub fn after_step<M: Module>(&mut self, model: M) -> Result<M> {
-        let select = self.pruner.select();
-        let due = self.pruner.update(self.step, &mut || weights(&model, &select))?;
+        let gradients = self.gradients.take();
+        let mut view = Looking { model: &model, select: self.pruner.select(), gradients };
+        let change = self.pruner.update(self.step, &mut view)?;
         self.step += 1;
-        let Some(new) = due else { return Ok(model) };
-        tracing::debug!(step = self.step, sparsity = new.sparsity(), "new masks");
-        if self.pruner.base() == Base::Zeroed {
-            self.masks.set(&model, &new)?;
+        let model = match std::mem::take(&mut self.fresh) {
+            // Masks from before this pruner may have another form of gradient.
+            true => set_gradient(model, self.pruner.gradient(), &|_| true),
+            false => model,
+        };
+        match change {
+            Change::None => Ok(model),
+            Change::Scale(masks, factor) => scale_under(model, &masks, factor),
+            Change::Masks(masks) => {
+                tracing::debug!(step = self.step, sparsity = masks.sparsity(), "new masks");
+                self.masks.set(&model, &masks)?;
+                apply_masks(model, &masks, self.pruner.gradient(), self.pruner.under().base())
+            }
         }
-        apply_masks(model, &new, self.pruner.gradient(), self.pruner.base())
+    }
+}
+
+/// A model between two steps, as its pruner sees it.
+struct Looking<'a, M> {
+    model: &'a M,
+    select: Select,
+    gradients: Option<Vec<Vec<f32>>>,
+}
+
+impl<M: Module> View for Looking<'_, M> {
+    fn weights(&mut self) -> Result<Vec<Weight>> {
+        weights(self.model, &self.select)
+    }
+
+    fn stored(&mut self) -> Result<Vec<Weight>> {
+        stored(self.model, &self.select)
+    }
+
+    fn gradients(&mut self) -> Result<Vec<Vec<f32>>> {
+        let missing = "the gradients of this step were not kept: the pruner's `watches` must ask for them";
+        self.gradients.take().ok_or_else(|| Error::Argument(missing.into()))
     }
 }
 
@@ -115,16 +205,17 @@ impl PruningOptimizer {
         Ok(Self { sparsifier, optimizer })
     }
 
-    /// One optimizer step; then new masks, if they are due.
+    /// One optimizer step; then whatever the pruner changes.
     ///
     /// # Errors
-    /// If the pruner cannot choose masks.
+    /// If the pruner cannot decide, or a gradient that it needs is not finite.
     pub fn step<M: Module>(
         &mut self,
         lr: impl Into<ModuleLearningRate>,
         model: M,
         grads: GradientsParams,
     ) -> Result<M> {
+        self.sparsifier.before_step(&model, &grads)?;
         let model = self.optimizer.step(lr, model, grads);
         self.sparsifier.after_step(model)
     }

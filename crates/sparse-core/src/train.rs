@@ -126,6 +126,7 @@ pub fn train<M: Module, O: Optimizer>(
         let batch = &order[at..(at + settings.batch).min(order.len())];
         let loss = problem.losses(&model, batch, mix(settings.seed, step as u64), &device).mean();
         let grads = GradientsParams::from_grads(loss.backward(), &model);
+        sparsifier.before_step(&model, &grads)?;
         model = optimizer.step(settings.lr.at(step, total), model, grads);
         model = sparsifier.after_step(model)?;
         watch(Progress { step: step + 1, total, loss: &loss });

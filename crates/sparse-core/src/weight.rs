@@ -3,7 +3,10 @@
 //! Burn's `Linear` stores `[d_in, d_out]`, PyTorch the transpose; a convolution is
 //! `[out, in, kh, kw]` in both. The layouts meet here and nowhere else.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Tensor, TensorData};
 
 use crate::masked::MASK_PATH;
@@ -67,6 +70,11 @@ impl Weight {
     pub fn dims(&self) -> (usize, usize) {
         matrix_dims(&self.shape)
     }
+
+    /// The mask it carries; all kept where it carries none.
+    pub fn mask_or_dense(&self) -> Mask {
+        self.mask.clone().unwrap_or_else(|| Mask::dense(self.shape.clone()))
+    }
 }
 
 /// How a layer stores its weight.
@@ -125,6 +133,17 @@ impl Slot {
         let index = self.kind.outer_index(&self.stored);
         (0..mask.len()).map(|i| !mask.keeps(index(i))).collect()
     }
+
+    /// Values in stored order, brought to PyTorch's.
+    fn to_outer(&self, stored: Vec<f32>) -> Vec<f32> {
+        if self.kind != Kind::Linear {
+            return stored;
+        }
+        let index = self.kind.outer_index(&self.stored);
+        let mut values = vec![0.0; stored.len()];
+        stored.into_iter().enumerate().for_each(|(i, value)| values[index(i)] = value);
+        values
+    }
 }
 
 /// The prunable weights of `model`, effective values read to the host.
@@ -132,6 +151,19 @@ impl Slot {
 /// # Errors
 /// If nothing is prunable, or a weight holds NaN or infinity.
 pub fn weights<M: Module>(model: &M, select: &Select) -> Result<Vec<Weight>> {
+    let mut weights = stored(model, select)?;
+    for weight in &mut weights {
+        let Some(mask) = &weight.mask else { continue };
+        weight.values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, value)| *value = 0.0);
+    }
+    Ok(weights)
+}
+
+/// The same with the stored values, those under masks included.
+///
+/// # Errors
+/// As [`weights`].
+pub fn stored<M: Module>(model: &M, select: &Select) -> Result<Vec<Weight>> {
     let mut reader = Reader { select: select.clone(), ..Reader::default() };
     model.visit(&mut reader);
     let mut found = reader.found;
@@ -140,6 +172,42 @@ pub fn weights<M: Module>(model: &M, select: &Select) -> Result<Vec<Weight>> {
         return Err(Error::Argument("the model has no weight that may be pruned".into()));
     }
     found.into_iter().map(read).collect()
+}
+
+/// The gradients of the prunable weights of `model`, in their order and layout.
+///
+/// # Errors
+/// If a weight has no gradient, or one that is NaN or infinite.
+pub fn gradients<M: Module>(model: &M, select: &Select, grads: &GradientsParams) -> Result<Vec<Vec<f32>>> {
+    let mut reader = GradientReader { slots: slots(model, select), grads, found: BTreeMap::new() };
+    model.visit(&mut reader);
+    let mut found = reader.found;
+    let slots = reader.slots.into_iter();
+    slots.map(|slot| in_order(&slot, found.remove(&slot.path).flatten())).collect()
+}
+
+fn in_order(slot: &Slot, data: Option<TensorData>) -> Result<Vec<f32>> {
+    let data = data.ok_or_else(|| Error::tensor(&slot.path, "has no gradient"))?;
+    let stored = data.convert::<f32>().try_to_vec::<f32>().map_err(|e| Error::tensor(&slot.path, format!("{e:?}")))?;
+    if let Some(bad) = stored.iter().find(|g| !g.is_finite()) {
+        return Err(Error::tensor(&slot.path, format!("its gradient holds {bad}")));
+    }
+    Ok(slot.to_outer(stored))
+}
+
+/// Fetches the gradients of `slots`.
+struct GradientReader<'a> {
+    slots: Vec<Slot>,
+    grads: &'a GradientsParams,
+    found: BTreeMap<String, Option<TensorData>>,
+}
+
+impl ModuleVisitor for GradientReader<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(slot) = self.slots.iter().find(|slot| slot.id == param.id) {
+            self.found.insert(slot.path.clone(), self.grads.get::<D>(param.id).map(Tensor::into_data));
+        }
+    }
 }
 
 /// The prunable places of `model`, without reading any value.
@@ -159,24 +227,20 @@ fn drop_head(found: &mut Vec<Found>, select: &Select) {
 
 /// From stored order to PyTorch's, checking every value.
 fn read(found: Found) -> Result<Weight> {
-    let Found { slot, data, pruned: flags } = found;
-    let index = slot.kind.outer_index(&slot.stored);
+    let Found { slot, data, pruned } = found;
     let shape = slot.kind.outer_shape(&slot.stored);
-    let flags = flags.map(|flags| flags.convert::<bool>().try_to_vec::<bool>()).transpose();
-    let flags = flags.map_err(|e| Error::tensor(&slot.path, format!("{e:?}")))?;
+    let unreadable = |e: &dyn std::fmt::Debug| Error::tensor(&slot.path, format!("{e:?}"));
+    let flags = pruned.map(|flags| flags.convert::<bool>().try_to_vec::<bool>()).transpose();
+    let mask = flags.map_err(|e| unreadable(&e))?.map(|flags| {
+        let pruned = slot.to_outer(flags.into_iter().map(|f| f32::from(u8::from(f))).collect());
+        Mask::from_fn(shape.clone(), |i| pruned[i] == 0.0)
+    });
     let stored = data.map(|d| d.convert::<f32>().try_to_vec::<f32>()).transpose();
-    let stored = stored.map_err(|e| Error::tensor(&slot.path, format!("{e:?}")))?.unwrap_or_default();
-    let mut values = vec![0.0; stored.len()];
-    let mut keep = vec![true; stored.len()];
-    for (i, value) in stored.into_iter().enumerate() {
-        let gone = flags.as_ref().is_some_and(|f| f[i]);
-        if !value.is_finite() {
-            return Err(Error::tensor(&slot.path, format!("holds {value}, which cannot be ranked")));
-        }
-        keep[index(i)] = !gone;
-        values[index(i)] = if gone { 0.0 } else { value };
+    let stored = stored.map_err(|e| unreadable(&e))?.unwrap_or_default();
+    if let Some(bad) = stored.iter().find(|v| !v.is_finite()) {
+        return Err(Error::tensor(&slot.path, format!("holds {bad}, which cannot be ranked")));
     }
-    let mask = flags.is_some().then(|| Mask::from_fn(shape.clone(), |i| keep[i]));
+    let values = slot.to_outer(stored);
     Ok(Weight { path: slot.path, id: slot.id, shape, values, mask })
 }
 
@@ -228,13 +292,15 @@ impl ModuleVisitor for Reader {
     }
 }
 
-/// Zeroes the stored values of `model` wherever `pruned` gives true for the parameter's path.
-pub(crate) struct ZeroUnder<'a> {
+/// Multiplies the stored values of `model` by `factor` wherever `pruned` gives true for the
+/// parameter's path; a factor of 0 sets them to zero.
+pub(crate) struct ScaleUnder<'a> {
     pub(crate) path: Vec<String>,
     pub(crate) pruned: &'a dyn Fn(&str) -> Option<Vec<bool>>,
+    pub(crate) factor: f32,
 }
 
-impl ModuleMapper for ZeroUnder<'_> {
+impl ModuleMapper for ScaleUnder<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_string());
     }
@@ -249,8 +315,13 @@ impl ModuleMapper for ZeroUnder<'_> {
         let require_grad = tensor.is_require_grad();
         let flags = TensorData::new(flags, tensor.shape());
         let flags = Tensor::<D, Bool>::from_data(flags, &tensor.device());
-        // Detached, so that the zeroed value is a leaf and not the result of a step.
-        let mut tensor = tensor.detach().mask_fill(flags, 0.0).detach();
+        // Detached, so that the new value is a leaf and not the result of a step.
+        let tensor = tensor.detach();
+        let mut tensor = match self.factor == 0.0 {
+            true => tensor.mask_fill(flags, 0.0),
+            false => tensor.clone().mask_where(flags, tensor * self.factor),
+        };
+        tensor = tensor.detach();
         if require_grad {
             tensor = tensor.require_grad();
         }

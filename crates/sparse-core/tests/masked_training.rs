@@ -1,6 +1,8 @@
 //! Masks through training: what is pruned stays exactly zero, whatever the optimizer.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::module::{Module, ParamGroup};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::decay::WeightDecayConfig;
@@ -9,9 +11,10 @@ use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, Muo
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
 use regrow_sparse_core::masked::{Base, Gradient, apply_masks, masks};
-use regrow_sparse_core::optimizer::masked_optimizer;
+use regrow_sparse_core::optimizer::{Under, masked_optimizer};
+use regrow_sparse_core::sparsify::{Change, Pruner, PruningOptimizer, View};
 use regrow_sparse_core::weight::{Select, weights};
-use regrow_sparse_core::{Mask, MaskSet};
+use regrow_sparse_core::{Mask, MaskSet, Result};
 
 #[derive(Module, Debug)]
 struct Net {
@@ -21,6 +24,9 @@ struct Net {
 
 impl Net {
     fn new(seed: u64, device: &Device) -> Self {
+        // The generator is the process's: seed and draw under one lock.
+        static DRAWING: Mutex<()> = Mutex::new(());
+        let _guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
         device.seed(seed);
         // Without biases: Muon takes matrices only.
         let linear = |d_in, d_out| LinearConfig::new(d_in, d_out).with_bias(false).init(device);
@@ -81,7 +87,8 @@ fn steps(net: Net, optimizer: &mut ModuleOptimizer, count: usize) -> Net {
 /// Trains densely for a while, so that momentum is everywhere, then masks and trains on.
 fn zero_through<O: Optimizer>(optimizer: O, gradient: Gradient) {
     let net = Net::new(1, &device());
-    let (mut optimizer, handle) = masked_optimizer(&net, &Select::default().with_head(), optimizer, gradient);
+    let (mut optimizer, handle) =
+        masked_optimizer(&net, &Select::default().with_head(), optimizer, gradient, Under::Zero);
     let net = steps(net, &mut optimizer, 5);
     let masks = two_masks();
     let net = apply_masks(net, &masks, gradient, Base::Zeroed).unwrap();
@@ -130,7 +137,8 @@ fn without_the_wrapper_the_base_drifts_and_the_forward_pass_does_not() {
 #[test]
 fn velocity_is_zero_where_pruned() {
     let net = Net::new(1, &device());
-    let (mut optimizer, handle) = masked_optimizer(&net, &Select::default().with_head(), sgd(), Gradient::Masked);
+    let (mut optimizer, handle) =
+        masked_optimizer(&net, &Select::default().with_head(), sgd(), Gradient::Masked, Under::Zero);
     let net = steps(net, &mut optimizer, 5);
     let masks = two_masks();
     let net = apply_masks(net, &masks, Gradient::Masked, Base::Zeroed).unwrap();
@@ -231,4 +239,96 @@ fn nan_weights_are_named() {
     let mut net = Net::new(10, &device());
     net.first.weight = net.first.weight.map(|w| w * f32::NAN);
     assert!(weights(&net, &Select::default()).unwrap_err().to_string().starts_with("first.weight: holds NaN"));
+}
+
+/// Puts on the same masks at step 2 and halves what they prune at step 4; looks at gradients.
+struct Scripted {
+    under: Under,
+    gradient: Gradient,
+    seen: std::sync::mpsc::Sender<Vec<Vec<f32>>>,
+}
+
+impl Pruner for Scripted {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
+        Ok(match step {
+            2 => Change::Masks(two_masks()),
+            3 => {
+                let _ = self.seen.send(view.gradients()?);
+                Change::None
+            }
+            4 => Change::Scale(two_masks(), 0.5),
+            _ => Change::None,
+        })
+    }
+
+    fn watches(&self, step: usize) -> bool {
+        step == 3
+    }
+
+    fn select(&self) -> Select {
+        Select::default().with_head()
+    }
+
+    fn gradient(&self) -> Gradient {
+        self.gradient
+    }
+
+    fn under(&self) -> Under {
+        self.under
+    }
+}
+
+/// The stored weights of the first layer after each of six steps, and the gradients of step 3.
+fn scripted(under: Under, gradient: Gradient) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    let (seen, gradients) = std::sync::mpsc::channel();
+    let mut net = Net::new(9, &device());
+    let mut optimizer = PruningOptimizer::new(Scripted { under, gradient, seen }, sgd(), &net).unwrap();
+    let mut stored = Vec::new();
+    for i in 0..6 {
+        let x = Tensor::<2>::ones([4, 12], &device()) * (i + 1) as f32;
+        let grads = GradientsParams::from_grads(net.loss(x).backward(), &net);
+        net = optimizer.step(0.01, net, grads).unwrap();
+        stored.push(transposed(&base(&net.first), 12, 10));
+    }
+    (stored, gradients.recv().unwrap())
+}
+
+fn pruned_of(values: &[f32]) -> Vec<f32> {
+    let masks = two_masks();
+    let mask = masks.get("first.weight").unwrap();
+    values.iter().enumerate().filter(|(i, _)| !mask.keeps(*i)).map(|(_, v)| *v).collect()
+}
+
+#[test]
+fn frozen_weights_stay_and_learning_ones_move() {
+    let (zero, gradients) = scripted(Under::Zero, Gradient::Masked);
+    assert!(pruned_of(&zero[5]).iter().all(|w| *w == 0.0));
+    assert!(pruned_of(&gradients[0]).iter().all(|g| *g == 0.0));
+    let (frozen, gradients) = scripted(Under::Frozen, Gradient::Dense);
+    assert!(pruned_of(&gradients[0]).iter().any(|g| *g != 0.0), "dense gradients are seen");
+    let before = pruned_of(&frozen[2]);
+    assert!(before.iter().all(|w| *w != 0.0));
+    assert_eq!(pruned_of(&frozen[3]), before);
+    assert_eq!(pruned_of(&frozen[4]), before.iter().map(|w| w * 0.5).collect::<Vec<_>>());
+    assert_eq!(pruned_of(&frozen[5]), pruned_of(&frozen[4]));
+    assert_ne!(frozen[5], frozen[4], "kept ones learn");
+    let (learning, _) = scripted(Under::Learning, Gradient::Dense);
+    assert_eq!(learning[2], frozen[2]);
+    assert_ne!(pruned_of(&learning[3]), before);
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_refused_where_one_is_needed() {
+    let (seen, _gradients) = std::sync::mpsc::channel();
+    let net = Net::new(9, &device());
+    let pruner = Scripted { under: Under::Zero, gradient: Gradient::Dense, seen };
+    let mut optimizer = PruningOptimizer::new(pruner, sgd(), &net).unwrap();
+    let step = |net: Net, optimizer: &mut PruningOptimizer, scale: f32| {
+        let x = Tensor::<2>::ones([4, 12], &device()) * scale;
+        let grads = GradientsParams::from_grads(net.loss(x).backward(), &net);
+        optimizer.step(0.0, net, grads)
+    };
+    let net = (0..3).fold(net, |net, _| step(net, &mut optimizer, 1.0).unwrap());
+    let said = step(net, &mut optimizer, 1e30).unwrap_err().to_string();
+    assert!(said.starts_with("first.weight: its gradient holds"), "{said}");
 }

@@ -7,14 +7,14 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Tensor, TensorData};
+use regrow_sparse_core::Result;
 use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::masked::masks;
 use regrow_sparse_core::schedule::{Curve, Schedule};
 use regrow_sparse_core::score::{Recipe, Score};
-use regrow_sparse_core::sparsify::Pruner;
+use regrow_sparse_core::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::train::{Checkpointing, Problem, Training, train};
 use regrow_sparse_core::weight::Weight;
-use regrow_sparse_core::{MaskSet, Result};
 
 /// Fit y = sum of x on points made from their index and the step's seed.
 struct Sum;
@@ -53,12 +53,13 @@ struct Gradual {
 }
 
 impl Pruner for Gradual {
-    fn update(&mut self, step: usize, weights: &mut dyn FnMut() -> Result<Vec<Weight>>) -> Result<Option<MaskSet>> {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
         if self.killed_at == Some(step) {
             return Err(regrow_sparse_core::Error::Argument("killed".into()));
         }
         let schedule = Schedule::new(Curve::Cubic, 0.0, 0.5, 5, 5, 3)?;
-        schedule.due(step).map(|s| Recipe::default().masks(&weights()?, &Largest, s)).transpose()
+        let masks = schedule.due(step).map(|s| Recipe::default().masks(&view.weights()?, &Largest, s));
+        Ok(masks.transpose()?.into())
     }
 }
 

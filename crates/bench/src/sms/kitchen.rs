@@ -9,6 +9,7 @@ use regrow_merging::sms::Kitchen;
 use regrow_pruners::{Imp, Magnitude, Retrain};
 use regrow_sparse_core::classifier::{Classification, Examples, count_correct, recalibrate};
 use regrow_sparse_core::lr::LrSchedule;
+use regrow_sparse_core::score::Recipe;
 use regrow_sparse_core::sparsify::KeepMasks;
 use regrow_sparse_core::train::{Training, mix, train};
 use regrow_sparse_core::weight::Select;
@@ -50,7 +51,8 @@ impl Seed<'_> {
     /// Iterative pruning to `sparsity`, all prunable weights together, the head included as in the
     /// paper.
     pub fn imp(&self, sparsity: f64) -> Result<Imp<Magnitude>> {
-        Ok(Imp::new(Magnitude, sparsity, self.plan.phases)?.with_select(Select::default().with_head()))
+        Ok(Imp::new(Magnitude, sparsity, self.plan.phases)?
+            .with_recipe(Recipe::default().with_select(Select::default().with_head())))
     }
 
     /// Retrains for `epochs` epochs in phase `phase` as candidate `candidate` of `of`.
