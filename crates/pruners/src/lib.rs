@@ -29,19 +29,34 @@
 //! # Ok::<(), regrow_sparse_core::Error>(())
 //! ```
 
+pub mod gmp;
+pub mod granet;
 pub mod imp;
+pub mod issp;
 pub mod magnitude;
+mod moving;
 pub mod random;
 pub mod retrain;
+pub mod rigl;
 pub mod scheduled;
+pub mod set;
+pub mod straight_through;
+#[cfg(test)]
+mod testing;
 
 use regrow_sparse_core::score::Score;
 
+pub use gmp::Gmp;
+pub use granet::Granet;
 pub use imp::Imp;
+pub use issp::Issp;
 pub use magnitude::Magnitude;
 pub use random::Random;
 pub use retrain::Retrain;
+pub use rigl::Rigl;
 pub use scheduled::Scheduled;
+pub use set::Set;
+pub use straight_through::StraightThrough;
 
 /// A scoring method as tables and the command line list it.
 pub struct Entry {

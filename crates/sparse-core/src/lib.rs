@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | read a model's prunable weights as matrices | [`weight`] |
 //! | hold masks, combine them, save and load them | [`Mask`], [`MaskSet`] |
-//! | turn scores into masks | [`score`], [`pattern`], [`budget`], [`schedule`] |
+//! | turn scores into masks | [`score`], [`pattern`], [`budget`], [`schedule`], [`exchange`] |
 //! | put masks into a Burn model and train under them | [`masked`], [`optimizer`], [`sparsify`] |
 //! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
@@ -35,6 +35,7 @@ pub mod burn_train;
 pub mod checkpoint;
 pub mod classifier;
 mod error;
+pub mod exchange;
 pub mod lr;
 mod mask;
 pub mod masked;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::half_cosine;
+
 /// How the rate falls after the warm-up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Decay {
@@ -83,7 +85,7 @@ impl LrSchedule {
         let x = (step - warm) as f64 / total.saturating_sub(warm).max(1) as f64;
         match &self.decay {
             Decay::Constant => self.initial,
-            Decay::Cosine { end } => end + (self.initial - end) * 0.5 * (1.0 + (std::f64::consts::PI * x).cos()),
+            Decay::Cosine { end } => half_cosine(self.initial, *end, x),
             Decay::Linear { end } => self.initial + (end - self.initial) * x,
             Decay::Step { milestones, factor } => {
                 let passed = milestones.iter().filter(|m| step as f64 >= **m * total as f64).count();

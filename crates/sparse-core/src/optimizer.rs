@@ -85,26 +85,36 @@ struct Flags {
     pruned: Option<Vec<bool>>,
     /// The same on the device, made at the first step that needs it.
     ready: Option<Tensor<1, Bool>>,
-    changed: bool,
+    /// What was pruned at any time since the last step, if masks have changed: zeroed at the next.
+    cleared: Option<Vec<bool>>,
     /// Whether the inner optimizer moves weights whose gradient and state are zero.
     leaks: bool,
 }
 
 impl Handle {
     fn set(&self, pruned: Option<Vec<bool>>) {
-        let leaks = self.lock().leaks;
-        *self.lock() = Flags { pruned, ready: None, changed: true, leaks };
+        let mut flags = self.lock();
+        flags.cleared = match (flags.cleared.take(), &pruned) {
+            (Some(before), Some(now)) => Some(before.iter().zip(now).map(|(a, b)| *a || *b).collect()),
+            (None, now) => now.clone(),
+            (before, None) => before,
+        };
+        flags.pruned = pruned;
+        flags.ready = None;
     }
 
-    /// The flags for a tensor on `device`, and whether they are new since the last call.
-    fn take(&self, device: &Device) -> Option<(Tensor<1, Bool>, bool)> {
+    /// The flags for a tensor on `device`, and what to clear if they are new since the last call.
+    fn take(&self, device: &Device) -> Option<(Tensor<1, Bool>, Option<Tensor<1, Bool>>)> {
+        let upload = |flags: Vec<bool>| {
+            let len = flags.len();
+            Tensor::from_data(TensorData::new(flags, [len]), device)
+        };
         let mut flags = self.lock();
         if flags.ready.as_ref().is_none_or(|ready| ready.device() != *device) {
-            let pruned = flags.pruned.clone()?;
-            flags.ready = Some(Tensor::from_data(TensorData::new(pruned.clone(), [pruned.len()]), device));
+            flags.ready = Some(upload(flags.pruned.clone()?));
         }
-        let changed = std::mem::take(&mut flags.changed);
-        flags.ready.clone().map(|ready| (ready, changed))
+        let cleared = flags.cleared.take().map(upload);
+        flags.ready.clone().map(|ready| (ready, cleared))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Flags> {
@@ -136,23 +146,25 @@ impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let Some((pruned, changed)) = self.handle.take(&tensor.device()) else {
+        let Some((pruned, cleared)) = self.handle.take(&tensor.device()) else {
             return self.inner.step(lr, tensor, grad, state);
         };
         let pruned = pruned.reshape(tensor.shape());
-        let zero = |t: Tensor<D>| t.mask_fill(pruned.clone(), 0.0);
+        let cleared = cleared.map(|flags| flags.reshape(tensor.shape()));
         let grad = match self.gradient {
             Gradient::Dense => factor(pruned.clone(), &grad) * grad,
             Gradient::Masked => grad,
         };
-        let state = match changed {
-            true => state.and_then(|s| masked_state::<O, D>(s, &zero, &pruned)),
-            false => state,
+        let state = match &cleared {
+            Some(cleared) => state.and_then(|s| masked_state::<O, D>(s, cleared)),
+            None => state,
         };
         if self.under == Under::Frozen {
             let (moved, state) = self.inner.step(lr, tensor.clone(), grad, state);
             return (moved.mask_where(pruned, tensor), state);
         }
+        let zero = |t: Tensor<D>| t.mask_fill(pruned.clone(), 0.0);
+        let changed = cleared.is_some();
         let tensor = if changed { zero(tensor) } else { tensor };
         let (tensor, state) = self.inner.step(lr, tensor, grad, state);
         if changed {
@@ -170,11 +182,8 @@ impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
 
 /// `state` with every tensor of the parameter's shape masked; `None`, a fresh start, if it cannot
 /// be taken apart.
-fn masked_state<O: Optimizer, const D: usize>(
-    state: O::State<D>,
-    zero: &impl Fn(Tensor<D>) -> Tensor<D>,
-    pruned: &Tensor<D, Bool>,
-) -> Option<O::State<D>> {
+fn masked_state<O: Optimizer, const D: usize>(state: O::State<D>, pruned: &Tensor<D, Bool>) -> Option<O::State<D>> {
+    let zero = |t: Tensor<D>| t.mask_fill(pruned.clone(), 0.0);
     let mut sink = StateSink::default();
     state.state_flatten("", &mut sink);
     let mut source = StateSource::new(sink.scalars.into_iter().collect());

@@ -76,10 +76,30 @@ impl Schedule {
         (since.is_multiple_of(self.every) && k <= self.updates).then(|| self.sparsity(k))
     }
 
+    /// The sparsity that holds at `step`: that of the last update up to there, 0 before the first.
+    pub fn in_force(&self, step: usize) -> f64 {
+        step.checked_sub(self.begin).map_or(0.0, |since| self.sparsity(since / self.every))
+    }
+
+    /// The step of the first update.
+    pub fn begin(&self) -> usize {
+        self.begin
+    }
+
+    /// Steps between two updates.
+    pub fn every(&self) -> usize {
+        self.every
+    }
+
     /// The step of the last update.
     pub fn end(&self) -> usize {
         self.begin + self.every * self.updates
     }
+}
+
+/// From `from` (at x = 0) to `to` (at x = 1 and beyond) along half a cosine.
+pub fn half_cosine(from: f64, to: f64, x: f64) -> f64 {
+    to + (from - to) * 0.5 * (1.0 + (std::f64::consts::PI * x.clamp(0.0, 1.0)).cos())
 }
 
 /// Refuses a sparsity outside [0, 1).

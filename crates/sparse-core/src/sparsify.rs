@@ -38,6 +38,14 @@ pub enum Change {
     None,
     /// These masks replace those on the model.
     Masks(MaskSet),
+    /// First everything that `cleared` prunes is set to zero, weights and optimizer state; then
+    /// `masks` replace those on the model. What both concern comes back at zero.
+    Regrown {
+        /// What goes to zero first.
+        cleared: MaskSet,
+        /// The masks that stay.
+        masks: MaskSet,
+    },
     /// The stored values that these masks prune are multiplied by the factor; nothing is masked.
     Scale(MaskSet, f32),
 }
@@ -156,12 +164,19 @@ impl Sparsifier {
         match change {
             Change::None => Ok(model),
             Change::Scale(masks, factor) => scale_under(model, &masks, factor),
-            Change::Masks(masks) => {
-                tracing::debug!(step = self.step, sparsity = masks.sparsity(), "new masks");
-                self.masks.set(&model, &masks)?;
-                apply_masks(model, &masks, self.pruner.gradient(), self.pruner.under().base())
+            Change::Masks(masks) => self.put_on(model, &masks),
+            Change::Regrown { cleared, masks } => {
+                self.masks.set(&model, &cleared)?;
+                let model = scale_under(model, &cleared, 0.0)?;
+                self.put_on(model, &masks)
             }
         }
+    }
+
+    fn put_on<M: Module>(&self, model: M, masks: &MaskSet) -> Result<M> {
+        tracing::debug!(step = self.step, sparsity = masks.sparsity(), "new masks");
+        self.masks.set(&model, masks)?;
+        apply_masks(model, masks, self.pruner.gradient(), self.pruner.under().base())
     }
 }
 

@@ -71,6 +71,25 @@ impl Weight {
         matrix_dims(&self.shape)
     }
 
+    /// The same without its mask: every weight may be chosen anew.
+    pub fn unmasked(self) -> Self {
+        Self { mask: None, ..self }
+    }
+
+    /// The same under another mask: zero where that prunes.
+    ///
+    /// # Errors
+    /// If the mask has another shape.
+    pub fn under(mut self, mask: &Mask) -> Result<Self> {
+        if mask.shape() != self.shape {
+            let shapes = format!("its mask has shape {:?}, the weight {:?}", mask.shape(), self.shape);
+            return Err(Error::tensor(&self.path, shapes));
+        }
+        self.values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, value)| *value = 0.0);
+        self.mask = Some(mask.clone());
+        Ok(self)
+    }
+
     /// The mask it carries; all kept where it carries none.
     pub fn mask_or_dense(&self) -> Mask {
         self.mask.clone().unwrap_or_else(|| Mask::dense(self.shape.clone()))

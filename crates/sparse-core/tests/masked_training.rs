@@ -1,18 +1,17 @@
 //! Masks through training: what is pruned stays exactly zero, whatever the optimizer.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Mutex, PoisonError};
-
-use burn::module::{Module, ParamGroup};
+use burn::module::{Module, Param, ParamGroup};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, MuonConfig, Optimizer, SgdConfig};
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use regrow_sparse_core::masked::{Base, Gradient, apply_masks, masks};
 use regrow_sparse_core::optimizer::{Under, masked_optimizer};
 use regrow_sparse_core::sparsify::{Change, Pruner, PruningOptimizer, View};
+use regrow_sparse_core::train::mix;
 use regrow_sparse_core::weight::{Select, weights};
 use regrow_sparse_core::{Mask, MaskSet, Result};
 
@@ -23,17 +22,17 @@ struct Net {
 }
 
 impl Net {
+    /// Weights in (-0.3, 0.3) by rule: the process's generator is shared with tests beside this one.
     fn new(seed: u64, device: &Device) -> Self {
-        // The generator is the process's: seed and draw under one lock.
-        static DRAWING: Mutex<()> = Mutex::new(());
-        let _guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
-        device.seed(seed);
         // Without biases: Muon takes matrices only.
-        let linear = |d_in, d_out| LinearConfig::new(d_in, d_out).with_bias(false).init(device);
-        let net = Self { first: linear(12, 10), second: linear(10, 4) };
-        // Parameters are drawn at their first use: draw them now, under this seed.
-        let _ = weights(&net, &Select::default().with_head());
-        net
+        let linear = |d_in: usize, d_out: usize| {
+            let value = |i: u64| (mix(seed, i) % 10_007) as f32 / 10_007.0 * 0.6 - 0.3;
+            let values: Vec<f32> = (0..(d_in * d_out) as u64).map(value).collect();
+            let weight = Tensor::<2>::from_data(TensorData::new(values, [d_in, d_out]), device);
+            let layer = LinearConfig::new(d_in, d_out).with_bias(false).init(device);
+            Linear { weight: Param::from_tensor(weight), ..layer }
+        };
+        Self { first: linear(12, 10), second: linear(10, 4) }
     }
 
     fn loss(&self, x: Tensor<2>) -> Tensor<1> {

@@ -1,0 +1,170 @@
+//! GraNet: gradual pruning with neuroregeneration (Liu et al., arXiv 2106.10404).
+//!
+//! After every `T` steps: (1) all layers together are pruned by `|w|` to
+//! `s_t = s_i + (s_f - s_i) (1 - (1 - (t - t_0) / (n T))^3)`; (2) each layer then drops the fraction
+//! `r` of its weights with the smallest `|w|` and grows as many where `|dL/dw|` is largest (algorithm
+//! 1). `r` falls by a cosine from 0.5 to 0.005 over the training. Regrown weights start at zero.
+
+use regrow_sparse_core::exchange::{Candidates, exchange};
+use regrow_sparse_core::masked::Gradient;
+use regrow_sparse_core::schedule::{Curve, half_cosine};
+use regrow_sparse_core::score::{Recipe, magnitudes};
+use regrow_sparse_core::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::weight::{Select, Weight};
+use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
+
+use crate::moving::fraction;
+
+/// Prunes gradually and regrows at every update what that damaged.
+///
+/// Dense-to-sparse starts from a model without masks; sparse-to-sparse from one that carries them
+/// (the paper: random, with the ERK budget) at the schedule's first sparsity.
+pub struct Granet {
+    schedule: Schedule,
+    steps: usize,
+    rate: (f64, f64),
+    recipe: Recipe,
+}
+
+impl Granet {
+    /// From sparsity `initial` to `sparsity` in `updates` updates every `every` steps, in a training
+    /// of `steps` steps; regeneration goes on every `every` steps to the end.
+    ///
+    /// # Errors
+    /// Sparsities outside [0, 1) or falling, `every` zero, or a schedule that ends after the training.
+    pub fn new(initial: f64, sparsity: f64, every: usize, updates: usize, steps: usize) -> Result<Self> {
+        let schedule = Schedule::new(Curve::Cubic, initial, sparsity, 0, every, updates)?;
+        if schedule.end() > steps {
+            return Err(Error::Argument(format!(
+                "a training of {steps} steps ends before the schedule does, at step {}",
+                schedule.end()
+            )));
+        }
+        Ok(Self { schedule, steps, rate: (0.5, 0.005), recipe: Recipe::default() })
+    }
+
+    /// With other drop rates at the start and the end of the training.
+    ///
+    /// # Errors
+    /// If one is outside [0, 1].
+    pub fn with_rate(mut self, first: f64, last: f64) -> Result<Self> {
+        self.rate = (fraction(first)?, fraction(last)?);
+        Ok(self)
+    }
+
+    /// With another budget (uniform is the paper's other form) or selection of weights; the pattern
+    /// must be unstructured.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn with_recipe(mut self, recipe: Recipe) -> Result<Self> {
+        if recipe.pattern != regrow_sparse_core::Pattern::Unstructured {
+            return Err(Error::Argument(format!("weights regrow one by one, not in the pattern {}", recipe.pattern)));
+        }
+        self.recipe = recipe;
+        Ok(self)
+    }
+
+    fn due(&self, step: usize) -> bool {
+        (step + 1).is_multiple_of(self.schedule.every()) && step + 1 < self.steps
+    }
+
+    /// (1): the weights under the masks of the sparsity that is due, and these masks.
+    fn pruned(&self, weights: Vec<Weight>, done: usize) -> Result<(Vec<Weight>, MaskSet)> {
+        let Some(sparsity) = self.schedule.due(done) else {
+            let masks = weights.iter().map(|w| (w.path.clone(), w.mask_or_dense())).collect();
+            return Ok((weights, masks));
+        };
+        let scores = weights.iter().map(magnitudes).collect();
+        let masks = self.recipe.masks_of(&weights, scores, sparsity)?;
+        let under = |w: Weight| match masks.get(&w.path) {
+            Some(mask) => w.under(mask),
+            None => Ok(w),
+        };
+        Ok((weights.into_iter().map(under).collect::<Result<_>>()?, masks))
+    }
+}
+
+impl Pruner for Granet {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
+        if !self.due(step) {
+            return Ok(Change::None);
+        }
+        let done = step + 1;
+        let rate = half_cosine(self.rate.0, self.rate.1, done as f64 / self.steps as f64);
+        let (weights, cleared) = self.pruned(view.weights()?, done)?;
+        let regrown = weights.iter().zip(view.gradients()?).map(|(weight, gradient)| {
+            let count = (rate * weight.mask_or_dense().kept() as f64).ceil() as usize;
+            let growth: Vec<f32> = gradient.iter().map(|g| g.abs()).collect();
+            Ok((weight.path.clone(), exchange(weight, count, &growth, Candidates::PrunedAndDropped)?))
+        });
+        Ok(Change::Regrown { masks: regrown.collect::<Result<MaskSet>>()?, cleared })
+    }
+
+    fn watches(&self, step: usize) -> bool {
+        self.due(step)
+    }
+
+    fn select(&self) -> Select {
+        self.recipe.select.clone()
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::Dense
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Still, masks_over, weight};
+
+    fn start() -> Still {
+        Still(vec![
+            weight("a", &[20, 10], |i| (i * 37 % 211) as f32 - 100.3),
+            weight("b", &[10, 10], |i| (i * 53 % 107) as f32 - 50.7),
+        ])
+    }
+
+    #[test]
+    fn the_cubic_schedule_is_met_and_kept_to_the_end() {
+        let mut granet = Granet::new(0.0, 0.9, 10, 4, 80).unwrap();
+        let masks = masks_over(&mut granet, &mut start(), 80);
+        let pruned: Vec<(usize, usize)> = masks.iter().map(|(step, m)| (*step, m.pruned())).collect();
+        // 300 * 0.9 (1 - (1 - k/4)^3); half way 0.7875 of all.
+        assert_eq!(pruned, [(9, 156), (19, 236), (29, 266), (39, 270), (49, 270), (59, 270), (69, 270)]);
+    }
+
+    #[test]
+    fn regeneration_keeps_the_count_of_every_layer() {
+        let granet = Granet::new(0.0, 0.9, 10, 4, 80).unwrap();
+        let (weights, masks) = granet.pruned(start().0, 20).unwrap();
+        let change = Granet::new(0.0, 0.9, 10, 4, 80).unwrap().update(19, &mut start()).unwrap();
+        let Change::Regrown { masks: after, cleared } = change else { panic!("an update is due") };
+        assert_eq!(cleared, masks);
+        for weight in weights {
+            assert_eq!(after.get(&weight.path).unwrap().pruned(), masks.get(&weight.path).unwrap().pruned());
+        }
+    }
+
+    #[test]
+    fn without_regeneration_it_prunes_by_magnitude_alone() {
+        let mut granet = Granet::new(0.0, 0.9, 10, 4, 80).unwrap().with_rate(0.0, 0.0).unwrap();
+        let mut plain = crate::Gmp::new(0.9, 0, 10, 4).unwrap().for_good();
+        let ours = masks_over(&mut granet, &mut start(), 80);
+        // The same updates one step earlier: there the first step is 0 and not 1.
+        let theirs = masks_over(&mut plain, &mut start(), 80);
+        assert_eq!(
+            ours[..4].iter().map(|(_, m)| m).collect::<Vec<_>>(),
+            theirs[1..].iter().map(|(_, m)| m).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn impossible_schedules_are_refused() {
+        assert!(Granet::new(0.5, 0.1, 10, 4, 80).is_err(), "the last density above the first");
+        assert!(Granet::new(0.0, 0.9, 10, 9, 80).is_err(), "ends after the training");
+        let pattern = Recipe::default().with_pattern(regrow_sparse_core::Pattern::Rows);
+        assert!(Granet::new(0.0, 0.9, 10, 4, 80).unwrap().with_recipe(pattern).is_err());
+    }
+}

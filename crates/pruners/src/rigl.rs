@@ -1,0 +1,120 @@
+//! RigL (Evci et al., arXiv 1911.11134): sparse from the start, growing where the gradient is large.
+//!
+//! After every `D` steps `t` until `T_end`, each layer with `n` weights drops the
+//! `alpha / 2 (1 + cos(pi t / T_end)) n` smallest `|w|` and grows as many where `|dL/dw|` is largest
+//! among the others (algorithm 1), from zero and with zero momentum.
+
+use regrow_sparse_core::exchange::{Candidates, exchange};
+use regrow_sparse_core::masked::Gradient;
+use regrow_sparse_core::schedule::half_cosine;
+use regrow_sparse_core::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::{MaskSet, Result};
+
+use crate::moving::{Rhythm, sparse};
+
+/// Drops the smallest, grows by gradient; every layer keeps its number of weights.
+///
+/// The model must carry masks when training starts (the paper: random, with the ERK budget). The
+/// gradient is that of the step's own batch; the optimizer steps on it as well, where the paper
+/// leaves that step out.
+pub struct Rigl {
+    rhythm: Rhythm,
+    fraction: f64,
+    candidates: Candidates,
+    select: Select,
+}
+
+impl Rigl {
+    /// Every `every` steps until step `until` (the paper: every 100, until three quarters of the
+    /// training), with the paper's `alpha` of 0.3.
+    ///
+    /// # Errors
+    /// If `every` is zero or `until` comes before the first update.
+    pub fn new(every: usize, until: usize) -> Result<Self> {
+        let rhythm = Rhythm::new(every, until)?;
+        Ok(Self { rhythm, fraction: 0.3, candidates: Candidates::Pruned, select: Select::default() })
+    }
+
+    /// With another `alpha`, the fraction exchanged at first.
+    ///
+    /// # Errors
+    /// If it is outside [0, 1].
+    pub fn with_fraction(mut self, fraction: f64) -> Result<Self> {
+        self.fraction = crate::moving::fraction(fraction)?;
+        Ok(self)
+    }
+
+    /// What was just dropped may grow at once, as the authors' code has it; the paper leaves it out.
+    pub fn with_dropped_among_candidates(mut self) -> Self {
+        self.candidates = Candidates::PrunedAndDropped;
+        self
+    }
+
+    /// Over another selection of weights.
+    pub fn with_select(mut self, select: Select) -> Self {
+        self.select = select;
+        self
+    }
+}
+
+impl Pruner for Rigl {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
+        if !self.rhythm.due(step) {
+            return Ok(Change::None);
+        }
+        let fraction = half_cosine(self.fraction, 0.0, (step + 1) as f64 / self.rhythm.until as f64);
+        let (weights, gradients) = (sparse(view.weights()?)?, view.gradients()?);
+        let moved = weights.iter().zip(gradients).map(|(weight, gradient)| {
+            let count = (fraction * weight.mask_or_dense().kept() as f64) as usize;
+            let growth: Vec<f32> = gradient.iter().map(|g| g.abs()).collect();
+            Ok((weight.path.clone(), exchange(weight, count, &growth, self.candidates)?))
+        });
+        Ok(Change::Masks(moved.collect::<Result<MaskSet>>()?))
+    }
+
+    fn watches(&self, step: usize) -> bool {
+        self.rhythm.due(step)
+    }
+
+    fn select(&self) -> Select {
+        self.select.clone()
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::Dense
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regrow_sparse_core::Mask;
+
+    use super::*;
+    use crate::testing::{Still, bits, masks_over, weight};
+
+    fn start() -> Still {
+        let mut layer = weight("a", &[2, 4], |i| [5.0, -1.0, 3.0, 9.0, 2.0, -7.0, 8.0, 6.0][i]);
+        layer.mask = Some(Mask::from_fn([2, 4], |i| [0, 1, 2, 4].contains(&i)));
+        Still(vec![layer])
+    }
+
+    #[test]
+    fn grows_where_the_gradient_is_largest() {
+        // Half of four weights move: -1 and 2 go, the gradients 9 and 8 come.
+        let mut rigl = Rigl::new(1, 1_000_000).unwrap().with_fraction(0.5000001).unwrap();
+        let masks = masks_over(&mut rigl, &mut start(), 1);
+        assert_eq!(bits(masks[0].1.get("a").unwrap()), "10110010");
+    }
+
+    #[test]
+    fn counts_stay_and_nothing_moves_at_alpha_zero_or_after_the_end() {
+        let mut rigl = Rigl::new(1, 6).unwrap().with_fraction(0.9).unwrap();
+        let masks = masks_over(&mut rigl, &mut start(), 20);
+        assert_eq!(masks.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert!(masks.iter().all(|(_, m)| m.pruned() == 4));
+        let mut still = Rigl::new(1, 6).unwrap().with_fraction(0.0).unwrap();
+        let first = start().0[0].mask.clone().unwrap();
+        assert!(masks_over(&mut still, &mut start(), 20).iter().all(|(_, m)| m.get("a") == Some(&first)));
+    }
+}

@@ -1,0 +1,114 @@
+//! Sparse evolutionary training (SET; Mocanu et al., arXiv 1707.04780): sparse from the start.
+//!
+//! Every few steps each layer drops the fraction `zeta` of its weights with the smallest `|w|` and
+//! grows as many at random places, from zero (algorithm 1; there the smallest positive and the
+//! largest negative weights, which is the same by absolute value).
+
+use regrow_sparse_core::exchange::{Candidates, exchange, random_growth};
+use regrow_sparse_core::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::train::mix;
+use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::{MaskSet, Result};
+
+use crate::moving::{Rhythm, sparse};
+
+/// Drops the smallest, grows at random; every layer keeps its number of weights.
+///
+/// The model must carry masks when training starts (the paper: random, Erdős–Rényi).
+pub struct Set {
+    rhythm: Rhythm,
+    fraction: f64,
+    seed: u64,
+    select: Select,
+}
+
+impl Set {
+    /// Every `every` steps until step `until`, with the paper's `zeta` of 0.3.
+    ///
+    /// # Errors
+    /// If `every` is zero or `until` comes before the first update.
+    pub fn new(every: usize, until: usize, seed: u64) -> Result<Self> {
+        Ok(Self { rhythm: Rhythm::new(every, until)?, fraction: 0.3, seed, select: Select::default() })
+    }
+
+    /// With another fraction of each layer's weights exchanged.
+    ///
+    /// # Errors
+    /// If it is outside [0, 1].
+    pub fn with_fraction(mut self, fraction: f64) -> Result<Self> {
+        self.fraction = crate::moving::fraction(fraction)?;
+        Ok(self)
+    }
+
+    /// Over another selection of weights.
+    pub fn with_select(mut self, select: Select) -> Self {
+        self.select = select;
+        self
+    }
+}
+
+impl Pruner for Set {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
+        if !self.rhythm.due(step) {
+            return Ok(Change::None);
+        }
+        let weights = sparse(view.weights()?)?;
+        let seed = mix(self.seed, step as u64);
+        let moved = weights.iter().enumerate().map(|(layer, weight)| {
+            let count = (self.fraction * weight.mask_or_dense().kept() as f64) as usize;
+            let growth = random_growth(weight.values.len(), mix(seed, layer as u64));
+            Ok((weight.path.clone(), exchange(weight, count, &growth, Candidates::Pruned)?))
+        });
+        Ok(Change::Masks(moved.collect::<Result<MaskSet>>()?))
+    }
+
+    fn select(&self) -> Select {
+        self.select.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regrow_sparse_core::Mask;
+
+    use super::*;
+    use crate::testing::{Still, masks_over, weight};
+
+    fn start() -> Still {
+        let mut layer = weight("a", &[10, 10], |i| (i * 37 % 101) as f32 + 1.0);
+        layer.mask = Some(Mask::from_fn([10, 10], |i| i % 4 == 0));
+        Still(vec![layer])
+    }
+
+    #[test]
+    fn layers_keep_their_counts_and_the_seed_decides() {
+        let run = |seed| masks_over(&mut Set::new(2, 10, seed).unwrap(), &mut start(), 20);
+        let masks = run(1);
+        assert_eq!(masks.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [1, 3, 5, 7]);
+        assert!(masks.iter().all(|(_, m)| m.weights() - m.pruned() == 25));
+        assert_eq!(masks, run(1));
+        assert_ne!(masks, run(2));
+    }
+
+    #[test]
+    fn seven_of_25_move_and_the_largest_stay() {
+        let before = start().0.remove(0);
+        let after = masks_over(&mut Set::new(1, 2, 0).unwrap(), &mut start(), 1).remove(0).1;
+        let (old, new) = (before.mask_or_dense(), after.get("a").unwrap().clone());
+        let stayed: Vec<f32> = (0..100).filter(|i| old.keeps(*i) && new.keeps(*i)).map(|i| before.values[i]).collect();
+        let dropped: Vec<f32> =
+            (0..100).filter(|i| old.keeps(*i) && !new.keeps(*i)).map(|i| before.values[i]).collect();
+        assert_eq!((stayed.len(), dropped.len()), (18, 7));
+        let least = stayed.iter().copied().fold(f32::INFINITY, f32::min);
+        assert!(dropped.iter().all(|w| *w <= least));
+    }
+
+    #[test]
+    fn a_dense_model_is_refused() {
+        let dense = &mut Still(vec![weight("a", &[4], |i| i as f32)]);
+        let says = Set::new(1, 9, 0).unwrap().update(0, dense).unwrap_err().to_string();
+        assert!(says.contains("carries no mask"), "{says}");
+        assert!(Set::new(0, 9, 0).is_err() && Set::new(10, 5, 0).is_err());
+        assert!(Set::new(1, 9, 0).unwrap().with_fraction(1.5).is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! Straight-through pruning: STE, and dynamic pruning with feedback (DPF; Lin et al., arXiv 2006.07253).
+//!
+//! The forward pass sees the masked weights `m * w`; the gradient taken there updates all of the
+//! dense `w`, pruned ones included: `w <- w - lr * grad L(m * w)` (DPF, eq. 2). The mask is chosen
+//! anew by `|w|`, so a weight pruned too early grows back.
+
+use regrow_sparse_core::masked::Gradient;
+use regrow_sparse_core::optimizer::Under;
+use regrow_sparse_core::score::{Recipe, magnitudes};
+use regrow_sparse_core::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::weight::{Select, Weight};
+use regrow_sparse_core::{Error, Result, Schedule};
+
+/// Masks in the forward pass only; the dense weights underneath learn on.
+pub struct StraightThrough {
+    schedule: Schedule,
+    every: usize,
+    recipe: Recipe,
+}
+
+impl StraightThrough {
+    /// STE: a new mask after every step, at the sparsity that `schedule` has reached.
+    pub fn ste(schedule: Schedule) -> Self {
+        Self { schedule, every: 1, recipe: Recipe::default() }
+    }
+
+    /// DPF: a new mask every 16 steps.
+    pub fn dpf(schedule: Schedule) -> Self {
+        Self { schedule, every: 16, recipe: Recipe::default() }
+    }
+
+    /// A new mask every `every` steps from the first.
+    ///
+    /// # Errors
+    /// If `every` is zero.
+    pub fn with_every(mut self, every: usize) -> Result<Self> {
+        if every == 0 {
+            return Err(Error::Argument("masks need at least one step between updates".into()));
+        }
+        self.every = every;
+        Ok(self)
+    }
+
+    /// With another budget, pattern or selection of weights.
+    pub fn with_recipe(mut self, recipe: Recipe) -> Self {
+        self.recipe = recipe;
+        self
+    }
+}
+
+impl Pruner for StraightThrough {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
+        let since = step.checked_sub(self.schedule.begin());
+        if !since.is_some_and(|since| since.is_multiple_of(self.every)) {
+            return Ok(Change::None);
+        }
+        let weights: Vec<Weight> = view.stored()?.into_iter().map(Weight::unmasked).collect();
+        let scores = weights.iter().map(magnitudes).collect();
+        Ok(Change::Masks(self.recipe.masks_of(&weights, scores, self.schedule.in_force(step))?))
+    }
+
+    fn select(&self) -> Select {
+        self.recipe.select.clone()
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::Dense
+    }
+
+    fn under(&self) -> Under {
+        Under::Learning
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regrow_sparse_core::schedule::Curve;
+
+    use super::*;
+    use crate::testing::{Still, masks_over, weight};
+
+    fn counts(mut pruner: StraightThrough, steps: usize) -> Vec<(usize, usize)> {
+        let mut view = Still(vec![weight("a", &[100], |i| i as f32)]);
+        masks_over(&mut pruner, &mut view, steps).iter().map(|(step, masks)| (*step, masks.pruned())).collect()
+    }
+
+    #[test]
+    fn exact_at_every_step_from_the_first_on() {
+        let schedule = Schedule::new(Curve::Linear, 0.0, 0.8, 3, 2, 2).unwrap();
+        assert_eq!(counts(StraightThrough::ste(schedule), 9), [(3, 0), (4, 0), (5, 40), (6, 40), (7, 80), (8, 80)]);
+        let dpf = StraightThrough::dpf(schedule);
+        assert_eq!(counts(dpf, 40), [(3, 0), (19, 80), (35, 80)]);
+        assert!(StraightThrough::ste(schedule).with_every(0).is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! What the methods' tests share: small weights, seen without a model.
+
+use burn::module::ParamId;
+use regrow_sparse_core::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::{Mask, MaskSet, Result};
+
+/// A weight of values by rule, without a mask.
+pub(crate) fn weight(path: &str, shape: &[usize], value: impl Fn(usize) -> f32) -> Weight {
+    let values = (0..shape.iter().product()).map(value).collect();
+    Weight { path: path.into(), id: ParamId::new(), shape: shape.to_vec(), values, mask: None }
+}
+
+/// Rows of 0 and 1 are read as one mask.
+pub(crate) fn bits(mask: &Mask) -> String {
+    mask.to_bools().iter().map(|keep| if *keep { '1' } else { '0' }).collect()
+}
+
+/// Weights whose stored values do not move; masks are put on as the pruner decides. The gradient
+/// of a weight is its value.
+pub(crate) struct Still(pub(crate) Vec<Weight>);
+
+impl View for Still {
+    fn weights(&mut self) -> Result<Vec<Weight>> {
+        let under = |w: &Weight| match &w.mask {
+            Some(mask) => w.clone().under(mask),
+            None => Ok(w.clone()),
+        };
+        self.0.iter().map(under).collect()
+    }
+
+    fn stored(&mut self) -> Result<Vec<Weight>> {
+        Ok(self.0.clone())
+    }
+
+    fn gradients(&mut self) -> Result<Vec<Vec<f32>>> {
+        Ok(self.0.iter().map(|w| w.values.clone()).collect())
+    }
+}
+
+/// The masks that `pruner` chooses in `steps` steps, with the step of each.
+pub(crate) fn masks_over(pruner: &mut impl Pruner, view: &mut Still, steps: usize) -> Vec<(usize, MaskSet)> {
+    let mut seen = Vec::new();
+    for step in 0..steps {
+        let masks = match pruner.update(step, view).expect("masks can be chosen") {
+            Change::Masks(masks) | Change::Regrown { masks, .. } => masks,
+            Change::None | Change::Scale(..) => continue,
+        };
+        for weight in &mut view.0 {
+            weight.mask = masks.get(&weight.path).cloned();
+        }
+        seen.push((step, masks));
+    }
+    seen
+}
