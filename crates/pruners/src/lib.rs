@@ -31,6 +31,7 @@
 
 pub mod gmp;
 pub mod granet;
+pub mod grasp;
 pub mod imp;
 pub mod issp;
 pub mod magnitude;
@@ -40,7 +41,9 @@ pub mod retrain;
 pub mod rigl;
 pub mod scheduled;
 pub mod set;
+pub mod snip;
 pub mod straight_through;
+pub mod synflow;
 #[cfg(test)]
 mod testing;
 
@@ -48,6 +51,7 @@ use regrow_sparse_core::score::Score;
 
 pub use gmp::Gmp;
 pub use granet::Granet;
+pub use grasp::grasp;
 pub use imp::Imp;
 pub use issp::Issp;
 pub use magnitude::Magnitude;
@@ -56,7 +60,9 @@ pub use retrain::Retrain;
 pub use rigl::Rigl;
 pub use scheduled::Scheduled;
 pub use set::Set;
+pub use snip::snip;
 pub use straight_through::StraightThrough;
+pub use synflow::synflow;
 
 /// A scoring method as tables and the command line list it.
 pub struct Entry {

@@ -1,6 +1,8 @@
 //! What the methods' tests share: small weights, seen without a model.
 
-use burn::module::ParamId;
+use burn::module::{Module, Param, ParamId};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor, TensorData};
 use regrow_sparse_core::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Mask, MaskSet, Result};
@@ -52,4 +54,34 @@ pub(crate) fn masks_over(pruner: &mut impl Pruner, view: &mut Still, steps: usiz
         seen.push((step, masks));
     }
     seen
+}
+
+/// `y = b (a . x)`: two layers without biases, on a device with gradients.
+#[derive(Module, Debug)]
+pub(crate) struct Chain {
+    pub(crate) first: Linear,
+    pub(crate) second: Linear,
+}
+
+impl Chain {
+    pub(crate) fn new(a: &[f32], b: f32) -> Self {
+        let device = Device::default().autodiff();
+        let layer = |values: Vec<f32>| {
+            let shape = [values.len(), 1];
+            let weight = Tensor::<2>::from_data(TensorData::new(values, shape), &device);
+            let layer = LinearConfig::new(shape[0], 1).with_bias(false).init(&device);
+            Linear { weight: Param::from_tensor(weight), ..layer }
+        };
+        Self { first: layer(a.to_vec()), second: layer(vec![b]) }
+    }
+
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.second.forward(self.first.forward(x))
+    }
+
+    /// The one output for one input.
+    pub(crate) fn output(&self, x: &[f32]) -> Tensor<1> {
+        let x = TensorData::new(x.to_vec(), [1, x.len()]);
+        self.forward(Tensor::from_data(x, &self.first.weight.val().device())).sum()
+    }
 }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | read a model's prunable weights as matrices | [`weight`] |
 //! | hold masks, combine them, save and load them | [`Mask`], [`MaskSet`] |
-//! | turn scores into masks | [`score`], [`pattern`], [`budget`], [`schedule`], [`exchange`] |
+//! | turn scores into masks | [`score`], [`sensitivity`], [`pattern`], [`budget`], [`schedule`], [`exchange`] |
 //! | put masks into a Burn model and train under them | [`masked`], [`optimizer`], [`sparsify`] |
 //! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
@@ -46,6 +46,7 @@ pub mod report;
 pub mod schedule;
 pub mod score;
 pub mod select;
+pub mod sensitivity;
 pub mod sparsify;
 pub mod train;
 pub mod weight;
