@@ -120,6 +120,7 @@ mod tests {
             seed: seed as u64,
             accuracy,
             seconds: 0.0,
+            flops: None,
         };
         pairs.iter().enumerate().flat_map(|(s, (a, b))| [record("a", s, *a), record("b", s, *b)]).collect()
     }

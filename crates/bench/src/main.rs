@@ -1,16 +1,9 @@
 //! `bench`: runs the tables of papers and prints ours beside the published figures.
 
-mod claim;
-mod memory;
-mod paper;
-mod picture;
-mod record;
-mod setting;
-mod sms;
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use regrow_bench::{pruning, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -28,6 +21,8 @@ struct Cli {
 enum Table {
     /// List what can be run
     List,
+    /// Every pruning method at equal training cost, over sparsities
+    Pruning(Box<pruning::Args>),
     /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
     Sms(Box<sms::Args>),
 }
@@ -35,9 +30,13 @@ enum Table {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().table {
         Table::List => {
-            println!("sms  Sparse Model Soups (arXiv 2306.16788); --dataset digits|mnist|fashion-mnist|cifar10");
+            println!(
+                "pruning  every pruning method at equal training cost; --dataset digits|mnist|fashion-mnist|cifar10"
+            );
+            println!("sms      Sparse Model Soups (arXiv 2306.16788); --dataset digits|mnist|fashion-mnist|cifar10");
             Ok(())
         }
+        Table::Pruning(args) => pruning::run(&args, &[]),
         Table::Sms(args) => sms::run(&args),
     };
     match outcome {

@@ -46,6 +46,21 @@ impl Paper {
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| Error::Argument(format!("paper.toml: {}", e.message())))
     }
+
+    /// Prints the published figures with their sources, or that there are none.
+    pub fn print_figures(&self) {
+        println!("Published ({}):", self.setting);
+        if self.figures.is_empty() {
+            println!("  no figure of the paper's tables was found in a source that could be checked");
+        }
+        for f in &self.figures {
+            let m = f.m.map_or(String::new(), |m| format!(", m = {m}"));
+            let std = f.std.map_or(String::new(), |s| format!(" ± {s:.2}"));
+            let zeros = f.sparsity * 100.0;
+            println!("  {}: {}, {zeros} % zeros{m}: {:.2}{std} ({})", f.setting, f.method, f.accuracy, f.source);
+        }
+        println!();
+    }
 }
 
 #[cfg(test)]

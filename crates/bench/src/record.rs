@@ -22,6 +22,9 @@ pub struct Record {
     pub accuracy: f64,
     /// Seconds of wall time that this row took, without pretraining.
     pub seconds: f64,
+    /// Multiplications and additions of one example with the weights that are left, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops: Option<u64>,
 }
 
 /// The file that a table writes.
@@ -68,6 +71,15 @@ pub fn mean_std(values: &[f64]) -> (f64, f64) {
 pub fn accuracies(rows: &[Record], method: &str, sparsity: f64, m: usize) -> Vec<(u64, f64)> {
     let wanted = |r: &&Record| r.method == method && r.sparsity == sparsity && r.m == m;
     rows.iter().filter(wanted).map(|r| (r.seed, r.accuracy)).collect()
+}
+
+/// As `97.31 ± 0.42`: mean and standard deviation over seeds.
+pub fn spread(by_seed: &[(u64, f64)]) -> String {
+    if by_seed.is_empty() {
+        return "-".into();
+    }
+    let (mean, std) = mean_std(&by_seed.iter().map(|(_, a)| *a).collect::<Vec<_>>());
+    format!("{mean:.2} ± {std:.2}")
 }
 
 #[cfg(test)]

@@ -40,7 +40,11 @@ impl Net {
             let weight = TensorData::new(value(&format!("{name}.weight")), [d_out, d_in]);
             let weight = Tensor::<2>::from_data(weight, device).transpose();
             let bias = Param::from_tensor(vector(value(&format!("{name}.bias"))));
-            Linear { weight: Param::from_tensor(weight), bias: Some(bias), ..LinearConfig::new(d_in, d_out).init(device) }
+            Linear {
+                weight: Param::from_tensor(weight),
+                bias: Some(bias),
+                ..LinearConfig::new(d_in, d_out).init(device)
+            }
         };
         let buffer = |name: &str| RunningState::new(vector(numbers(&fixture["buffers"][name])).inner());
         Self {

@@ -1,38 +1,29 @@
 //! Training and pruning for the SMS table: one dense network, its pruned and retrained offspring.
 
-use burn::optim::SgdConfig;
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::momentum::MomentumConfig;
-use burn::tensor::Device;
-use indicatif::ProgressBar;
 use regrow_merging::sms::Kitchen;
 use regrow_pruners::{Imp, Magnitude, Retrain};
-use regrow_sparse_core::classifier::{Classification, Examples, count_correct, recalibrate};
 use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::score::Recipe;
 use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::train::{Training, mix, train};
+use regrow_sparse_core::train::mix;
 use regrow_sparse_core::weight::Select;
 use regrow_sparse_core::{Error, MaskSet, Result};
 use regrow_zoo::Net;
 use regrow_zoo::data::Images;
 
 use super::{Plan, Vary};
+use crate::lab::{Fit, Lab};
 
 /// Everything that one seed's networks share.
 pub struct Seed<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// Training images.
-    pub train: &'a Images,
+    /// Where they are trained.
+    pub lab: Lab<'a>,
     /// Held-out images.
     pub validation: &'a Images,
-    /// Where tensors live.
-    pub device: &'a Device,
     /// The seed.
     pub seed: u64,
-    /// Counts epochs.
-    pub bar: &'a ProgressBar,
 }
 
 impl Seed<'_> {
@@ -66,34 +57,13 @@ impl Seed<'_> {
             Vary::LearningRate => (0, 1.0, 1.25f64.powf(step)),
         };
         let original = LrSchedule::linear(plan.learning_rate * rate);
-        let steps = self.train.len() / plan.batch;
-        let lr = Retrain::Linear.schedule(&original, plan.pretrain_epochs, epochs, steps.max(1))?;
+        let lr = Retrain::Linear.schedule(&original, plan.pretrain_epochs, epochs, self.lab.steps_per_epoch())?;
         let seed = mix(self.seed, (phase * 1000 + order + 1) as u64);
         self.fit(net, epochs, lr, plan.weight_decay * decay as f32, seed)
     }
 
-    /// Batch-norm statistics from the first share of the training images, unaugmented.
-    pub fn recalibrated(&self, net: Net) -> Net {
-        let images = (self.plan.recalibration * self.train.len() as f64).ceil() as usize;
-        let indices: Vec<usize> = (0..images.min(self.train.len())).collect();
-        let device = self.device.clone().autodiff();
-        recalibrate(net, indices.chunks(self.plan.batch).map(|batch| self.train.images(batch, &device)))
-    }
-
-    /// Accuracy on `images`, in percent.
-    pub fn accuracy(&self, net: &Net, images: &Images) -> f64 {
-        100.0 * count_correct(net, images, 256, self.device) as f64 / images.len().max(1) as f64
-    }
-
     fn fit(&self, net: Net, epochs: usize, lr: LrSchedule, decay: f32, seed: u64) -> Result<Net> {
-        let momentum = MomentumConfig::new().with_momentum(self.plan.momentum).with_dampening(0.0);
-        let decay = WeightDecayConfig::new(decay);
-        let sgd = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).build();
-        let problem = Classification { data: self.train, smoothing: 0.0 };
-        let settings = Training { epochs, batch: self.plan.batch, lr, seed };
-        let net = train(net, sgd, KeepMasks, &problem, &settings, None, &mut |_| {})?;
-        self.bar.inc(epochs as u64);
-        Ok(net)
+        self.lab.fit(net, KeepMasks, &Fit { epochs, lr, decay, seed })
     }
 }
 
@@ -117,10 +87,10 @@ impl Kitchen<Net, Error> for Soup<'_> {
     }
 
     fn recalibrate(&self, net: Net) -> Result<Net> {
-        Ok(self.seed.recalibrated(net))
+        Ok(self.seed.lab.recalibrated(net))
     }
 
     fn validate(&self, net: &Net) -> Result<f64> {
-        Ok(self.seed.accuracy(net, self.seed.validation))
+        Ok(self.seed.lab.accuracy(net, self.seed.validation))
     }
 }

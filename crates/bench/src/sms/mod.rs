@@ -11,11 +11,11 @@ mod rows;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
 
+use crate::lab;
 use crate::setting::{Common, Scale};
 
 /// Sparse Model Soups: does averaging candidates of a prune-retrain phase beat each of them?
@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let started = Instant::now();
-    let bar = progress(rows::epochs(&plan));
+    let bar = lab::progress(rows::epochs(&plan));
     let device = Device::default();
     let parallel = args.parallel.unwrap_or(cores).max(1);
     let table = rows::Table { plan: &plan, arch, data: &data, device: &device, parallel, bar: &bar };
@@ -176,13 +176,4 @@ impl Plan {
             _ => Ok(()),
         }
     }
-}
-
-fn progress(epochs: usize) -> ProgressBar {
-    let bar = ProgressBar::new(epochs as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} epochs, {elapsed} elapsed, {eta} left {msg}")
-    {
-        bar.set_style(style);
-    }
-    bar
 }

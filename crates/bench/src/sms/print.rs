@@ -11,7 +11,7 @@ use super::rows::{BEST, DENSE, ENSEMBLE, IMP_LONGER, IMP_MEAN, MEAN, METHODS, ON
 use crate::claim::{Claim, Verdict};
 use crate::paper::Paper;
 use crate::picture::{self, Line};
-use crate::record::{Record, Report, accuracies, mean_std};
+use crate::record::{Record, Report, accuracies, mean_std, spread};
 use crate::{memory, setting};
 
 const PAPER: &str = include_str!("../../../../papers/sms/paper.toml");
@@ -38,7 +38,7 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
     for m in &plan.candidates {
         println!("m = {m}\n{}\n", table(plan, rows, *m));
     }
-    published(&paper);
+    paper.print_figures();
     let claims: Vec<Verdict> = CLAIMS.iter().filter_map(|claim| claim.judge(rows)).collect();
     println!("The paper's claims here (each seed's difference averaged over all settings, points with 95 % interval):");
     claims.iter().for_each(|claim| println!("  {claim}"));
@@ -94,36 +94,6 @@ fn table(plan: &Plan, rows: &[Record], m: usize) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
-}
-
-fn spread(by_seed: &[(u64, f64)]) -> String {
-    if by_seed.is_empty() {
-        return "-".into();
-    }
-    let (mean, std) = mean_std(&by_seed.iter().map(|(_, a)| *a).collect::<Vec<_>>());
-    format!("{mean:.2} ± {std:.2}")
-}
-
-fn published(paper: &Paper) {
-    println!("Published ({}):", paper.setting);
-    if paper.figures.is_empty() {
-        println!(
-            "  no figure of the paper's tables stands in papers/sms/paper.toml yet: none was found in a source that could be checked"
-        );
-    }
-    for f in &paper.figures {
-        let m = f.m.map_or(String::new(), |m| format!(", m = {m}"));
-        let std = f.std.map_or(String::new(), |s| format!(" ± {s:.2}"));
-        println!(
-            "  {}: {}, {} % zeros{m}: {:.2}{std} ({})",
-            f.setting,
-            f.method,
-            f.sparsity * 100.0,
-            f.accuracy,
-            f.source
-        );
-    }
-    println!();
 }
 
 fn draw(plan: &Plan, rows: &[Record], path: &Path) -> Result<()> {

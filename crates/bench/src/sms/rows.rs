@@ -8,15 +8,16 @@ use burn::tensor::Device;
 use indicatif::ProgressBar;
 use regrow_merging::{Sms, Soup as Merge, average, equal_weights};
 use regrow_pruners::{Imp, Magnitude};
+use regrow_sparse_core::Result;
 use regrow_sparse_core::classifier::{Examples, correct, probabilities};
 use regrow_sparse_core::parallel::side_by_side;
-use regrow_sparse_core::{Error, Result, atomic};
 use regrow_zoo::data::{Augmentation, DataSet};
 use regrow_zoo::{Arch, Net};
-use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use super::kitchen::{Seed, Soup};
+use crate::cells::Cells;
+use crate::lab::Lab;
 use crate::record::Record;
 
 /// The network before pruning.
@@ -69,33 +70,19 @@ pub struct Table<'a> {
     pub bar: &'a ProgressBar,
 }
 
-/// The cells done so far, kept on disk while a table runs.
-#[derive(Serialize, Deserialize)]
-struct Cells {
-    plan: Plan,
-    rows: Vec<Record>,
-}
-
 impl Table<'_> {
     /// All rows. Finished cells are kept in `out` until the table is complete, and taken from
     /// there with `resume`.
     pub fn fill(&self, out: &Path, resume: bool) -> Result<Vec<Record>> {
-        let path = out.join("sms.cells.json");
-        let mut cells = Cells { plan: self.plan.clone(), rows: Vec::new() };
-        if resume && path.exists() {
-            cells = Cells::read(&path, self.plan)?;
-        }
+        let mut cells = Cells::open(out, "sms", self.plan, resume)?;
         let (first, count) = self.plan.seeds;
         for seed in first..first + count {
-            self.fill_seed(seed, &mut cells, &path)?;
+            self.fill_seed(seed, &mut cells)?;
         }
-        if path.exists() {
-            std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
-        }
-        Ok(cells.rows)
+        cells.finish()
     }
 
-    fn fill_seed(&self, seed: u64, cells: &mut Cells, path: &Path) -> Result<()> {
+    fn fill_seed(&self, seed: u64, cells: &mut Cells) -> Result<()> {
         let done = |rows: &[Record], s: f64, m: usize| rows.iter().any(|r| (r.seed, r.sparsity, r.m) == (seed, s, m));
         let wanted = self.plan.sparsities.iter().flat_map(|s| self.plan.candidates.iter().map(move |m| (*s, *m)));
         let open: Vec<(f64, usize)> = wanted.filter(|(s, m)| !done(&cells.rows, *s, *m)).collect();
@@ -104,39 +91,28 @@ impl Table<'_> {
         }
         let (train, validation) = self.data.train.split(self.plan.validation, seed);
         let train = if self.plan.augment { train.with_augmentation(Augmentation::CropFlip { pad: 4 }) } else { train };
-        let seed =
-            Seed { plan: self.plan, train: &train, validation: &validation, device: self.device, seed, bar: self.bar };
+        let plan = self.plan;
+        let lab = Lab {
+            train: &train,
+            device: self.device,
+            bar: self.bar,
+            batch: plan.batch,
+            momentum: plan.momentum,
+            recalibration: plan.recalibration,
+        };
+        let seed = Seed { plan, lab, validation: &validation, seed };
         let started = Instant::now();
         let dense =
             seed.pretrain(self.arch.init(self.data.train.classes, seed.seed, &self.device.clone().autodiff()))?;
         if !done(&cells.rows, 0.0, 1) {
             let seconds = started.elapsed().as_secs_f64();
-            cells.rows.push(Cell { table: self, seed: &seed, sparsity: 0.0, m: 1 }.record(DENSE, &dense, seconds));
+            cells.add(plan, [Cell { table: self, seed: &seed, sparsity: 0.0, m: 1 }.record(DENSE, &dense, seconds)])?;
         }
         for (sparsity, m) in open {
             self.bar.set_message(format!("(seed {}, sparsity {sparsity}, m {m})", seed.seed));
-            cells.rows.extend(Cell { table: self, seed: &seed, sparsity, m }.fill(&dense)?);
-            cells.write(path)?;
+            cells.add(plan, Cell { table: self, seed: &seed, sparsity, m }.fill(&dense)?)?;
         }
         Ok(())
-    }
-}
-
-impl Cells {
-    fn read(path: &Path, plan: &Plan) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let cells: Self = serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
-        match cells.plan == *plan {
-            true => Ok(cells),
-            false => {
-                Err(Error::format(path, "belongs to a table with other settings; run without --resume to start anew"))
-            }
-        }
-    }
-
-    fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string(self).map_err(|e| Error::format(path, e.to_string()))?;
-        atomic::write_atomic(path, |out| out.write_all(text.as_bytes()))
     }
 }
 
@@ -186,7 +162,7 @@ impl Cell<'_> {
     fn repruned(&self, imp: &Imp<Magnitude>, runs: &[Net]) -> Result<Net> {
         let bare: Vec<Net> = runs.iter().map(|net| net.clone().materialize()).collect();
         let (net, _) = imp.prune(average(&bare, &equal_weights(bare.len()))?, self.table.plan.phases)?;
-        Ok(self.seed.recalibrated(net))
+        Ok(self.seed.lab.recalibrated(net))
     }
 
     /// IMP with one candidate up to the last phase, whose m candidates are averaged.
@@ -220,17 +196,17 @@ impl Cell<'_> {
     }
 
     fn record(&self, method: &str, net: &Net, seconds: f64) -> Record {
-        self.entry(method, self.seed.accuracy(net, &self.table.data.test), seconds)
+        self.entry(method, self.seed.lab.accuracy(net, &self.table.data.test), seconds)
     }
 
     fn mean_record(&self, method: &str, nets: &[Net], seconds: f64) -> Record {
-        let sum: f64 = nets.iter().map(|net| self.seed.accuracy(net, &self.table.data.test)).sum();
+        let sum: f64 = nets.iter().map(|net| self.seed.lab.accuracy(net, &self.table.data.test)).sum();
         self.entry(method, sum / nets.len() as f64, seconds)
     }
 
     /// The test accuracy of the network that is best on the held-out images (the first of equals).
     fn best_record(&self, method: &str, nets: &[Net], seconds: f64) -> Record {
-        let scores: Vec<f64> = nets.iter().map(|net| self.seed.accuracy(net, self.seed.validation)).collect();
+        let scores: Vec<f64> = nets.iter().map(|net| self.seed.lab.accuracy(net, self.seed.validation)).collect();
         let best = (0..nets.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
         self.record(method, &nets[best], seconds)
     }
@@ -244,6 +220,14 @@ impl Cell<'_> {
     }
 
     fn entry(&self, method: &str, accuracy: f64, seconds: f64) -> Record {
-        Record { method: method.into(), sparsity: self.sparsity, m: self.m, seed: self.seed.seed, accuracy, seconds }
+        Record {
+            method: method.into(),
+            sparsity: self.sparsity,
+            m: self.m,
+            seed: self.seed.seed,
+            accuracy,
+            seconds,
+            flops: None,
+        }
     }
 }

@@ -1,0 +1,89 @@
+//! Where tables train and evaluate their networks: one data set, one device, SGD with momentum.
+
+use burn::optim::SgdConfig;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::tensor::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use regrow_sparse_core::Result;
+use regrow_sparse_core::classifier::{Classification, Examples, count_correct, recalibrate};
+use regrow_sparse_core::lr::LrSchedule;
+use regrow_sparse_core::sparsify::Pruner;
+use regrow_sparse_core::train::{Training, train};
+use regrow_zoo::Net;
+use regrow_zoo::data::Images;
+
+/// What the networks of one seed share.
+#[derive(Clone, Copy)]
+pub struct Lab<'a> {
+    /// Training images.
+    pub train: &'a Images,
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// Counts epochs.
+    pub bar: &'a ProgressBar,
+    /// Examples per step.
+    pub batch: usize,
+    /// Momentum (no dampening).
+    pub momentum: f64,
+    /// Share of the training images that recompute batch-norm statistics.
+    pub recalibration: f64,
+}
+
+/// One training.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// The learning rate.
+    pub lr: LrSchedule,
+    /// Weight decay.
+    pub decay: f32,
+    /// Order and augmentation.
+    pub seed: u64,
+}
+
+impl Lab<'_> {
+    /// Trains `net` beside `pruner`.
+    ///
+    /// # Errors
+    /// As [`train`].
+    pub fn fit(&self, net: Net, pruner: impl Pruner, fit: &Fit) -> Result<Net> {
+        let momentum = MomentumConfig::new().with_momentum(self.momentum).with_dampening(0.0);
+        let decay = WeightDecayConfig::new(fit.decay);
+        let sgd = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).build();
+        let problem = Classification { data: self.train, smoothing: 0.0 };
+        let settings = Training { epochs: fit.epochs, batch: self.batch, lr: fit.lr.clone(), seed: fit.seed };
+        let net = train(net, sgd, pruner, &problem, &settings, None, &mut |_| {})?;
+        self.bar.inc(fit.epochs as u64);
+        Ok(net)
+    }
+
+    /// Steps in an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        (self.train.len() / self.batch.max(1)).max(1)
+    }
+
+    /// Batch-norm statistics from the first share of the training images, unaugmented.
+    pub fn recalibrated(&self, net: Net) -> Net {
+        let images = (self.recalibration * self.train.len() as f64).ceil() as usize;
+        let indices: Vec<usize> = (0..images.min(self.train.len())).collect();
+        let device = self.device.clone().autodiff();
+        recalibrate(net, indices.chunks(self.batch).map(|batch| self.train.images(batch, &device)))
+    }
+
+    /// Accuracy on `images`, in percent.
+    pub fn accuracy(&self, net: &Net, images: &Images) -> f64 {
+        100.0 * count_correct(net, images, 256, self.device) as f64 / images.len().max(1) as f64
+    }
+}
+
+/// A bar that counts the epochs of a whole table.
+pub fn progress(epochs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(epochs as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} epochs, {elapsed} elapsed, {eta} left {msg}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,22 @@
+//! Tables of papers on pruning and merging, run on one's own machine.
+//!
+//! | to | look in |
+//! | --- | --- |
+//! | run a table | [`sms`], [`pruning`] |
+//! | train and evaluate the networks of a table | [`lab`], [`setting`] |
+//! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
+//! | show it | [`picture`], [`paper`] |
+//!
+//! The binary `bench` is its command line; a table with a method of one's own in it is a small
+//! program on this library (see `examples/my_pruner.rs`).
+
+pub mod cells;
+pub mod claim;
+pub mod lab;
+pub mod memory;
+pub mod paper;
+pub mod picture;
+pub mod pruning;
+pub mod record;
+pub mod setting;
+pub mod sms;

@@ -1,0 +1,234 @@
+//! The methods of the pruning table: what each does with one training's worth of steps.
+//!
+//! A new one is a function of a [`Job`] and a line in [`all`].
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Int, Tensor};
+use regrow_pruners::{Gmp, Granet, Imp, Issp, Magnitude, Random, Rigl, Scheduled, Set, StraightThrough};
+use regrow_pruners::{grasp, snip, synflow};
+use regrow_sparse_core::classifier::{Classifier, Examples};
+use regrow_sparse_core::lr::LrSchedule;
+use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::schedule::Curve;
+use regrow_sparse_core::score::{Recipe, Score};
+use regrow_sparse_core::sensitivity::with_fixed_statistics;
+use regrow_sparse_core::sparsify::{KeepMasks, Pruner};
+use regrow_sparse_core::train::mix;
+use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::{Budget, Result, Schedule};
+use regrow_zoo::{Arch, Net};
+
+use super::Plan;
+use crate::lab::{Fit, Lab};
+
+/// A method of the table.
+#[derive(Clone)]
+pub struct Method {
+    /// As in the table and after `--method`.
+    pub name: String,
+    run: Arc<dyn Fn(&Job<'_>) -> Result<Net> + Send + Sync>,
+}
+
+impl Method {
+    /// A method that turns a job into a trained network at the job's sparsity.
+    pub fn new(name: &str, run: impl Fn(&Job<'_>) -> Result<Net> + Send + Sync + 'static) -> Self {
+        Self { name: name.into(), run: Arc::new(run) }
+    }
+
+    /// A score of one's own: while training, along a cubic schedule, what scores least is pruned.
+    pub fn gradual(name: &str, score: impl Score + Clone + 'static) -> Self {
+        Self::new(name, move |job| {
+            let pruner = Scheduled::new(score.clone(), job.gradual(0.0)?).with_recipe(job.recipe());
+            job.whole(job.fresh(), pruner)
+        })
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Whatever the method runs into.
+    pub fn run(&self, job: &Job<'_>) -> Result<Net> {
+        (self.run)(job)
+    }
+}
+
+/// Every built-in method, in the order of the table: before, after and during training.
+pub fn all() -> Vec<Method> {
+    vec![
+        Method::new("random ERK, static", |job| job.whole(sparse(job, job.sparsity)?, KeepMasks)),
+        Method::new("SNIP", |job| before(job, snip_scores)),
+        Method::new("GraSP", |job| before(job, grasp_scores)),
+        Method::new("SynFlow", synflow_then_train),
+        Method::new("one-shot", |job| imp(job, 1)),
+        Method::new("IMP", |job| imp(job, 3)),
+        Method::new("GMP", |job| job.whole(job.fresh(), Gmp::on(job.gradual(0.0)?).with_recipe(job.recipe()))),
+        Method::new("STE", |job| straight_through(job, StraightThrough::ste)),
+        Method::new("DPF", |job| straight_through(job, StraightThrough::dpf)),
+        Method::new("SET", |job| {
+            let set = Set::new(job.every(), job.three_quarters(), job.seed)?.with_select(select());
+            job.whole(sparse(job, job.sparsity)?, set)
+        }),
+        Method::new("RigL", |job| {
+            let rigl = Rigl::new(job.every(), job.three_quarters())?.with_select(select());
+            job.whole(sparse(job, job.sparsity)?, rigl)
+        }),
+        Method::new("GraNet", |job| granet(job, 0.0)),
+        Method::new("GraNet, sparse to sparse", |job| granet(job, 0.5)),
+        Method::new("ISS-P", |job| {
+            let issp = Issp::new(job.sparsity, job.steps() / 2)?;
+            job.whole(job.fresh(), issp.with_recipe(job.recipe().with_budget(Budget::Uniform)))
+        }),
+    ]
+}
+
+/// One cell of the table: a network to train and prune.
+pub struct Job<'a> {
+    /// The table's plan.
+    pub plan: &'a Plan,
+    /// Where it is trained.
+    pub lab: Lab<'a>,
+    /// The network.
+    pub arch: Arch,
+    /// Classes to tell apart.
+    pub classes: usize,
+    /// The sparsity to end at.
+    pub sparsity: f64,
+    /// The source of all chance.
+    pub seed: u64,
+}
+
+/// Everything prunable, the head included, as the papers' own comparisons have it.
+fn select() -> Select {
+    Select::default().with_head()
+}
+
+impl Job<'_> {
+    /// A fresh network, the same for every method of this seed.
+    pub fn fresh(&self) -> Net {
+        self.arch.init(self.classes, self.seed, &self.device())
+    }
+
+    fn device(&self) -> Device {
+        self.lab.device.clone().autodiff()
+    }
+
+    /// All layers together, unstructured, the head included.
+    pub fn recipe(&self) -> Recipe {
+        Recipe::default().with_select(select())
+    }
+
+    /// Steps of the whole training.
+    pub fn steps(&self) -> usize {
+        self.plan.epochs * self.lab.steps_per_epoch()
+    }
+
+    /// Steps between two mask updates: a fortieth of the training.
+    pub fn every(&self) -> usize {
+        (self.steps() / 40).max(1)
+    }
+
+    fn three_quarters(&self) -> usize {
+        self.steps() * 3 / 4
+    }
+
+    /// From `initial` sparsity along the cubic curve, from the start to three quarters of the
+    /// training.
+    ///
+    /// # Errors
+    /// If the job's sparsity lies below `initial`.
+    pub fn gradual(&self, initial: f64) -> Result<Schedule> {
+        let updates = self.three_quarters() / self.every();
+        Schedule::new(Curve::Cubic, initial, self.sparsity, 0, self.every(), updates)
+    }
+
+    /// The whole training, beside `pruner`.
+    ///
+    /// # Errors
+    /// If the training fails.
+    pub fn whole(&self, net: Net, pruner: impl Pruner) -> Result<Net> {
+        self.part(net, pruner, self.plan.epochs, 0)
+    }
+
+    /// `epochs` of it, on a learning rate of their own; `phase` sets the order of the examples.
+    ///
+    /// # Errors
+    /// If the training fails.
+    pub fn part(&self, net: Net, pruner: impl Pruner, epochs: usize, phase: u64) -> Result<Net> {
+        let lr = LrSchedule::cosine(self.plan.learning_rate);
+        self.lab.fit(net, pruner, &Fit { epochs, lr, decay: self.plan.weight_decay, seed: mix(self.seed, phase) })
+    }
+
+    /// Ten training images of each class, and their labels.
+    fn scoring_examples(&self) -> (Tensor<4>, Tensor<1, Int>) {
+        let all: Vec<usize> = (0..self.lab.train.len()).collect();
+        let labels = self.lab.train.labels(&all);
+        let of_class = |class: usize| all.iter().copied().filter(|i| labels[*i] == class).take(10).collect::<Vec<_>>();
+        let chosen: Vec<usize> = (0..self.classes).flat_map(of_class).collect();
+        let labels: Vec<i64> = chosen.iter().map(|i| labels[*i] as i64).collect();
+        let device = self.device();
+        (self.lab.train.images(&chosen, &device), Tensor::from_data(labels.as_slice(), &device))
+    }
+
+    /// The mean loss of the scoring examples, logits divided by `temperature`.
+    fn scoring_loss(&self, temperature: f64) -> impl Fn(&Net) -> Tensor<1> {
+        let (images, labels) = self.scoring_examples();
+        let loss = burn::nn::loss::CrossEntropyLossConfig::new().init(&self.device());
+        move |net| loss.forward(net.logits(images.clone()) / temperature, labels.clone())
+    }
+}
+
+/// A fresh network with random masks, its densities by ERK.
+fn sparse(job: &Job<'_>, sparsity: f64) -> Result<Net> {
+    let recipe = job.recipe().with_budget(Budget::Erk);
+    Ok(recipe.prune(job.fresh(), &Random { seed: job.seed }, sparsity)?.0)
+}
+
+fn snip_scores(job: &Job<'_>, net: &Net) -> Result<Vec<Vec<f32>>> {
+    snip(net, &select(), job.scoring_loss(1.0))
+}
+
+fn grasp_scores(job: &Job<'_>, net: &Net) -> Result<Vec<Vec<f32>>> {
+    grasp(net, &select(), job.scoring_loss(200.0))
+}
+
+/// Prunes at initialization by scores that need the loss, then trains.
+fn before(job: &Job<'_>, scores: fn(&Job<'_>, &Net) -> Result<Vec<Vec<f32>>>) -> Result<Net> {
+    let net = job.fresh();
+    let scores = scores(job, &with_fixed_statistics(net.clone()))?;
+    let masks = job.recipe().masks_of(&weights(&net, &select())?, scores, job.sparsity)?;
+    job.whole(apply_masks(net, &masks, Gradient::Masked, Base::Zeroed)?, KeepMasks)
+}
+
+fn synflow_then_train(job: &Job<'_>) -> Result<Net> {
+    let net = job.fresh();
+    let [channels, height, width] = job.arch.input();
+    let example = [1, channels, height, width];
+    let rounds = regrow_pruners::synflow::ROUNDS;
+    let masks = synflow(&net, &job.recipe(), job.sparsity, rounds, example, |net, ones| net.logits(ones))?;
+    job.whole(apply_masks(net, &masks, Gradient::Masked, Base::Zeroed)?, KeepMasks)
+}
+
+/// Half of the training dense, the other half in equal parts after each of `phases` prunings.
+fn imp(job: &Job<'_>, phases: usize) -> Result<Net> {
+    let dense = job.plan.epochs / 2;
+    let net = job.part(job.fresh(), KeepMasks, dense, 0)?;
+    let imp = Imp::new(Magnitude, job.sparsity, phases)?.with_recipe(job.recipe());
+    let left = job.plan.epochs - dense;
+    let epochs = |phase: usize| left * phase / phases - left * (phase - 1) / phases;
+    imp.run(net, None, |net, phase| job.part(net, KeepMasks, epochs(phase), phase as u64))
+}
+
+fn straight_through(job: &Job<'_>, make: fn(Schedule) -> StraightThrough) -> Result<Net> {
+    job.whole(job.fresh(), make(job.gradual(0.0)?).with_recipe(job.recipe()))
+}
+
+/// From no zeros or from `initial` sparsity, whichever the job's own allows.
+fn granet(job: &Job<'_>, initial: f64) -> Result<Net> {
+    let initial = initial.min(job.sparsity);
+    let net = if initial > 0.0 { sparse(job, initial)? } else { job.fresh() };
+    // The authors prune until epoch 110 of 160.
+    let updates = job.steps() * 110 / 160 / job.every();
+    let granet = Granet::new(initial, job.sparsity, job.every(), updates, job.steps())?;
+    job.whole(net, granet.with_recipe(job.recipe())?)
+}

@@ -1,0 +1,148 @@
+//! Every pruning method at equal training cost: accuracy, time and FLOPs over sparsities.
+//!
+//! Each run sees the same number of training steps, whether it prunes before, during or after
+//! training. [`methods`] lists them, [`rows`] runs them, [`mod@print`] shows the table.
+
+pub mod methods;
+pub mod print;
+pub mod rows;
+
+use std::time::Instant;
+
+use burn::tensor::Device;
+use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
+use regrow_zoo::{Arch, data};
+use serde::{Deserialize, Serialize};
+
+pub use methods::{Job, Method};
+
+use crate::lab;
+use crate::setting::{Common, Scale};
+
+/// Every pruning method at equal training cost, over sparsities
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example: bench pruning --sparsity 0.9,0.95 --method GMP,RigL,GraNet --seeds 3")]
+pub struct Args {
+    /// Options of every table.
+    #[command(flatten)]
+    pub common: Common,
+    /// digits (embedded), mnist, fashion-mnist or cifar10
+    #[arg(long, default_value = "digits")]
+    pub dataset: String,
+    /// The network; by default mlp-small for digits, mlp for MNIST, resnet20 for CIFAR
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Sparsities to reach
+    #[arg(long, value_delimiter = ',', default_values_t = [0.5, 0.8, 0.9, 0.95, 0.98])]
+    pub sparsity: Vec<f64>,
+    /// Only these methods, by name; by default all
+    #[arg(long, value_delimiter = ',')]
+    pub method: Option<Vec<String>>,
+    /// Epochs of every run
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// Networks trained side by side; by default one per core
+    #[arg(long)]
+    pub parallel: Option<usize>,
+}
+
+/// Everything that decides the numbers of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Name of the data set.
+    pub dataset: String,
+    /// Name of the network.
+    pub arch: String,
+    /// Epochs of every run.
+    pub epochs: usize,
+    /// Examples per step.
+    pub batch: usize,
+    /// First learning rate, falling to zero along half a cosine.
+    pub learning_rate: f64,
+    /// Weight decay.
+    pub weight_decay: f32,
+    /// Momentum (no dampening).
+    pub momentum: f64,
+    /// Share of the training images that recompute batch-norm statistics.
+    pub recalibration: f64,
+    /// Pad and flip training images (CIFAR).
+    pub augment: bool,
+    /// Sparsities.
+    pub sparsities: Vec<f64>,
+    /// Methods, by name.
+    pub methods: Vec<String>,
+    /// Seeds: the first, and how many.
+    pub seeds: (u64, u64),
+}
+
+/// Runs the table, with `more` methods beside the built-in ones.
+///
+/// # Errors
+/// Impossible settings, data that is missing, an output folder that cannot be written.
+pub fn run(args: &Args, more: &[Method]) -> Result<()> {
+    let methods = args.methods(more)?;
+    let plan = args.plan(&methods)?;
+    args.common.check()?;
+    let arch = Arch::parse(&plan.arch)?;
+    let data = data::open(&plan.dataset, args.common.data.as_deref())?;
+    if data.train.size != arch.input() {
+        let (have, want) = (data.train.size, arch.input());
+        return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let started = Instant::now();
+    let bar = lab::progress(rows::epochs(&plan));
+    let device = Device::default();
+    let parallel = args.parallel.unwrap_or(cores).max(1);
+    let table = rows::Table { plan: &plan, methods: &methods, arch, data: &data, device: &device, parallel, bar: &bar };
+    let rows = table.fill(&args.common.out, args.common.resume)?;
+    bar.finish_and_clear();
+    print::show(&plan, &rows, &args.common.out, &device, started.elapsed().as_secs_f64())
+}
+
+impl Args {
+    fn methods(&self, more: &[Method]) -> Result<Vec<Method>> {
+        let mut all = methods::all();
+        all.extend(more.iter().cloned());
+        let Some(wanted) = &self.method else { return Ok(all) };
+        let names = all.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
+        let find = |name: &String| {
+            let found = all.iter().find(|m| m.name.eq_ignore_ascii_case(name)).cloned();
+            found.ok_or_else(|| Error::Argument(format!("unknown pruning method `{name}`: use {names}")))
+        };
+        wanted.iter().map(find).collect()
+    }
+
+    fn plan(&self, methods: &[Method]) -> Result<Plan> {
+        let full = self.common.scale == Scale::Full;
+        let cifar = self.dataset.starts_with("cifar");
+        let (arch, quick, paper) = match self.dataset.as_str() {
+            "digits" => ("mlp-small", 20, 100),
+            "mnist" | "fashion-mnist" => ("mlp", 5, 50),
+            "cifar10" => ("resnet20", 10, 160),
+            other => {
+                return Err(Error::Argument(format!(
+                    "unknown data set `{other}`: use cifar10, digits, fashion-mnist, mnist"
+                )));
+            }
+        };
+        self.sparsity.iter().try_for_each(|s| check_sparsity(*s))?;
+        if self.epochs.is_some_and(|epochs| epochs < 4) {
+            return Err(Error::Argument("methods that train, prune and train again need four epochs".into()));
+        }
+        Ok(Plan {
+            dataset: self.dataset.clone(),
+            arch: self.arch.clone().unwrap_or(arch.into()),
+            epochs: self.epochs.unwrap_or(if full { paper } else { quick }),
+            batch: if self.dataset == "digits" { 64 } else { 128 },
+            learning_rate: 0.1,
+            weight_decay: if cifar { 5e-4 } else { 1e-4 },
+            momentum: 0.9,
+            recalibration: 0.2,
+            augment: cifar,
+            sparsities: self.sparsity.clone(),
+            methods: methods.iter().map(|m| m.name.clone()).collect(),
+            seeds: (self.common.first_seed, self.common.seeds),
+        })
+    }
+}

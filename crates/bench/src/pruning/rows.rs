@@ -1,0 +1,145 @@
+//! Runs the pruning table, cell by cell: a cell is one seed, method and sparsity.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use indicatif::ProgressBar;
+use regrow_sparse_core::masked::masks;
+use regrow_sparse_core::parallel::side_by_side;
+use regrow_sparse_core::sparsify::KeepMasks;
+use regrow_sparse_core::weight::{Select, Weight, weights};
+use regrow_sparse_core::{Error, Result};
+use regrow_zoo::data::{Augmentation, DataSet};
+use regrow_zoo::{Arch, Net};
+
+use super::{Job, Method, Plan};
+use crate::cells::Cells;
+use crate::lab::Lab;
+use crate::record::Record;
+
+/// The network that is not pruned.
+pub const DENSE: &str = "dense";
+
+/// Epochs that the whole table trains.
+pub fn epochs(plan: &Plan) -> usize {
+    plan.seeds.1 as usize * plan.epochs * (1 + plan.methods.len() * plan.sparsities.len())
+}
+
+/// What it takes to fill the table.
+pub struct Table<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The methods.
+    pub methods: &'a [Method],
+    /// The network.
+    pub arch: Arch,
+    /// The data.
+    pub data: &'a DataSet,
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// How many networks are trained side by side.
+    pub parallel: usize,
+    /// Counts epochs.
+    pub bar: &'a ProgressBar,
+}
+
+/// A cell that is still open; no method stands for the dense network.
+#[derive(Clone, Copy)]
+struct Open<'a> {
+    method: Option<&'a Method>,
+    sparsity: f64,
+}
+
+impl Open<'_> {
+    fn name(&self) -> &str {
+        self.method.map_or(DENSE, |m| &m.name)
+    }
+}
+
+impl Table<'_> {
+    /// All rows. Finished cells are kept in `out` until the table is complete, and taken from
+    /// there with `resume`.
+    ///
+    /// # Errors
+    /// If a run fails, naming the method, or the rows cannot be kept.
+    pub fn fill(&self, out: &Path, resume: bool) -> Result<Vec<Record>> {
+        let mut cells = Cells::open(out, "pruning", self.plan, resume)?;
+        let (first, count) = self.plan.seeds;
+        for seed in first..first + count {
+            let open = self.open(seed, &cells.rows);
+            for group in open.chunks(self.parallel) {
+                let names: Vec<&str> = group.iter().map(Open::name).collect();
+                self.bar.set_message(format!("(seed {seed}: {})", names.join(", ")));
+                let rows = side_by_side(group.len(), self.parallel, |i| self.cell(group[i], seed))?;
+                cells.add(self.plan, rows)?;
+            }
+        }
+        cells.finish()
+    }
+
+    fn open(&self, seed: u64, rows: &[Record]) -> Vec<Open<'_>> {
+        let pruned = self
+            .methods
+            .iter()
+            .flat_map(|method| self.plan.sparsities.iter().map(move |s| Open { method: Some(method), sparsity: *s }));
+        let all = std::iter::once(Open { method: None, sparsity: 0.0 }).chain(pruned);
+        let done =
+            |o: &Open<'_>| rows.iter().any(|r| (r.seed, r.sparsity, r.method.as_str()) == (seed, o.sparsity, o.name()));
+        all.filter(|o| !done(o)).collect()
+    }
+
+    fn cell(&self, open: Open<'_>, seed: u64) -> Result<Record> {
+        let plan = self.plan;
+        let train = match plan.augment {
+            true => self.data.train.clone().with_augmentation(Augmentation::CropFlip { pad: 4 }),
+            false => self.data.train.clone(),
+        };
+        let lab = Lab {
+            train: &train,
+            device: self.device,
+            bar: self.bar,
+            batch: plan.batch,
+            momentum: plan.momentum,
+            recalibration: plan.recalibration,
+        };
+        let classes = self.data.train.classes;
+        let job = Job { plan, lab, arch: self.arch, classes, sparsity: open.sparsity, seed };
+        let started = Instant::now();
+        let trained = match open.method {
+            Some(method) => method.run(&job).and_then(|net| exact(&net, open.sparsity).map(|()| net)),
+            None => job.whole(job.fresh(), KeepMasks),
+        };
+        let net = trained.map_err(|e| Error::Argument(format!("{}: {e}", open.name())))?;
+        let seconds = started.elapsed().as_secs_f64();
+        // Statistics of a mask that moved to the last are those of other masks.
+        let net = lab.recalibrated(net);
+        Ok(Record {
+            method: open.name().into(),
+            sparsity: open.sparsity,
+            m: 1,
+            seed,
+            accuracy: lab.accuracy(&net, &self.data.test),
+            seconds,
+            flops: Some(flops(self.arch, classes, &net)?),
+        })
+    }
+}
+
+/// Refuses a network that is not as sparse as asked for; uniform budgets round in each layer.
+fn exact(net: &Net, sparsity: f64) -> Result<()> {
+    let masks = masks(net)?;
+    let wanted = sparsity * masks.weights() as f64;
+    match (masks.pruned() as f64 - wanted).abs() <= masks.len() as f64 {
+        true => Ok(()),
+        false => Err(Error::Argument(format!("ended at sparsity {:.4}, not {sparsity}", masks.sparsity()))),
+    }
+}
+
+/// Multiplications and additions of one example with the weights of `net` that are not pruned.
+fn flops(arch: Arch, classes: usize, net: &Net) -> Result<u64> {
+    let weights = weights(net, &Select::default().with_head())?;
+    let positions = arch.tensors(classes).into_iter().map(|spec| spec.positions).filter(|p| *p > 0);
+    let of = |(weight, positions): (&Weight, usize)| 2 * (weight.mask_or_dense().kept() * positions) as u64;
+    Ok(weights.iter().zip(positions).map(of).sum())
+}
