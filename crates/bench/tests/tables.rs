@@ -11,10 +11,10 @@ fn bench(args: &[&str], out: &Path) -> Output {
 const SMALL: [&str; 9] = ["sms", "--seeds", "2", "--sparsity", "0.9", "--m", "2", "--epochs", "5"];
 
 /// Rows without their wall times.
-fn figures(out: &Path) -> Vec<serde_json::Value> {
-    let json = std::fs::read_to_string(out.join("sms.json")).expect("sms.json");
+fn rows(out: &Path, table: &str) -> Vec<serde_json::Value> {
+    let json = std::fs::read_to_string(out.join(format!("{table}.json"))).expect("the JSON file");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!(json["table"], "sms");
+    assert_eq!(json["table"], table);
     assert!(!json["claims"].as_array().expect("claims").is_empty());
     let mut rows = json["rows"].as_array().expect("rows").clone();
     rows.iter_mut().for_each(|row| row["seconds"] = serde_json::Value::Null);
@@ -30,12 +30,12 @@ fn sms_writes_its_table_and_repeats_itself() {
     let said = String::from_utf8(output.stdout).expect("text");
     assert!(said.contains("| SMS, uniform ") && said.contains("SMS beats its best candidate"), "{said}");
     assert!(std::fs::read_to_string(first.join("sms.svg")).expect("sms.svg").contains("<svg"));
-    let rows = figures(&first);
+    let rows = rows(&first, "sms");
     assert_eq!(rows.len() % 2, 0, "two seeds");
     // A learned network, not a guess.
     assert!(rows.iter().all(|row| row["accuracy"].as_f64().is_some_and(|a| a > 50.0 && a <= 100.0)));
     assert!(bench(&[&SMALL[..], &["--parallel", "1"]].concat(), &second).status.success());
-    assert_eq!(rows, figures(&second), "the same seeds, the same figures, whatever runs side by side");
+    assert_eq!(rows, self::rows(&second, "sms"), "the same seeds, the same figures, whatever runs side by side");
 }
 
 #[test]
@@ -60,4 +60,50 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     complaint(&["sms", "--arch", "resnet20"], &out);
     complaint(&["sms"], &file.join("below-a-file"));
     assert!(!out.join("sms.json").exists());
+}
+
+const FEW: [&str; 9] =
+    ["pruning", "--seeds", "2", "--sparsity", "0.8,0.9", "--epochs", "4", "--method", "GMP,GraNet,SynFlow,ISS-P"];
+
+#[test]
+fn pruning_compares_methods_and_resumes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (whole, cut) = (dir.path().join("a"), dir.path().join("b"));
+    let output = bench(&FEW, &whole);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("| SynFlow ") && said.contains("GraNet beats GMP"), "{said}");
+    let rows = rows(&whole, "pruning");
+    assert_eq!(rows.len(), 2 * (1 + 4 * 2));
+    let dense = |row: &serde_json::Value| row["method"] == "dense";
+    let flops = |row: &serde_json::Value| row["flops"].as_u64().expect("FLOPs");
+    let most = rows.iter().find(|row| dense(row)).map(flops).expect("the dense network");
+    assert!(rows.iter().all(|row| dense(row) || flops(row) * 4 < most));
+    // What an interrupted run leaves: its plan and half of the rows.
+    let json = std::fs::read_to_string(whole.join("pruning.json")).expect("pruning.json");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let half = json["rows"].as_array().expect("rows")[..9].to_vec();
+    std::fs::create_dir(&cut).expect("a folder");
+    let cells = serde_json::json!({ "plan": json["settings"], "rows": half });
+    std::fs::write(cut.join("pruning.cells.json"), cells.to_string()).expect("written");
+    assert!(bench(&[&FEW[..], &["--resume"]].concat(), &cut).status.success());
+    assert_eq!(self::rows(&cut, "pruning"), rows);
+    assert!(!cut.join("pruning.cells.json").exists());
+}
+
+#[test]
+fn bad_settings_of_the_pruning_table_are_one_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (args, says) in [
+        (vec!["pruning", "--method", "magic"], "unknown pruning method `magic`"),
+        (vec!["pruning", "--sparsity", "1"], "outside [0, 1)"),
+        (vec!["pruning", "--epochs", "3"], "four epochs"),
+        (vec!["pruning", "--dataset", "imagenet"], "unknown data set"),
+        (vec!["pruning", "--arch", "mlp"], "mlp wants"),
+    ] {
+        let output = bench(&args, dir.path());
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains(says), "{said}");
+    }
 }

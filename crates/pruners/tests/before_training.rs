@@ -4,7 +4,7 @@
 use burn::module::{Module, Param, RunningState};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::loss::CrossEntropyLossConfig;
-use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_pruners::{grasp, snip, synflow};
@@ -40,11 +40,7 @@ impl Net {
             let weight = TensorData::new(value(&format!("{name}.weight")), [d_out, d_in]);
             let weight = Tensor::<2>::from_data(weight, device).transpose();
             let bias = Param::from_tensor(vector(value(&format!("{name}.bias"))));
-            Linear {
-                weight: Param::from_tensor(weight),
-                bias: Some(bias),
-                ..LinearConfig::new(d_in, d_out).init(device)
-            }
+            Linear { weight: Param::from_tensor(weight), bias: Some(bias) }
         };
         let buffer = |name: &str| RunningState::new(vector(numbers(&fixture["buffers"][name])).inner());
         Self {

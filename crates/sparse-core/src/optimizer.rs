@@ -28,6 +28,16 @@ impl OptimizerMasks {
         }
         Ok(())
     }
+
+    /// What the next step will zero, weights and state: everything that masks set since the last
+    /// step prune. A run that is saved between two steps must keep it.
+    pub fn pending(&self) -> MaskSet {
+        let of = |(slot, handle): &(Slot, Handle)| {
+            let flags = handle.lock();
+            flags.cleared.as_ref().map(|cleared| (slot.path.clone(), slot.mask_of(cleared)))
+        };
+        self.0.iter().filter_map(of).collect()
+    }
 }
 
 /// What an optimizer does to a weight under a mask.

@@ -129,10 +129,22 @@ impl Sparsifier {
         Ok((Self { pruner: Box::new(pruner), masks, gradients: None, fresh: true, step: 0 }, optimizer))
     }
 
-    /// Continues at `step`, after a resume.
-    pub fn at_step(mut self, step: usize) -> Self {
+    /// Continues at `step`, after a resume, with what was [pending](Sparsifier::pending) there.
+    ///
+    /// # Errors
+    /// If `pending` belongs to another model.
+    pub fn at_step<M: Module>(mut self, step: usize, pending: &MaskSet, model: &M) -> Result<Self> {
         self.step = step;
-        self
+        if !pending.is_empty() {
+            self.masks.set(model, pending)?;
+            self.masks.set(model, &crate::masked::masks(model)?)?;
+        }
+        Ok(self)
+    }
+
+    /// What the next optimizer step will zero, to be saved with the model and the optimizer.
+    pub fn pending(&self) -> MaskSet {
+        self.masks.pending()
     }
 
     /// Reads the gradients of the step to come, if the pruner wants them.

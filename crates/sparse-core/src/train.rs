@@ -107,13 +107,13 @@ pub fn train<M: Module, O: Optimizer>(
         Some(state) => state.model(model, gradient)?.train(),
         None => model.train(),
     };
-    let (sparsifier, mut optimizer) = Sparsifier::new(pruner, optimizer, &model)?;
+    let (mut sparsifier, mut optimizer) = Sparsifier::new(pruner, optimizer, &model)?;
     let mut first = 0;
     if let Some(state) = resumed {
         first = state.step;
         optimizer = optimizer.load_record(state.optimizer()?);
+        sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, &model)?;
     }
-    let mut sparsifier = sparsifier.at_step(first);
     let device = model.devices().into_iter().next().unwrap_or_default().autodiff();
     let per_epoch = settings.steps_per_epoch(problem.len());
     let total = per_epoch * settings.epochs;
@@ -131,7 +131,8 @@ pub fn train<M: Module, O: Optimizer>(
         model = sparsifier.after_step(model)?;
         watch(Progress { step: step + 1, total, loss: &loss });
         if let Some(save) = save.filter(|s| (step + 1) % s.every.max(1) == 0 && step + 1 < total) {
-            State::write(&save.dir, step + 1, settings, &model, &optimizer)?;
+            let at = Moment { step: step + 1, model: &model, optimizer: &optimizer, pending: sparsifier.pending() };
+            State::write(&save.dir, settings, &at)?;
         }
     }
     save.map(|s| State::remove(&s.dir)).transpose()?;
@@ -164,6 +165,15 @@ const SETTINGS: &str = "run.json";
 const MODEL: &str = "model.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const MASKS: &str = "masks.safetensors";
+const PENDING: &str = "pending.safetensors";
+
+/// What is to be saved between two steps.
+struct Moment<'a, M> {
+    step: usize,
+    model: &'a M,
+    optimizer: &'a ModuleOptimizer,
+    pending: MaskSet,
+}
 
 impl State {
     fn newest(dir: &Path, settings: &Training) -> Result<Option<Self>> {
@@ -192,14 +202,16 @@ impl State {
     }
 
     fn model<M: Module>(&self, fresh: M, gradient: Gradient) -> Result<M> {
-        let path = self.dir.join(MASKS);
-        let fresh = match path.exists() {
-            true => apply_masks(fresh, &MaskSet::load(&path)?, gradient, Base::Kept)?,
-            false => fresh,
-        };
+        let fresh = apply_masks(fresh, &self.masks(MASKS)?, gradient, Base::Kept)?;
         let path = self.dir.join(MODEL);
         let record = ModuleRecord::load(&path).map_err(|e| unreadable(&path, e))?;
         fresh.try_load_record(record).map_err(|e| unreadable(&path, e))
+    }
+
+    /// The masks in the file `name`; none if there is no such file.
+    fn masks(&self, name: &str) -> Result<MaskSet> {
+        let path = self.dir.join(name);
+        if path.exists() { MaskSet::load(&path) } else { Ok(MaskSet::new()) }
     }
 
     fn optimizer(&self) -> Result<OptimizerRecord> {
@@ -207,28 +219,24 @@ impl State {
         OptimizerRecord::load(&path).map_err(|e| unreadable(&path, e))
     }
 
-    fn write<M: Module>(
-        dir: &Path,
-        step: usize,
-        settings: &Training,
-        model: &M,
-        optimizer: &ModuleOptimizer,
-    ) -> Result<()> {
+    fn write<M: Module>(dir: &Path, settings: &Training, at: &Moment<'_, M>) -> Result<()> {
         let before = Self::all(dir)?;
+        let step = at.step;
         let beside = dir.join(format!("partial-{step}"));
         let io = |e| Error::io(&beside, e);
         if beside.exists() {
             std::fs::remove_dir_all(&beside).map_err(io)?;
         }
         std::fs::create_dir_all(&beside).map_err(io)?;
-        let carried = masks(model)?;
-        if !carried.is_empty() {
-            carried.save(beside.join(MASKS))?;
+        for (name, masks) in [(MASKS, &masks(at.model)?), (PENDING, &at.pending)] {
+            if !masks.is_empty() {
+                masks.save(beside.join(name))?;
+            }
         }
         let path = beside.join(MODEL);
-        model.valid().into_record().save(&path).map_err(|e| unreadable(&path, e))?;
+        at.model.valid().into_record().save(&path).map_err(|e| unreadable(&path, e))?;
         let path = beside.join(OPTIMIZER);
-        optimizer.save(&path).map_err(|e| unreadable(&path, e))?;
+        at.optimizer.save(&path).map_err(|e| unreadable(&path, e))?;
         let text = serde_json::to_string_pretty(settings).map_err(|e| Error::format(&beside, e.to_string()))?;
         atomic::write_atomic(beside.join(SETTINGS), |out| out.write_all(text.as_bytes()))?;
         std::fs::rename(&beside, dir.join(format!("step-{step}"))).map_err(io)?;

@@ -153,6 +153,12 @@ impl Slot {
         (0..mask.len()).map(|i| !mask.keeps(index(i))).collect()
     }
 
+    /// The mask of flags in stored order, true = pruned.
+    pub(crate) fn mask_of(&self, pruned: &[bool]) -> Mask {
+        let pruned = self.to_outer(pruned.iter().map(|flag| f32::from(u8::from(*flag))).collect());
+        Mask::from_fn(self.kind.outer_shape(&self.stored), |i| pruned[i] == 0.0)
+    }
+
     /// Values in stored order, brought to PyTorch's.
     fn to_outer(&self, stored: Vec<f32>) -> Vec<f32> {
         if self.kind != Kind::Linear {
@@ -250,10 +256,7 @@ fn read(found: Found) -> Result<Weight> {
     let shape = slot.kind.outer_shape(&slot.stored);
     let unreadable = |e: &dyn std::fmt::Debug| Error::tensor(&slot.path, format!("{e:?}"));
     let flags = pruned.map(|flags| flags.convert::<bool>().try_to_vec::<bool>()).transpose();
-    let mask = flags.map_err(|e| unreadable(&e))?.map(|flags| {
-        let pruned = slot.to_outer(flags.into_iter().map(|f| f32::from(u8::from(f))).collect());
-        Mask::from_fn(shape.clone(), |i| pruned[i] == 0.0)
-    });
+    let mask = flags.map_err(|e| unreadable(&e))?.map(|flags| slot.mask_of(&flags));
     let stored = data.map(|d| d.convert::<f32>().try_to_vec::<f32>()).transpose();
     let stored = stored.map_err(|e| unreadable(&e))?.unwrap_or_default();
     if let Some(bad) = stored.iter().find(|v| !v.is_finite()) {

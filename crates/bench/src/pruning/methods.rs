@@ -27,8 +27,11 @@ use crate::lab::{Fit, Lab};
 pub struct Method {
     /// As in the table and after `--method`.
     pub name: String,
-    run: Arc<dyn Fn(&Job<'_>) -> Result<Net> + Send + Sync>,
+    run: Arc<Run>,
 }
+
+/// What a method does with a job.
+type Run = dyn Fn(&Job<'_>) -> Result<Net> + Send + Sync;
 
 impl Method {
     /// A method that turns a job into a trained network at the job's sparsity.
@@ -56,7 +59,7 @@ impl Method {
 /// Every built-in method, in the order of the table: before, after and during training.
 pub fn all() -> Vec<Method> {
     vec![
-        Method::new("random ERK, static", |job| job.whole(sparse(job, job.sparsity)?, KeepMasks)),
+        Method::new("static random ERK", |job| job.whole(sparse(job, job.sparsity)?, KeepMasks)),
         Method::new("SNIP", |job| before(job, snip_scores)),
         Method::new("GraSP", |job| before(job, grasp_scores)),
         Method::new("SynFlow", synflow_then_train),
@@ -74,7 +77,7 @@ pub fn all() -> Vec<Method> {
             job.whole(sparse(job, job.sparsity)?, rigl)
         }),
         Method::new("GraNet", |job| granet(job, 0.0)),
-        Method::new("GraNet, sparse to sparse", |job| granet(job, 0.5)),
+        Method::new("GraNet sparse-to-sparse", |job| granet(job, 0.5)),
         Method::new("ISS-P", |job| {
             let issp = Issp::new(job.sparsity, job.steps() / 2)?;
             job.whole(job.fresh(), issp.with_recipe(job.recipe().with_budget(Budget::Uniform)))

@@ -20,7 +20,7 @@ use crate::lab;
 use crate::setting::{Common, Scale};
 
 /// Every pruning method at equal training cost, over sparsities
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Parser, Clone, Debug)]
 #[command(after_help = "Example: bench pruning --sparsity 0.9,0.95 --method GMP,RigL,GraNet --seeds 3")]
 pub struct Args {
     /// Options of every table.

@@ -15,24 +15,24 @@ use crate::{memory, setting};
 
 /// Rankings that papers report, as pairs to compare.
 const CLAIMS: [Claim; 10] = [
-    Claim { text: "SNIP beats random masks (1810.02340)", better: "SNIP", than: "random ERK, static" },
+    Claim { text: "SNIP beats random masks (1810.02340)", better: "SNIP", than: "static random ERK" },
     Claim { text: "GraSP beats SNIP (2002.07376)", better: "GraSP", than: "SNIP" },
     Claim { text: "SynFlow beats SNIP (2006.05467)", better: "SynFlow", than: "SNIP" },
     Claim { text: "IMP beats one-shot pruning (1506.02626)", better: "IMP", than: "one-shot" },
     Claim { text: "DPF beats GMP (2006.07253)", better: "DPF", than: "GMP" },
-    Claim { text: "SET beats static masks (1707.04780)", better: "SET", than: "random ERK, static" },
+    Claim { text: "SET beats static masks (1707.04780)", better: "SET", than: "static random ERK" },
     Claim { text: "RigL beats SET (1911.11134)", better: "RigL", than: "SET" },
     Claim { text: "GraNet beats GMP (2106.10404)", better: "GraNet", than: "GMP" },
     Claim { text: "GraNet beats RigL (2106.10404)", better: "GraNet", than: "RigL" },
     Claim {
         text: "GraNet beats RigL from sparse to sparse (2106.10404)",
-        better: "GraNet, sparse to sparse",
+        better: "GraNet sparse-to-sparse",
         than: "RigL",
     },
 ];
 
 /// The lines of the picture, where their methods were run.
-const DRAWN: [&str; 8] = ["GraNet", "GMP", "RigL", "IMP", "one-shot", "SynFlow", "SNIP", "random ERK, static"];
+const DRAWN: [&str; 8] = ["GraNet", "GMP", "RigL", "IMP", "one-shot", "SynFlow", "SNIP", "static random ERK"];
 
 /// Prints the table and writes `pruning.json` and `pruning.svg` to `out`.
 ///

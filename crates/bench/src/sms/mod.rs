@@ -2,7 +2,7 @@
 //!
 //! For each seed, sparsity and number of candidates m: iterative magnitude pruning, the same with m
 //! times the retraining, its averages, SMS, and the candidates' ensemble, all from one dense
-//! network per seed. [`kitchen`] trains and prunes, [`rows`] fills the table, [`mod@print`] shows it.
+//! network per seed. `kitchen` trains and prunes, `rows` fills the table, `print` shows it.
 
 mod kitchen;
 mod print;

@@ -1,0 +1,144 @@
+//! Every training-time method: a run that is killed and resumed ends with the masks and weights of
+//! one that was not.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::SgdConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, TensorData};
+use regrow_pruners::{Gmp, Granet, Issp, Random, Rigl, Set, StraightThrough};
+use regrow_sparse_core::lr::LrSchedule;
+use regrow_sparse_core::masked::{Gradient, masks};
+use regrow_sparse_core::optimizer::Under;
+use regrow_sparse_core::schedule::Curve;
+use regrow_sparse_core::score::Recipe;
+use regrow_sparse_core::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::train::{Checkpointing, Problem, Training, mix, train};
+use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::{Budget, Error, MaskSet, Result, Schedule};
+
+const STEPS: usize = 40;
+
+#[derive(Module, Debug)]
+struct Net {
+    hidden: Linear,
+    middle: Linear,
+    output: Linear,
+}
+
+impl Net {
+    fn new() -> Self {
+        let device = Device::default();
+        let layer = |stream: u64, d_in: usize, d_out: usize| {
+            let value = |i: u64| (mix(stream, i) % 10_007) as f32 / 10_007.0 - 0.5;
+            let values: Vec<f32> = (0..(d_in * d_out) as u64).map(value).collect();
+            let weight = Tensor::<2>::from_data(TensorData::new(values, [d_in, d_out]), &device);
+            let layer = LinearConfig::new(d_in, d_out).with_bias(false).init(&device);
+            Linear { weight: Param::from_tensor(weight), ..layer }
+        };
+        Self { hidden: layer(1, 6, 12), middle: layer(2, 12, 8), output: layer(3, 8, 1) }
+    }
+}
+
+/// Fits the sum of the inputs.
+struct Sum;
+
+impl Problem<Net> for Sum {
+    fn len(&self) -> usize {
+        80
+    }
+
+    fn losses(&self, net: &Net, batch: &[usize], _seed: u64, device: &Device) -> Tensor<1> {
+        let x: Vec<f32> =
+            batch.iter().flat_map(|i| (0..6).map(move |d| ((i * 7 + d * 3) % 11) as f32 / 11.0)).collect();
+        let y: Vec<f32> = x.chunks(6).map(|row| row.iter().sum()).collect();
+        let x = Tensor::<2>::from_data(TensorData::new(x, [batch.len(), 6]), device);
+        let y = Tensor::<2>::from_data(TensorData::new(y, [batch.len(), 1]), device);
+        let out = net.output.forward(relu(net.middle.forward(relu(net.hidden.forward(x)))));
+        (out - y).powf_scalar(2.0).mean_dim(1).squeeze_dim::<1>(1)
+    }
+}
+
+/// Any pruner, stopped before a step as by kill -9: nothing of that step is saved.
+struct Mortal {
+    pruner: Box<dyn Pruner>,
+    dies_at: Option<usize>,
+}
+
+impl Pruner for Mortal {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
+        match self.dies_at == Some(step) {
+            true => Err(Error::Argument("killed".into())),
+            false => self.pruner.update(step, view),
+        }
+    }
+
+    fn watches(&self, step: usize) -> bool {
+        self.pruner.watches(step)
+    }
+
+    fn select(&self) -> Select {
+        self.pruner.select()
+    }
+
+    fn gradient(&self) -> Gradient {
+        self.pruner.gradient()
+    }
+
+    fn under(&self) -> Under {
+        self.pruner.under()
+    }
+}
+
+fn run(pruner: Box<dyn Pruner>, net: Net, dies_at: Option<usize>, dir: &Path) -> Result<(MaskSet, Vec<Vec<f32>>)> {
+    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+    let sgd = SgdConfig::new().with_momentum(Some(momentum)).build();
+    let settings = Training { epochs: 5, batch: 10, lr: LrSchedule::cosine(0.02), seed: 1 };
+    let save = Checkpointing { dir: dir.to_path_buf(), every: 3 };
+    let net = train(net, sgd, Mortal { pruner, dies_at }, &Sum, &settings, Some(&save), &mut |_| {})?;
+    let values = weights(&net, &Select::default().with_head())?.into_iter().map(|w| w.values);
+    Ok((masks(&net)?, values.collect()))
+}
+
+fn sparse() -> Net {
+    let recipe = Recipe::default().with_budget(Budget::Erk);
+    recipe.prune(Net::new(), &Random { seed: 2 }, 0.6).unwrap().0
+}
+
+/// A method, and the network it starts from.
+type Case = (&'static str, fn() -> Box<dyn Pruner>, fn() -> Net);
+
+fn cubic() -> Schedule {
+    Schedule::new(Curve::Cubic, 0.0, 0.8, 0, 4, 7).unwrap()
+}
+
+#[test]
+fn killed_and_resumed_is_as_if_never_killed() {
+    let cases: [Case; 9] = [
+        ("GMP", || Box::new(Gmp::on(cubic())), Net::new),
+        ("GMP for good", || Box::new(Gmp::on(cubic()).for_good()), Net::new),
+        ("STE", || Box::new(StraightThrough::ste(cubic())), Net::new),
+        ("DPF", || Box::new(StraightThrough::dpf(cubic()).with_every(5).unwrap()), Net::new),
+        ("SET", || Box::new(Set::new(4, STEPS, 5).unwrap()), sparse),
+        ("RigL", || Box::new(Rigl::new(4, STEPS).unwrap()), sparse),
+        ("GraNet", || Box::new(Granet::new(0.0, 0.8, 4, 7, STEPS).unwrap()), Net::new),
+        ("GraNet, sparse", || Box::new(Granet::new(0.6, 0.8, 4, 7, STEPS).unwrap()), sparse),
+        ("ISS-P", || Box::new(Issp::new(0.8, 20).unwrap()), Net::new),
+    ];
+    for (name, pruner, net) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = run(pruner(), net(), None, &dir.path().join("whole")).unwrap();
+        let sparsity = whole.0.sparsity();
+        assert!((sparsity - 0.8).abs() < 0.01 || (sparsity - 0.6).abs() < 0.01, "{name}: {sparsity}");
+        for step in [4, 13, 22, 37] {
+            let states = dir.path().join(format!("killed-{step}"));
+            assert_eq!(run(pruner(), net(), Some(step), &states).unwrap_err().to_string(), "killed");
+            let resumed = run(pruner(), net(), None, &states).unwrap();
+            assert_eq!(resumed, whole, "{name}, killed at {step}");
+        }
+    }
+}
