@@ -61,7 +61,8 @@ fn draw(svg: &mut String, title: &str, x_name: &str, y_name: &str, lines: &[Line
     chart
         .configure_mesh()
         .disable_x_mesh()
-        .x_labels(ticks.len().max(2) * 10)
+        .x_labels(ticks.len().max(2) + 1)
+        .max_light_lines(0)
         .x_label_formatter(&label)
         .x_desc(x_name)
         .y_desc(y_name)
