@@ -37,6 +37,7 @@ pub mod issp;
 pub mod magnitude;
 mod moving;
 pub mod random;
+pub mod rd;
 pub mod retrain;
 pub mod rigl;
 pub mod scheduled;

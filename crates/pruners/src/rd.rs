@@ -1,0 +1,269 @@
+//! RD: layer-adaptive budgets by measured output distortion (Xu et al., arXiv 2308.10438).
+//!
+//! `D_l(a)` is the mean squared change of the model's outputs when layer `l` alone loses the fraction
+//! `a` of its smallest `|w|`. The distortion of many layers is nearly the sum of theirs (sec. 3.1), so
+//! the shares that minimise `sum_l D_l(a_l)` at a given number of weights are a knapsack with one
+//! choice per layer, solved by dynamic programming in time linear in the number of layers (sec. 3.2):
+//! `best_l(k) = min over a of D_l(a) + best_{l-1}(k - kept_l(a))`.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+use regrow_sparse_core::budget::rounded;
+use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::schedule::check_sparsity;
+use regrow_sparse_core::score::magnitudes;
+use regrow_sparse_core::weight::{Select, Weight, weights};
+use regrow_sparse_core::{Budget, Error, MaskSet, Pattern, Result};
+
+/// What pruning one layer alone does to the outputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distortion {
+    /// The layer's path.
+    pub name: String,
+    /// Its number of weights.
+    pub weights: usize,
+    /// For each amount pruned, the mean over inputs of the squared change of the outputs.
+    pub values: Vec<f64>,
+}
+
+/// `steps + 1` amounts from 0 to 1, evenly spaced.
+pub fn grid(steps: usize) -> Vec<f64> {
+    (0..=steps).map(|i| i as f64 / steps.max(1) as f64).collect()
+}
+
+/// Measures every layer at every one of `amounts` (fractions of its weights).
+///
+/// `outputs` runs a model on the calibration inputs, `[inputs, outputs]`, batch norms in evaluation
+/// mode; it is called `1 + layers * amounts` times at most. `watch` is called before each layer.
+///
+/// # Errors
+/// Amounts outside [0, 1], weights or outputs that are not finite.
+pub fn distortions<M: Module>(
+    model: &M,
+    select: &Select,
+    amounts: &[f64],
+    outputs: impl Fn(&M) -> Tensor<2>,
+    watch: &mut dyn FnMut(&str),
+) -> Result<Vec<Distortion>> {
+    if let Some(bad) = amounts.iter().find(|a| !(0.0..=1.0).contains(*a)) {
+        return Err(Error::Argument(format!("{bad} is no fraction of a layer's weights: use 0 to 1")));
+    }
+    let [inputs, _] = outputs(model).dims();
+    let whole = numbers(outputs(model))?;
+    let measure = |weight: &Weight| {
+        watch(&weight.path);
+        let of = |amount: &f64| -> Result<f64> {
+            let count = rounded(*amount, weight.values.len());
+            if count == 0 {
+                return Ok(0.0);
+            }
+            let pruned = numbers(outputs(&without(model, weight, count)?))?;
+            let squares = whole.par_iter().zip(&pruned).map(|(a, b)| f64::from(a - b).powi(2));
+            Ok(squares.sum::<f64>() / inputs.max(1) as f64)
+        };
+        let values = amounts.iter().map(of).collect::<Result<Vec<_>>>()?;
+        Ok(Distortion { name: weight.path.clone(), weights: weight.values.len(), values })
+    };
+    weights(model, select)?.iter().map(measure).collect()
+}
+
+/// The budget that minimises the summed distortion at `sparsity` over all layers together: exactly
+/// `round(sparsity * n)` of the `n` weights go.
+///
+/// Weights are counted in units of `n / units`, some thousands of units being plenty; what rounding
+/// leaves over goes to the layers that gain most by it. Curves are made non-decreasing first.
+///
+/// # Errors
+/// Sparsity outside [0, 1), no layer, curves and amounts of different lengths, or amounts that
+/// cannot reach the sparsity.
+pub fn allocate(curves: &[Distortion], amounts: &[f64], sparsity: f64, units: usize) -> Result<Budget> {
+    check_sparsity(sparsity)?;
+    if curves.is_empty() || curves.iter().any(|c| c.values.len() != amounts.len()) {
+        return Err(Error::Argument("every layer needs one distortion for each amount".into()));
+    }
+    let total: usize = curves.iter().map(|c| c.weights).sum();
+    let keep = total - rounded(sparsity, total);
+    let unit = (total / units.max(1)).max(1);
+    let choices: Vec<Vec<Choice>> = curves.iter().map(|c| choices(c, amounts, unit)).collect();
+    let chosen = solve(&choices, keep / unit).ok_or_else(|| {
+        Error::Argument(format!("no choice of these amounts leaves as few as {keep} of {total} weights"))
+    })?;
+    let mut kept: Vec<usize> = choices.iter().zip(&chosen).map(|(c, i)| c[*i].kept).collect();
+    spend(keep, &mut kept, &choices, &chosen, curves);
+    let pruned = |(c, kept): (&Distortion, usize)| (c.name.clone(), (c.weights - kept) as f64 / c.weights as f64);
+    Ok(Budget::Explicit(curves.iter().zip(kept).map(pruned).collect()))
+}
+
+/// One amount of one layer.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    kept: usize,
+    /// `kept` in whole units, rounded up, so that a sum of units never exceeds the budget.
+    units: usize,
+    distortion: f64,
+}
+
+fn choices(curve: &Distortion, amounts: &[f64], unit: usize) -> Vec<Choice> {
+    let mut worst = 0.0f64;
+    let one = |(amount, value): (&f64, &f64)| {
+        worst = worst.max(*value);
+        let kept = curve.weights - rounded(*amount, curve.weights);
+        Choice { kept, units: kept.div_ceil(unit), distortion: worst }
+    };
+    amounts.iter().zip(&curve.values).map(one).collect()
+}
+
+/// The index of each layer's choice, by dynamic programming over layers and units kept; `None` if
+/// no combination fits.
+fn solve(choices: &[Vec<Choice>], budget: usize) -> Option<Vec<usize>> {
+    let mut best = vec![0.0; budget + 1];
+    let mut picked: Vec<Vec<u32>> = Vec::with_capacity(choices.len());
+    for layer in choices {
+        let cell = |k: usize| {
+            let fits = layer.iter().enumerate().filter(|(_, c)| c.units <= k);
+            let cost = fits.map(|(i, c)| (c.distortion + best[k - c.units], i as u32));
+            // Of equal costs the first, which prunes least.
+            cost.fold((f64::INFINITY, 0), |a, b| if b.0 < a.0 { b } else { a })
+        };
+        let (next, pick): (Vec<f64>, Vec<u32>) = (0..=budget).into_par_iter().map(cell).unzip();
+        best = next;
+        picked.push(pick);
+    }
+    let mut left = budget;
+    let mut chosen = vec![0; choices.len()];
+    if !best[left].is_finite() {
+        return None;
+    }
+    for l in (0..choices.len()).rev() {
+        chosen[l] = picked[l][left] as usize;
+        left -= choices[l][chosen[l]].units;
+    }
+    Some(chosen)
+}
+
+/// Gives the weights that rounding left over to the layers where one more gains most.
+fn spend(keep: usize, kept: &mut [usize], choices: &[Vec<Choice>], chosen: &[usize], curves: &[Distortion]) {
+    let gain = |l: usize| {
+        let now = choices[l][chosen[l]];
+        let denser = choices[l].iter().filter(|c| c.kept > now.kept);
+        denser.map(|c| (now.distortion - c.distortion) / (c.kept - now.kept) as f64).fold(0.0, f64::max)
+    };
+    let mut order: Vec<usize> = (0..kept.len()).collect();
+    order.sort_by(|a, b| gain(*b).total_cmp(&gain(*a)).then(a.cmp(b)));
+    let mut left = keep - kept.iter().sum::<usize>();
+    for l in order {
+        let more = left.min(curves[l].weights - kept[l]);
+        kept[l] += more;
+        left -= more;
+    }
+}
+
+/// `model` with the `count` smallest weights of one layer at zero.
+fn without<M: Module>(model: &M, weight: &Weight, count: usize) -> Result<M> {
+    let mask = Pattern::Unstructured.mask(&weight.shape, &magnitudes(weight), count)?;
+    let masks: MaskSet = [(weight.path.clone(), mask)].into_iter().collect();
+    apply_masks(model.clone(), &masks, Gradient::Masked, Base::Zeroed)
+}
+
+fn numbers(outputs: Tensor<2>) -> Result<Vec<f32>> {
+    let values: Vec<f32> = outputs.into_data().convert::<f32>().iter::<f32>().collect();
+    match values.iter().all(|v| v.is_finite()) {
+        true => Ok(values),
+        false => Err(Error::Argument("an output of the model is not finite".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::Chain;
+
+    fn curve(name: &str, weights: usize, values: &[f64]) -> Distortion {
+        Distortion { name: name.into(), weights, values: values.to_vec() }
+    }
+
+    fn pruned(budget: Budget, curves: &[Distortion]) -> Vec<usize> {
+        let Budget::Explicit(shares) = budget else { panic!("a share for every layer") };
+        curves.iter().map(|c| rounded(shares[&c.name], c.weights)).collect()
+    }
+
+    /// The least distortion of all combinations that keep at most `keep`.
+    fn exhaustive(curves: &[Distortion], amounts: &[f64], keep: usize) -> f64 {
+        let Some((first, rest)) = curves.split_first() else { return 0.0 };
+        let mut worst = 0.0f64;
+        let of = |(amount, value): (&f64, &f64)| {
+            worst = worst.max(*value);
+            let kept = first.weights - rounded(*amount, first.weights);
+            if kept <= keep { worst + exhaustive(rest, amounts, keep - kept) } else { f64::INFINITY }
+        };
+        amounts.iter().zip(&first.values).map(of).fold(f64::INFINITY, f64::min)
+    }
+
+    #[test]
+    fn by_hand_on_two_layers() {
+        let amounts = grid(4);
+        let curves = [curve("a", 100, &[0.0, 1.0, 2.0, 3.0, 4.0]), curve("b", 100, &[0.0, 0.1, 0.2, 0.3, 9.0])];
+        assert_eq!(pruned(allocate(&curves, &amounts, 0.5, 1000).unwrap(), &curves), [25, 75]);
+        assert_eq!(pruned(allocate(&curves, &amounts, 0.37, 1000).unwrap(), &curves), [0, 74]);
+        assert_eq!(pruned(allocate(&curves, &amounts, 0.0, 1000).unwrap(), &curves), [0, 0]);
+    }
+
+    #[test]
+    fn equal_convex_layers_share_equally_and_a_factor_changes_nothing() {
+        let amounts = grid(10);
+        let values: Vec<f64> = amounts.iter().map(|a| a * a).collect();
+        let curves = ["a", "b", "c"].map(|name| curve(name, 200, &values));
+        assert_eq!(pruned(allocate(&curves, &amounts, 0.6, 600).unwrap(), &curves), [120, 120, 120]);
+        let scaled = curves.clone().map(|c| Distortion { values: c.values.iter().map(|v| v * 7.0).collect(), ..c });
+        assert_eq!(allocate(&curves, &amounts, 0.35, 50).unwrap(), allocate(&scaled, &amounts, 0.35, 50).unwrap());
+    }
+
+    #[test]
+    fn a_budget_that_the_amounts_cannot_meet_is_refused() {
+        let curves = [curve("a", 100, &[0.0, 1.0])];
+        let says = allocate(&curves, &[0.0, 0.5], 0.9, 100).unwrap_err().to_string();
+        assert!(says.contains("as few as 10 of 100"), "{says}");
+        assert!(allocate(&curves, &[0.0], 0.5, 100).is_err() && allocate(&[], &[], 0.5, 100).is_err());
+    }
+
+    #[test]
+    fn distortion_of_a_chain_by_hand() {
+        // y = 3 (x1 - 2 x2) on (1, 1) and (2, 0): -3 and 6; without the weight 1: -6 and 0.
+        let chain = Chain::new(&[1.0, -2.0], 3.0);
+        let device = chain.first.weight.val().device();
+        let inputs = Tensor::<2>::from_data([[1.0f32, 1.0], [2.0, 0.0]], &device);
+        let select = Select::default().with_head();
+        let curves =
+            distortions(&chain, &select, &[0.0, 0.5, 1.0], |m| m.forward(inputs.clone()), &mut |_| {}).unwrap();
+        assert_eq!(curves[0].values, [0.0, (9.0 + 36.0) / 2.0, (9.0 + 36.0) / 2.0]);
+        // Half of one weight is none (halves to even).
+        assert_eq!(curves[1].values, [0.0, 0.0, (9.0 + 36.0) / 2.0]);
+        assert!(distortions(&chain, &select, &[1.5], |m| m.forward(inputs.clone()), &mut |_| {}).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_exhaustive_search(
+            raw in prop::collection::vec((1usize..30, prop::collection::vec(0u32..1000, 6)), 1..5), sparsity in 0.0f64..0.99,
+        ) {
+            let amounts = grid(5);
+            let named = |(i, (weights, values)): (usize, &(usize, Vec<u32>))| {
+                let mut values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+                values[0] = 0.0;
+                curve(&format!("layer{i}"), *weights, &values)
+            };
+            let curves: Vec<Distortion> = raw.iter().enumerate().map(named).collect();
+            let total: usize = curves.iter().map(|c| c.weights).sum();
+            let keep = total - rounded(sparsity, total);
+            let choices: Vec<Vec<Choice>> = curves.iter().map(|c| choices(c, &amounts, 1)).collect();
+            let chosen = solve(&choices, keep).unwrap();
+            let cost: f64 = choices.iter().zip(&chosen).map(|(c, i)| c[*i].distortion).sum();
+            prop_assert!((cost - exhaustive(&curves, &amounts, keep)).abs() < 1e-9);
+            let pruned = pruned(allocate(&curves, &amounts, sparsity, total).unwrap(), &curves);
+            prop_assert_eq!(pruned.iter().sum::<usize>(), rounded(sparsity, total));
+        }
+    }
+}
