@@ -2,10 +2,10 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`sms`], [`pruning`] |
+//! | run a table | [`sms`], [`pruning`], [`rd`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
-//! | show it | [`picture`], [`paper`] |
+//! | show it | [`show`], [`picture`], [`paper`] |
 //!
 //! The binary `bench` is its command line; a table with a method of one's own in it is a small
 //! program on this library (see `examples/my_pruner.rs`).
@@ -17,6 +17,8 @@ pub mod memory;
 pub mod paper;
 pub mod picture;
 pub mod pruning;
+pub mod rd;
 pub mod record;
 pub mod setting;
+pub mod show;
 pub mod sms;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use regrow_bench::{pruning, sms};
+use regrow_bench::{pruning, rd, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -23,6 +23,8 @@ enum Table {
     List,
     /// Every pruning method at equal training cost, over sparsities
     Pruning(Box<pruning::Args>),
+    /// RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP
+    Rd(Box<rd::Args>),
     /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
     Sms(Box<sms::Args>),
 }
@@ -33,10 +35,12 @@ fn main() -> ExitCode {
             println!(
                 "pruning  every pruning method at equal training cost; --dataset digits|mnist|fashion-mnist|cifar10"
             );
+            println!("rd       RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP");
             println!("sms      Sparse Model Soups (arXiv 2306.16788); --dataset digits|mnist|fashion-mnist|cifar10");
             Ok(())
         }
         Table::Pruning(args) => pruning::run(&args, &[]),
+        Table::Rd(args) => rd::run(&args),
         Table::Sms(args) => sms::run(&args),
     };
     match outcome {

@@ -13,6 +13,9 @@ pub struct Paper {
     pub source: String,
     /// How its setting differs from ours.
     pub setting: String,
+    /// What it says in words, with the place.
+    #[serde(default)]
+    pub statements: Vec<String>,
     /// Published figures.
     #[serde(default)]
     pub figures: Vec<Figure>,
@@ -50,6 +53,7 @@ impl Paper {
     /// Prints the published figures with their sources, or that there are none.
     pub fn print_figures(&self) {
         println!("Published ({}):", self.setting);
+        self.statements.iter().for_each(|statement| println!("  {statement}"));
         if self.figures.is_empty() {
             println!("  no figure of the paper's tables was found in a source that could be checked");
         }

@@ -44,6 +44,9 @@ pub struct Report<'a, S> {
     pub peak_memory: Option<u64>,
     /// The paper's claims, judged.
     pub claims: &'a [Verdict],
+    /// Findings that are no measurements, a line each.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub notes: &'a [String],
     /// The measurements.
     pub rows: &'a [Record],
 }

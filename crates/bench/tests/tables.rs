@@ -107,3 +107,24 @@ fn bad_settings_of_the_pruning_table_are_one_line() {
         assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains(says), "{said}");
     }
 }
+
+#[test]
+fn rd_compares_budgets_and_refuses_bad_settings() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let args = ["rd", "--seeds", "2", "--epochs", "3", "--retrain", "1", "--amounts", "5", "--sparsity", "0.5,0.9"];
+    let output = bench(&args, dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("| RD, retrained ") && said.contains("2000 layers"), "{said}");
+    assert_eq!(rows(dir.path(), "rd").len(), 2 * (1 + 2 * 5 * 2));
+    for (args, says) in [
+        (vec!["rd", "--amounts", "0"], "at least one amount"),
+        (vec!["rd", "--checkpoint", "/nonexistent.safetensors"], "/nonexistent.safetensors"),
+        (vec!["rd", "--epochs", "0"], "at least one epoch"),
+    ] {
+        let output = bench(&args, dir.path());
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains(says), "{said}");
+    }
+}

@@ -33,7 +33,7 @@ pub enum Budget {
     /// LAMP (arXiv 2010.07611, eq. 3): global threshold on
     /// `score(u) = w_u^2 / sum of w_v^2 over all v of the layer not smaller than u`.
     Lamp,
-    /// A sparsity for each named layer; layers not named stay dense.
+    /// A sparsity in [0, 1] for each named layer (1: it goes entirely); layers not named stay dense.
     Explicit(BTreeMap<String, f64>),
 }
 
@@ -163,10 +163,8 @@ fn explicit(named: &BTreeMap<String, f64>, layers: &[Layer<'_>]) -> Result<Vec<u
         return Err(Error::tensor(name, "a sparsity is given for it, but there is no such prunable layer"));
     }
     let pruned = |l: &Layer<'_>| match named.get(l.name) {
-        Some(sparsity) => {
-            check_sparsity(*sparsity).map_err(|e| Error::tensor(l.name, e.to_string()))?;
-            Ok(rounded(*sparsity, l.scores.len()))
-        }
+        Some(sparsity) if (0.0..=1.0).contains(sparsity) => Ok(rounded(*sparsity, l.scores.len())),
+        Some(sparsity) => Err(Error::tensor(l.name, format!("sparsity {sparsity} is outside [0, 1]"))),
         None => Ok(0),
     };
     layers.iter().map(pruned).collect()

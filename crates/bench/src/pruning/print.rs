@@ -3,15 +3,13 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use comfy_table::{CellAlignment, Table, presets};
 use regrow_sparse_core::Result;
 
 use super::Plan;
 use super::rows::DENSE;
-use crate::claim::{Claim, Verdict};
-use crate::picture::{self, Line};
-use crate::record::{Record, Report, accuracies, mean_std, spread};
-use crate::{memory, setting};
+use crate::claim::Claim;
+use crate::record::{Record, accuracies, spread};
+use crate::show::{self, Outcome};
 
 /// Rankings that papers report, as pairs to compare.
 const CLAIMS: [Claim; 10] = [
@@ -43,33 +41,27 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
     println!("Ours: {}", describe(plan));
     println!("Test accuracy in percent, mean and standard deviation over {} seeds.\n", plan.seeds.1);
     let accuracy = |method: &str, sparsity: f64| spread(&accuracies(rows, method, sparsity, 1));
-    println!("{}\n", table(plan, &accuracy));
-    println!("Seconds of wall time of one run (several run side by side).\n");
-    println!("{}\n", table(plan, &|method, sparsity| mean_of(rows, method, sparsity, |r| Some(r.seconds), 2)));
-    println!("FLOPs of the sparse network for one example, in percent of the dense one's.\n");
-    println!("{}\n", table(plan, &|method, sparsity| mean_of(rows, method, sparsity, |r| share(rows, r), 2)));
-    let claims: Vec<Verdict> = CLAIMS.iter().filter_map(|claim| claim.judge(rows)).collect();
-    println!(
-        "Rankings that papers report, here (each seed's difference averaged over the sparsities, with 95 % interval):"
-    );
-    claims.iter().for_each(|claim| println!("  {claim}"));
-    let peak = memory::peak();
-    let megabytes = peak.map_or("unknown".into(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
-    println!("\n{seconds:.0} s in all, peak memory {megabytes}, device {device:?}");
-    let report = Report {
-        table: "pruning",
-        command: setting::command(),
-        device: format!("{device:?}"),
-        settings: plan,
-        seconds,
-        peak_memory: peak,
-        claims: &claims,
-        rows,
+    let print = |cell: &dyn Fn(&str, f64) -> String| {
+        let methods = std::iter::once(DENSE).chain(plan.methods.iter().map(String::as_str));
+        let cell = |method: &str, s: f64| cell(method, if method == DENSE { 0.0 } else { s });
+        println!("{}\n", show::by_sparsity(methods, &plan.sparsities, &cell, &[]));
     };
-    report.write(&out.join("pruning.json"))?;
-    draw(plan, rows, &out.join("pruning.svg"))?;
-    println!("written: {} and pruning.svg", out.join("pruning.json").display());
-    Ok(())
+    print(&accuracy);
+    println!("Seconds of wall time of one run (several run side by side).\n");
+    print(&|method, sparsity| show::mean_of(rows, method, sparsity, |r| Some(r.seconds)));
+    println!("FLOPs of the sparse network for one example, in percent of the dense one's.\n");
+    print(&|method, sparsity| show::mean_of(rows, method, sparsity, |r| share(rows, r)));
+    let Plan { arch, dataset, epochs, .. } = plan;
+    let title = format!("Pruning methods: {arch} on {dataset}, {epochs} epochs, {} seeds", plan.seeds.1);
+    let outcome = Outcome { table: "pruning", plan, rows, claims: &CLAIMS, notes: &[], device, seconds };
+    outcome.close(out, &title, &show::lines(drawn(plan), &plan.sparsities, rows, 1))
+}
+
+/// As many methods as there are colours: the chosen ones first.
+fn drawn(plan: &Plan) -> impl Iterator<Item = &str> {
+    let chosen = DRAWN.into_iter().filter(|m| plan.methods.iter().any(|n| n == m));
+    let others = plan.methods.iter().map(String::as_str).filter(|m| !DRAWN.contains(m));
+    chosen.chain(others).take(DRAWN.len())
 }
 
 fn describe(plan: &Plan) -> String {
@@ -81,51 +73,8 @@ fn describe(plan: &Plan) -> String {
     )
 }
 
-fn table(plan: &Plan, cell: &dyn Fn(&str, f64) -> String) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    let heads = plan.sparsities.iter().map(|s| format!("{:.4} % zeros", s * 100.0).replace(".0000", ""));
-    table.set_header(["method".to_string()].into_iter().chain(heads));
-    for method in std::iter::once(DENSE).chain(plan.methods.iter().map(String::as_str)) {
-        let cells = plan.sparsities.iter().map(|s| cell(method, if method == DENSE { 0.0 } else { *s }));
-        table.add_row([method.to_string()].into_iter().chain(cells));
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn mean_of(
-    rows: &[Record],
-    method: &str,
-    sparsity: f64,
-    value: impl Fn(&Record) -> Option<f64>,
-    digits: usize,
-) -> String {
-    let chosen = rows.iter().filter(|r| r.method == method && r.sparsity == sparsity);
-    let values: Vec<f64> = chosen.filter_map(value).collect();
-    if values.is_empty() { "-".into() } else { format!("{:.digits$}", mean_std(&values).0) }
-}
-
 /// FLOPs in percent of the dense network's.
 fn share(rows: &[Record], row: &Record) -> Option<f64> {
     let dense = rows.iter().find(|r| r.method == DENSE)?.flops?;
     Some(100.0 * row.flops? as f64 / dense as f64)
-}
-
-fn draw(plan: &Plan, rows: &[Record], path: &Path) -> Result<()> {
-    let others = plan.methods.iter().map(String::as_str).filter(|m| !DRAWN.contains(m));
-    let shown = DRAWN.into_iter().filter(|m| plan.methods.iter().any(|n| n == m)).chain(others).take(DRAWN.len());
-    let line = |method: &str| {
-        let point = |s: &f64| {
-            let values: Vec<f64> = accuracies(rows, method, *s, 1).into_iter().map(|(_, a)| a).collect();
-            (!values.is_empty()).then(|| mean_std(&values)).map(|(mean, std)| (*s, mean, std))
-        };
-        Line { name: method.into(), points: plan.sparsities.iter().filter_map(point).collect() }
-    };
-    let lines: Vec<Line> = shown.map(line).collect();
-    let title =
-        format!("Pruning methods: {} on {}, {} epochs, {} seeds", plan.arch, plan.dataset, plan.epochs, plan.seeds.1);
-    picture::write(path, &title, "sparsity", "test accuracy, %", &lines)
 }

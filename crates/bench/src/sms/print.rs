@@ -3,16 +3,15 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use regrow_sparse_core::Result;
 
 use super::Plan;
 use super::rows::{BEST, DENSE, ENSEMBLE, IMP_LONGER, IMP_MEAN, MEAN, METHODS, ONE_PHASE, REPRUNE, UNIFORM};
-use crate::claim::{Claim, Verdict};
+use crate::claim::Claim;
 use crate::paper::Paper;
-use crate::picture::{self, Line};
-use crate::record::{Record, Report, accuracies, mean_std, spread};
-use crate::{memory, setting};
+use crate::record::{Record, accuracies, mean_std, spread};
+use crate::show::{self, Outcome};
 
 const PAPER: &str = include_str!("../../../../papers/sms/paper.toml");
 
@@ -39,26 +38,11 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
         println!("m = {m}\n{}\n", table(plan, rows, *m));
     }
     paper.print_figures();
-    let claims: Vec<Verdict> = CLAIMS.iter().filter_map(|claim| claim.judge(rows)).collect();
-    println!("The paper's claims here (each seed's difference averaged over all settings, points with 95 % interval):");
-    claims.iter().for_each(|claim| println!("  {claim}"));
-    let peak = memory::peak();
-    let megabytes = peak.map_or("unknown".into(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
-    println!("\n{seconds:.0} s in all, peak memory {megabytes}, device {device:?}");
-    let report = Report {
-        table: "sms",
-        command: setting::command(),
-        device: format!("{device:?}"),
-        settings: plan,
-        seconds,
-        peak_memory: peak,
-        claims: &claims,
-        rows,
-    };
-    report.write(&out.join("sms.json"))?;
-    draw(plan, rows, &out.join("sms.svg"))?;
-    println!("written: {} and sms.svg", out.join("sms.json").display());
-    Ok(())
+    let m = plan.candidates.iter().copied().max().unwrap_or(1);
+    let title = format!("Sparse Model Soups: {} on {}, m = {m}, {} seeds", plan.arch, plan.dataset, plan.seeds.1);
+    let shown = [IMP_MEAN, IMP_LONGER, REPRUNE, ONE_PHASE, MEAN, UNIFORM, ENSEMBLE];
+    let outcome = Outcome { table: "sms", plan, rows, claims: &CLAIMS, notes: &[], device, seconds };
+    outcome.close(out, &title, &show::lines(shown, &plan.sparsities, rows, m))
 }
 
 fn describe(plan: &Plan) -> String {
@@ -77,36 +61,14 @@ fn describe(plan: &Plan) -> String {
 }
 
 fn table(plan: &Plan, rows: &[Record], m: usize) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    let heads = plan.sparsities.iter().map(|s| format!("{:.4} % zeros", s * 100.0).replace(".0000", ""));
-    table.set_header(["method".to_string()].into_iter().chain(heads).chain(["seconds".to_string()]));
-    for method in METHODS {
-        let of =
-            |s: f64| if method == DENSE { accuracies(rows, method, 0.0, 1) } else { accuracies(rows, method, s, m) };
-        let cells = plan.sparsities.iter().map(|s| spread(&of(*s)));
-        let seconds: Vec<f64> =
-            rows.iter().filter(|r| r.method == method && (r.m == m || r.m == 1)).map(|r| r.seconds).collect();
-        let seconds = if seconds.is_empty() { "-".into() } else { format!("{:.2}", mean_std(&seconds).0) };
-        table.add_row([method.to_string()].into_iter().chain(cells).chain([seconds]));
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn draw(plan: &Plan, rows: &[Record], path: &Path) -> Result<()> {
-    let m = plan.candidates.iter().copied().max().unwrap_or(1);
-    let shown = [IMP_MEAN, IMP_LONGER, REPRUNE, ONE_PHASE, MEAN, UNIFORM, ENSEMBLE];
-    let line = |method: &&str| {
-        let point = |s: &f64| {
-            let values: Vec<f64> = accuracies(rows, method, *s, m).into_iter().map(|(_, a)| a).collect();
-            (!values.is_empty()).then(|| mean_std(&values)).map(|(mean, std)| (*s, mean, std))
-        };
-        Line { name: (*method).into(), points: plan.sparsities.iter().filter_map(point).collect() }
+    let cell = |method: &str, s: f64| match method == DENSE {
+        true => spread(&accuracies(rows, method, 0.0, 1)),
+        false => spread(&accuracies(rows, method, s, m)),
     };
-    let lines: Vec<Line> = shown.iter().map(line).collect();
-    let title = format!("Sparse Model Soups: {} on {}, m = {m}, {} seeds", plan.arch, plan.dataset, plan.seeds.1);
-    picture::write(path, &title, "sparsity", "test accuracy, %", &lines)
+    let seconds = |method: &str| {
+        let chosen = rows.iter().filter(|r| r.method == method && (r.m == m || r.m == 1));
+        let seconds: Vec<f64> = chosen.map(|r| r.seconds).collect();
+        if seconds.is_empty() { "-".into() } else { format!("{:.2}", mean_std(&seconds).0) }
+    };
+    show::by_sparsity(METHODS, &plan.sparsities, &cell, &[("seconds", &seconds)])
 }

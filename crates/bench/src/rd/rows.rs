@@ -1,0 +1,211 @@
+//! Measures the RD table: curves, shares, accuracies with every budget, the solver's time.
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use indicatif::ProgressBar;
+use regrow_pruners::Magnitude;
+use regrow_pruners::rd::{Distortion, allocate, distortions, grid};
+use regrow_sparse_core::classifier::{Classifier, Examples};
+use regrow_sparse_core::lr::LrSchedule;
+use regrow_sparse_core::score::Recipe;
+use regrow_sparse_core::sparsify::KeepMasks;
+use regrow_sparse_core::train::mix;
+use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::{Budget, Result};
+use regrow_zoo::data::{DataSet, Images};
+use regrow_zoo::{Arch, Net, load};
+
+use super::Plan;
+use crate::cells::Cells;
+use crate::lab::{Fit, Lab};
+use crate::record::Record;
+
+/// The network before pruning.
+pub const DENSE: &str = "dense";
+/// The budgets, as rows of the table.
+pub const BUDGETS: [&str; 5] = ["uniform", "ERK", "global", "LAMP", "RD"];
+/// What follows a budget's name where the network was retrained.
+pub const RETRAINED: &str = ", retrained";
+/// Units that weights are counted in.
+const UNITS: usize = 4000;
+
+/// What it takes to fill the table.
+pub struct Table<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The network.
+    pub arch: Arch,
+    /// The data.
+    pub data: &'a DataSet,
+    /// The network's file; trained for each seed without one.
+    pub checkpoint: Option<&'a Path>,
+    /// Where tensors live.
+    pub device: &'a Device,
+}
+
+/// A seed's network, ready to be pruned.
+struct Subject<'a> {
+    net: Net,
+    lab: Lab<'a>,
+    test: &'a Images,
+    seed: u64,
+    curves: Vec<Distortion>,
+    calibration: Tensor<4>,
+}
+
+fn select() -> Select {
+    Select::default().with_head()
+}
+
+impl Table<'_> {
+    /// All rows, and findings in words. Finished seeds are kept in `out` until the table is complete.
+    pub fn fill(&self, out: &Path, resume: bool, bar: &ProgressBar) -> Result<(Vec<Record>, Vec<String>)> {
+        let mut cells = Cells::open(out, "rd", self.plan, resume)?;
+        let mut pairs = Vec::new();
+        let (first, count) = self.plan.seeds;
+        for seed in first..first + count {
+            if cells.rows.iter().any(|r| r.seed == seed) {
+                continue;
+            }
+            bar.set_message(format!("(seed {seed}: the dense network)"));
+            let data = self.normalized();
+            let lab = self.lab(&data.train, bar);
+            let subject = self.subject(lab, &data, seed)?;
+            cells.add(self.plan, self.rows_of(&subject)?)?;
+            pairs.push(self.additivity(&subject)?);
+        }
+        let notes = self.sums(&pairs).into_iter().chain([solver_times()?]).collect();
+        Ok((cells.finish()?, notes))
+    }
+
+    fn normalized(&self) -> DataSet {
+        let mut data = self.data.clone();
+        if let Some(normalization) = self.arch.normalization() {
+            data.train = data.train.with_normalization(normalization.clone());
+            data.test = data.test.with_normalization(normalization);
+        }
+        data
+    }
+
+    fn lab<'a>(&'a self, train: &'a Images, bar: &'a ProgressBar) -> Lab<'a> {
+        Lab { train, device: self.device, bar, batch: self.plan.batch, momentum: 0.9, recalibration: 0.2 }
+    }
+
+    fn subject<'a>(&self, lab: Lab<'a>, data: &'a DataSet, seed: u64) -> Result<Subject<'a>> {
+        let autodiff = self.device.clone().autodiff();
+        let net = match self.checkpoint {
+            Some(path) => load(self.arch, path, self.device)?.0.valid(),
+            None => {
+                let fit = Fit { epochs: self.plan.epochs, lr: LrSchedule::cosine(0.1), decay: 1e-4, seed };
+                lab.fit(self.arch.init(data.train.classes, seed, &autodiff), KeepMasks, &fit)?
+            }
+        };
+        let share = self.plan.calibration as f64 / data.train.len() as f64;
+        let (_, chosen) = data.train.split(share.min(1.0), mix(seed, 1));
+        let calibration = chosen.images(&(0..chosen.len()).collect::<Vec<_>>(), self.device);
+        let outputs = |net: &Net| net.logits(calibration.clone());
+        let mut watch = |layer: &str| lab.bar.set_message(format!("(seed {seed}: distortion of {layer})"));
+        let curves = distortions(&net, &select(), &grid(self.plan.amounts), outputs, &mut watch)?;
+        Ok(Subject { net, lab, test: &data.test, seed, curves, calibration })
+    }
+
+    fn budget(&self, name: &str, subject: &Subject<'_>, sparsity: f64) -> Result<Budget> {
+        match name {
+            "RD" => allocate(&subject.curves, &grid(self.plan.amounts), sparsity, UNITS),
+            other => Budget::parse(&other.to_lowercase()),
+        }
+    }
+
+    fn rows_of(&self, subject: &Subject<'_>) -> Result<Vec<Record>> {
+        let mut rows = vec![subject.record(DENSE, 0.0, &subject.net, 0.0)];
+        for sparsity in &self.plan.sparsities {
+            for name in BUDGETS {
+                let started = Instant::now();
+                subject.lab.bar.set_message(format!("(seed {}: {name} at {sparsity})", subject.seed));
+                let net = self.pruned(name, subject, *sparsity)?;
+                rows.push(subject.record(name, *sparsity, &net, started.elapsed().as_secs_f64()));
+                if self.plan.retrain > 0 {
+                    let seed = mix(subject.seed, 2);
+                    let fit = Fit { epochs: self.plan.retrain, lr: LrSchedule::cosine(0.01), decay: 1e-4, seed };
+                    let net = subject.lab.fit(net, KeepMasks, &fit)?;
+                    let seconds = started.elapsed().as_secs_f64();
+                    rows.push(subject.record(&format!("{name}{RETRAINED}"), *sparsity, &net, seconds));
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    fn pruned(&self, name: &str, subject: &Subject<'_>, sparsity: f64) -> Result<Net> {
+        let recipe = Recipe::default().with_select(select()).with_budget(self.budget(name, subject, sparsity)?);
+        Ok(recipe.prune(subject.net.clone(), &Magnitude, sparsity)?.0)
+    }
+
+    /// For each sparsity the sum of RD's layers' distortions, and the distortion of all together.
+    fn additivity(&self, subject: &Subject<'_>) -> Result<Vec<(f64, f64)>> {
+        let amounts = grid(self.plan.amounts);
+        let whole = subject.outputs(&subject.net);
+        let pair = |sparsity: &f64| {
+            let budget = self.budget("RD", subject, *sparsity)?;
+            let Budget::Explicit(shares) = &budget else { return Ok((0.0, 0.0)) };
+            let of = |c: &Distortion| at(&amounts, &c.values, shares.get(&c.name).copied().unwrap_or(0.0));
+            let sum: f64 = subject.curves.iter().map(of).sum();
+            let joint = subject.outputs(&self.pruned("RD", subject, *sparsity)?);
+            let squares: f64 = whole.iter().zip(&joint).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            Ok((sum, squares / subject.calibration.dims()[0] as f64))
+        };
+        self.plan.sparsities.iter().map(pair).collect()
+    }
+
+    /// The additivity of the distortions in words, means over seeds.
+    fn sums(&self, pairs: &[Vec<(f64, f64)>]) -> Option<String> {
+        let mean =
+            |i: usize, f: fn((f64, f64)) -> f64| pairs.iter().map(|pair| f(pair[i])).sum::<f64>() / pairs.len() as f64;
+        let one = |(i, s): (usize, &f64)| format!("{s}: {:.3} and {:.3}", mean(i, |p| p.0), mean(i, |p| p.1));
+        let all: Vec<String> = self.plan.sparsities.iter().enumerate().map(one).collect();
+        (!pairs.is_empty()).then(|| {
+            format!("distortion at RD's shares, the sum of its layers and all together measured: {}", all.join("; "))
+        })
+    }
+}
+
+impl Subject<'_> {
+    fn outputs(&self, net: &Net) -> Vec<f32> {
+        net.logits(self.calibration.clone()).into_data().iter::<f32>().collect()
+    }
+
+    fn record(&self, method: &str, sparsity: f64, net: &Net, seconds: f64) -> Record {
+        let accuracy = self.lab.accuracy(net, self.test);
+        Record { method: method.into(), sparsity, m: 1, seed: self.seed, accuracy, seconds, flops: None }
+    }
+}
+
+/// A curve between its points.
+fn at(amounts: &[f64], values: &[f64], x: f64) -> f64 {
+    let after = amounts.iter().position(|a| *a >= x).unwrap_or(amounts.len() - 1);
+    let before = after.saturating_sub(1);
+    let width = amounts[after] - amounts[before];
+    let share = if width > 0.0 { (x - amounts[before]) / width } else { 0.0 };
+    values[before] + (values[after] - values[before]) * share
+}
+
+/// The solver's time for 20, 200 and 2000 layers, at a fixed number of units.
+fn solver_times() -> Result<String> {
+    let amounts = grid(100);
+    let mut times = Vec::new();
+    for layers in [20usize, 200, 2000] {
+        let curve = |l: usize| {
+            let scale = 1.0 + (l * 7 % 13) as f64;
+            let values = amounts.iter().map(|a| scale * a * a / (1.01 - a)).collect();
+            Distortion { name: format!("layer{l:04}"), weights: 1000 + (l * 31 % 97) * 500, values }
+        };
+        let curves: Vec<Distortion> = (0..layers).map(curve).collect();
+        let started = Instant::now();
+        allocate(&curves, &amounts, 0.9, UNITS)?;
+        times.push(format!("{layers} layers {:.3} s", started.elapsed().as_secs_f64()));
+    }
+    Ok(format!("RD's solver, {UNITS} units, 101 amounts: {}", times.join(", ")))
+}
