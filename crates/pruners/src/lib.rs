@@ -1,9 +1,11 @@
 //! Pruning methods for Burn models, one file per method.
 //!
 //! - [`Magnitude`], [`Random`]: scores; [`ALL`] lists them by name
-//! - [`Scheduled`]: any score on any schedule, beside any training loop
-//! - [`Imp`]: iterative pruning with retraining, with or without rewinding
-//! - [`Retrain`]: learning rates for retraining
+//! - before training: [`snip()`], [`grasp()`], [`synflow()`]
+//! - while training: [`Scheduled`] (any score on any schedule), [`Gmp`], [`StraightThrough`] (STE,
+//!   DPF), [`Set`], [`Rigl`], [`Granet`], [`Issp`], [`Bip`]
+//! - after training: [`Imp`], with or without rewinding; [`Retrain`]: its learning rates
+//! - budgets: [`rd`]
 //!
 //! Two lines put a pruner beside a training loop of one's own:
 //!
@@ -29,6 +31,7 @@
 //! # Ok::<(), regrow_sparse_core::Error>(())
 //! ```
 
+pub mod bip;
 pub mod gmp;
 pub mod granet;
 pub mod grasp;
@@ -50,6 +53,7 @@ mod testing;
 
 use regrow_sparse_core::score::Score;
 
+pub use bip::Bip;
 pub use gmp::Gmp;
 pub use granet::Granet;
 pub use grasp::grasp;

@@ -10,7 +10,7 @@ use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
-use regrow_pruners::{Gmp, Granet, Issp, Random, Rigl, Set, StraightThrough};
+use regrow_pruners::{Bip, Gmp, Granet, Issp, Random, Rigl, Set, StraightThrough};
 use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::masked::{Gradient, masks};
 use regrow_sparse_core::optimizer::Under;
@@ -81,6 +81,18 @@ impl Pruner for Mortal {
         self.pruner.watches(step)
     }
 
+    fn takes(&self, step: usize) -> bool {
+        self.pruner.takes(step)
+    }
+
+    fn state(&self) -> Vec<Vec<f32>> {
+        self.pruner.state()
+    }
+
+    fn restore(&mut self, state: Vec<Vec<f32>>) {
+        self.pruner.restore(state);
+    }
+
     fn select(&self) -> Select {
         self.pruner.select()
     }
@@ -118,7 +130,7 @@ fn cubic() -> Schedule {
 
 #[test]
 fn killed_and_resumed_is_as_if_never_killed() {
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ("GMP", || Box::new(Gmp::on(cubic())), Net::new),
         ("GMP for good", || Box::new(Gmp::on(cubic()).for_good()), Net::new),
         ("STE", || Box::new(StraightThrough::ste(cubic())), Net::new),
@@ -127,6 +139,7 @@ fn killed_and_resumed_is_as_if_never_killed() {
         ("RigL", || Box::new(Rigl::new(4, STEPS).unwrap()), sparse),
         ("GraNet", || Box::new(Granet::new(0.0, 0.8, 4, 7, STEPS).unwrap()), Net::new),
         ("GraNet, sparse", || Box::new(Granet::new(0.6, 0.8, 4, 7, STEPS).unwrap()), sparse),
+        ("BiP", || Box::new(Bip::new(0.8, STEPS).unwrap()), Net::new),
         ("ISS-P", || Box::new(Issp::new(0.8, 20).unwrap()), Net::new),
     ];
     for (name, pruner, net) in cases {

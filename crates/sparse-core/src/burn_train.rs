@@ -58,13 +58,15 @@ impl<M: Module> Pruned<M> {
         failed.map_or(Ok(self.model), Err)
     }
 
-    /// What the pruner wants to see of the gradients; without `grads` (several devices) nothing.
-    fn before_step(&self, grads: Option<&GradientsParams>) {
+    /// Shows the pruner the gradients; without `grads` (several devices) nothing. True if the step is
+    /// the pruner's own.
+    fn before_step(&self, grads: Option<&GradientsParams>) -> bool {
         let mut guard = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let (None, Some(grads)) = (&guard.failed, grads) {
             let outcome = guard.sparsifier.before_step(&self.model, grads);
             guard.note(outcome);
         }
+        guard.failed.is_none() && guard.sparsifier.takes_step()
     }
 
     fn after_step(self) -> Self {
@@ -101,15 +103,17 @@ impl<M: Module + TrainStep> TrainStep for Pruned<M> {
     }
 
     fn optimize(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams) -> Self {
-        self.before_step(Some(&grads));
-        let model = optim.step(lr, self.model, grads);
-        Self { model, state: self.state }.after_step()
+        match self.before_step(Some(&grads)) {
+            true => self.after_step(),
+            false => Self { model: optim.step(lr, self.model, grads), state: self.state }.after_step(),
+        }
     }
 
     fn optimize_multi(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: MultiGradientsParams) -> Self {
-        self.before_step(None);
-        let model = optim.step_multi(lr, self.model, grads);
-        Self { model, state: self.state }.after_step()
+        match self.before_step(None) {
+            true => self.after_step(),
+            false => Self { model: optim.step_multi(lr, self.model, grads), state: self.state }.after_step(),
+        }
     }
 }
 

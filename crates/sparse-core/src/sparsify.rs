@@ -69,6 +69,20 @@ pub trait Pruner: Send + 'static {
         false
     }
 
+    /// Whether step `step` belongs to the pruner: the optimizer leaves it out, its gradients may be
+    /// asked for.
+    fn takes(&self, _step: usize) -> bool {
+        false
+    }
+
+    /// What it has learned so far, for a run to be resumed; nothing if masks and step say it all.
+    fn state(&self) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+
+    /// Takes back what [`Pruner::state`] gave.
+    fn restore(&mut self, _state: Vec<Vec<f32>>) {}
+
     /// Which parameters it may prune.
     fn select(&self) -> Select {
         Select::default()
@@ -129,12 +143,20 @@ impl Sparsifier {
         Ok((Self { pruner: Box::new(pruner), masks, gradients: None, fresh: true, step: 0 }, optimizer))
     }
 
-    /// Continues at `step`, after a resume, with what was [pending](Sparsifier::pending) there.
+    /// Continues at `step`, after a resume, with what was [pending](Sparsifier::pending) there and
+    /// the pruner's [state](Sparsifier::state).
     ///
     /// # Errors
     /// If `pending` belongs to another model.
-    pub fn at_step<M: Module>(mut self, step: usize, pending: &MaskSet, model: &M) -> Result<Self> {
+    pub fn at_step<M: Module>(
+        mut self,
+        step: usize,
+        pending: &MaskSet,
+        state: Vec<Vec<f32>>,
+        model: &M,
+    ) -> Result<Self> {
         self.step = step;
+        self.pruner.restore(state);
         if !pending.is_empty() {
             self.masks.set(model, pending)?;
             self.masks.set(model, &crate::masked::masks(model)?)?;
@@ -152,11 +174,21 @@ impl Sparsifier {
     /// # Errors
     /// If a gradient is missing or not finite, naming the weight.
     pub fn before_step<M: Module>(&mut self, model: &M, grads: &GradientsParams) -> Result<()> {
-        self.gradients = match self.pruner.watches(self.step) {
+        self.gradients = match self.pruner.watches(self.step) || self.takes_step() {
             true => Some(gradients(model, &self.pruner.select(), grads)?),
             false => None,
         };
         Ok(())
+    }
+
+    /// Whether the step to come is the pruner's own, to be left out by the optimizer.
+    pub fn takes_step(&self) -> bool {
+        self.pruner.takes(self.step)
+    }
+
+    /// What the pruner has learned, see [`Pruner::state`].
+    pub fn state(&self) -> Vec<Vec<f32>> {
+        self.pruner.state()
     }
 
     /// Counts one optimizer step and changes `model` as the pruner decides.
@@ -243,7 +275,10 @@ impl PruningOptimizer {
         grads: GradientsParams,
     ) -> Result<M> {
         self.sparsifier.before_step(&model, &grads)?;
-        let model = self.optimizer.step(lr, model, grads);
+        let model = match self.sparsifier.takes_step() {
+            true => model,
+            false => self.optimizer.step(lr, model, grads),
+        };
         self.sparsifier.after_step(model)
     }
 }

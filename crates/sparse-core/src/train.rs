@@ -13,6 +13,7 @@ use burn::tensor::{Device, Tensor};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::lr::LrSchedule;
@@ -112,7 +113,7 @@ pub fn train<M: Module, O: Optimizer>(
     if let Some(state) = resumed {
         first = state.step;
         optimizer = optimizer.load_record(state.optimizer()?);
-        sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, &model)?;
+        sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, state.learned()?, &model)?;
     }
     let device = model.devices().into_iter().next().unwrap_or_default().autodiff();
     let per_epoch = settings.steps_per_epoch(problem.len());
@@ -127,11 +128,14 @@ pub fn train<M: Module, O: Optimizer>(
         let loss = problem.losses(&model, batch, mix(settings.seed, step as u64), &device).mean();
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         sparsifier.before_step(&model, &grads)?;
-        model = optimizer.step(settings.lr.at(step, total), model, grads);
+        if !sparsifier.takes_step() {
+            model = optimizer.step(settings.lr.at(step, total), model, grads);
+        }
         model = sparsifier.after_step(model)?;
         watch(Progress { step: step + 1, total, loss: &loss });
         if let Some(save) = save.filter(|s| (step + 1) % s.every.max(1) == 0 && step + 1 < total) {
-            let at = Moment { step: step + 1, model: &model, optimizer: &optimizer, pending: sparsifier.pending() };
+            let (pending, learned) = (sparsifier.pending(), sparsifier.state());
+            let at = Moment { step: step + 1, model: &model, optimizer: &optimizer, pending, learned };
             State::write(&save.dir, settings, &at)?;
         }
     }
@@ -166,6 +170,7 @@ const MODEL: &str = "model.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
 const MASKS: &str = "masks.safetensors";
 const PENDING: &str = "pending.safetensors";
+const LEARNED: &str = "learned.safetensors";
 
 /// What is to be saved between two steps.
 struct Moment<'a, M> {
@@ -173,6 +178,7 @@ struct Moment<'a, M> {
     model: &'a M,
     optimizer: &'a ModuleOptimizer,
     pending: MaskSet,
+    learned: Vec<Vec<f32>>,
 }
 
 impl State {
@@ -214,6 +220,22 @@ impl State {
         if path.exists() { MaskSet::load(&path) } else { Ok(MaskSet::new()) }
     }
 
+    /// What the pruner had learned: tensors `0`, `1`, .. in f32; none if there is no such file.
+    fn learned(&self) -> Result<Vec<Vec<f32>>> {
+        let path = self.dir.join(LEARNED);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let bad = |reason: String| Error::format(&path, reason);
+        let file = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let tensors = SafeTensors::deserialize(&file).map_err(|e| bad(e.to_string()))?;
+        let one = |i: usize| -> Result<Vec<f32>> {
+            let data = tensors.tensor(&i.to_string()).map_err(|e| bad(e.to_string()))?;
+            Ok(data.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        };
+        (0..tensors.len()).map(one).collect()
+    }
+
     fn optimizer(&self) -> Result<OptimizerRecord> {
         let path = self.dir.join(OPTIMIZER);
         OptimizerRecord::load(&path).map_err(|e| unreadable(&path, e))
@@ -232,6 +254,9 @@ impl State {
             if !masks.is_empty() {
                 masks.save(beside.join(name))?;
             }
+        }
+        if !at.learned.is_empty() {
+            write_vectors(&beside.join(LEARNED), &at.learned)?;
         }
         let path = beside.join(MODEL);
         at.model.valid().into_record().save(&path).map_err(|e| unreadable(&path, e))?;
@@ -258,6 +283,21 @@ impl State {
         std::fs::rename(&self.dir, &gone).map_err(|e| Error::io(&self.dir, e))?;
         std::fs::remove_dir_all(&gone).map_err(|e| Error::io(&gone, e))
     }
+}
+
+/// Writes lists of numbers as tensors `0`, `1`, ..
+fn write_vectors(path: &Path, vectors: &[Vec<f32>]) -> Result<()> {
+    let bad = |e: SafeTensorError| Error::format(path, e.to_string());
+    let view = |(i, values): (usize, &'_ Vec<f32>)| -> Result<_> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Ok((i.to_string(), values.len(), bytes))
+    };
+    let bytes = vectors.iter().enumerate().map(view).collect::<Result<Vec<_>>>()?;
+    let views = bytes.iter().map(|(name, len, data)| {
+        TensorView::new(Dtype::F32, vec![*len], data).map(|view| (name.as_str(), view)).map_err(bad)
+    });
+    let file = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(bad)?;
+    atomic::write_atomic(path, |out| out.write_all(&file))
 }
 
 fn unreadable(path: &Path, e: RecordError) -> Error {

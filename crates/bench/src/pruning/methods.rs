@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
-use regrow_pruners::{Gmp, Granet, Imp, Issp, Magnitude, Random, Rigl, Scheduled, Set, StraightThrough};
+use regrow_pruners::{Bip, Gmp, Granet, Imp, Issp, Magnitude, Random, Rigl, Scheduled, Set, StraightThrough};
 use regrow_pruners::{grasp, snip, synflow};
 use regrow_sparse_core::classifier::{Classifier, Examples};
 use regrow_sparse_core::lr::LrSchedule;
@@ -65,6 +65,7 @@ pub fn all() -> Vec<Method> {
         Method::new("SynFlow", synflow_then_train),
         Method::new("one-shot", |job| imp(job, 1)),
         Method::new("IMP", |job| imp(job, 3)),
+        Method::new("BiP", bip),
         Method::new("GMP", |job| job.whole(job.fresh(), Gmp::on(job.gradual(0.0)?).with_recipe(job.recipe()))),
         Method::new("STE", |job| straight_through(job, StraightThrough::ste)),
         Method::new("DPF", |job| straight_through(job, StraightThrough::dpf)),
@@ -220,6 +221,15 @@ fn imp(job: &Job<'_>, phases: usize) -> Result<Net> {
     let left = job.plan.epochs - dense;
     let epochs = |phase: usize| left * phase / phases - left * (phase - 1) / phases;
     imp.run(net, None, |net, phase| job.part(net, KeepMasks, epochs(phase), phase as u64))
+}
+
+/// Half of the training dense, the other half for weights and scores in turns.
+fn bip(job: &Job<'_>) -> Result<Net> {
+    let dense = job.plan.epochs / 2;
+    let net = job.part(job.fresh(), KeepMasks, dense, 0)?;
+    let left = job.plan.epochs - dense;
+    let bip = Bip::new(job.sparsity, left * job.lab.steps_per_epoch())?;
+    job.part(net, bip.with_recipe(job.recipe()), left, 1)
 }
 
 fn straight_through(job: &Job<'_>, make: fn(Schedule) -> StraightThrough) -> Result<Net> {

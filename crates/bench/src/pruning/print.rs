@@ -12,11 +12,13 @@ use crate::record::{Record, accuracies, spread};
 use crate::show::{self, Outcome};
 
 /// Rankings that papers report, as pairs to compare.
-const CLAIMS: [Claim; 10] = [
+const CLAIMS: [Claim; 12] = [
     Claim { text: "SNIP beats random masks (1810.02340)", better: "SNIP", than: "static random ERK" },
     Claim { text: "GraSP beats SNIP (2002.07376)", better: "GraSP", than: "SNIP" },
     Claim { text: "SynFlow beats SNIP (2006.05467)", better: "SynFlow", than: "SNIP" },
     Claim { text: "IMP beats one-shot pruning (1506.02626)", better: "IMP", than: "one-shot" },
+    Claim { text: "BiP beats IMP (2210.04092)", better: "BiP", than: "IMP" },
+    Claim { text: "BiP beats one-shot pruning (2210.04092)", better: "BiP", than: "one-shot" },
     Claim { text: "DPF beats GMP (2006.07253)", better: "DPF", than: "GMP" },
     Claim { text: "SET beats static masks (1707.04780)", better: "SET", than: "static random ERK" },
     Claim { text: "RigL beats SET (1911.11134)", better: "RigL", than: "SET" },

@@ -1,0 +1,170 @@
+//! BiP: pruning as a bi-level problem (Zhang et al., arXiv 2210.04092).
+//!
+//! The upper problem chooses the mask `m`, the lower one the weights `theta` under it:
+//! `min_m L(m * theta*(m))`, `theta*(m) = argmin L(m * theta) + gamma/2 |theta|^2`. Mask and weights
+//! meet only in `z = m * theta`, so the implicit gradient needs no second derivatives (eq. 5):
+//! `dL/dm = (theta - (1/gamma) dL/dz) * dL/dz`. Steps alternate (algorithm 1): one of the optimizer on
+//! the weights, mask fixed; one on the scores, `s <- s - beta dL/dm` on another batch, and the mask
+//! is the top k of `|s|` again.
+
+use regrow_sparse_core::masked::Gradient;
+use regrow_sparse_core::optimizer::Under;
+use regrow_sparse_core::schedule::{check_sparsity, half_cosine};
+use regrow_sparse_core::score::Recipe;
+use regrow_sparse_core::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::weight::{Select, Weight};
+use regrow_sparse_core::{Error, Result};
+
+/// Learns mask and weights together, from a trained dense model; no retraining follows.
+///
+/// Every second step of the training belongs to the scores: the optimizer leaves it out. A weight
+/// that is pruned keeps its value.
+pub struct Bip {
+    sparsity: f64,
+    steps: usize,
+    beta: f64,
+    correction: f64,
+    recipe: Recipe,
+    scores: Vec<Vec<f32>>,
+}
+
+impl Bip {
+    /// To `sparsity` in a training of `steps` steps, half of them for the scores: `beta` 0.1, falling
+    /// to zero along half a cosine, `1/gamma` 1e-4, all layers together. Scores start at `|theta|`.
+    ///
+    /// # Errors
+    /// Sparsity outside [0, 1), or no step.
+    pub fn new(sparsity: f64, steps: usize) -> Result<Self> {
+        check_sparsity(sparsity)?;
+        match steps {
+            0 => Err(Error::Argument("BiP needs at least one step".into())),
+            _ => {
+                Ok(Self { sparsity, steps, beta: 0.1, correction: 1e-4, recipe: Recipe::default(), scores: Vec::new() })
+            }
+        }
+    }
+
+    /// With another first rate of the scores and another `1/gamma`; a `1/gamma` of 0 alternates plain
+    /// gradient steps (the authors' fast variant).
+    ///
+    /// # Errors
+    /// If one is negative or not finite.
+    pub fn with_rates(mut self, beta: f64, inverse_gamma: f64) -> Result<Self> {
+        if [beta, inverse_gamma].iter().any(|r| !r.is_finite() || *r < 0.0) {
+            return Err(Error::Argument(format!("beta {beta} and 1/gamma {inverse_gamma} must not be negative")));
+        }
+        (self.beta, self.correction) = (beta, inverse_gamma);
+        Ok(self)
+    }
+
+    /// With another budget, pattern (rows for filters) or selection of weights.
+    pub fn with_recipe(mut self, recipe: Recipe) -> Self {
+        self.recipe = recipe;
+        self
+    }
+
+    /// `s <- s - beta (theta - (1/gamma) g) * g`.
+    fn move_scores(&mut self, step: usize, weights: &[Weight], gradients: &[Vec<f32>]) {
+        let beta = half_cosine(self.beta, 0.0, step as f64 / self.steps as f64);
+        for (scores, (weight, gradient)) in self.scores.iter_mut().zip(weights.iter().zip(gradients)) {
+            for (s, (theta, g)) in scores.iter_mut().zip(weight.values.iter().zip(gradient)) {
+                *s -= (beta * hypergradient(f64::from(*theta), f64::from(*g), self.correction)) as f32;
+            }
+        }
+    }
+}
+
+/// `dL/dm` of one weight (eq. 5).
+fn hypergradient(theta: f64, g: f64, inverse_gamma: f64) -> f64 {
+    (theta - inverse_gamma * g) * g
+}
+
+impl Pruner for Bip {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
+        let first = self.scores.is_empty();
+        if !first && !self.takes(step) {
+            return Ok(Change::None);
+        }
+        let weights: Vec<Weight> = view.stored()?.into_iter().map(Weight::unmasked).collect();
+        match first {
+            true => self.scores = weights.iter().map(|w| w.values.iter().map(|v| v.abs()).collect()).collect(),
+            false => self.move_scores(step, &weights, &view.gradients()?),
+        }
+        // Squares order as absolute values do; their sum over a filter is its squared norm.
+        let squares = self.scores.iter().map(|scores| scores.iter().map(|s| s * s).collect()).collect();
+        Ok(Change::Masks(self.recipe.masks_of(&weights, squares, self.sparsity)?))
+    }
+
+    fn takes(&self, step: usize) -> bool {
+        step % 2 == 1
+    }
+
+    fn select(&self) -> Select {
+        self.recipe.select.clone()
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::Dense
+    }
+
+    fn under(&self) -> Under {
+        Under::Frozen
+    }
+
+    fn state(&self) -> Vec<Vec<f32>> {
+        self.scores.clone()
+    }
+
+    fn restore(&mut self, state: Vec<Vec<f32>>) {
+        self.scores = state;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Still, bits, masks_over, weight};
+
+    /// With a linear loss `L(z) = c z` the lower problem's one step is `theta - (1/gamma) m c`, and
+    /// the derivative of `L(m * that)` by `m` at 1 is the formula, exactly.
+    #[test]
+    fn the_correction_is_the_hypergradient_of_one_lower_step() {
+        let (theta, c, inverse_gamma) = (0.7, -1.3, 0.2);
+        let loss = |m: f64| c * m * (theta - inverse_gamma * m * c);
+        let difference = (loss(1.0 + 1e-6) - loss(1.0 - 1e-6)) / 2e-6;
+        let lower = theta - inverse_gamma * c;
+        assert!((difference - hypergradient(lower, c, inverse_gamma)).abs() < 1e-8);
+    }
+
+    #[test]
+    fn starts_with_the_magnitude_mask_and_keeps_the_count() {
+        let mut view = Still(vec![weight("a", &[2, 3], |i| [0.1, -0.9, 0.3, 0.5, -0.2, 0.7][i])]);
+        let masks = masks_over(&mut Bip::new(0.5, 20).unwrap(), &mut view, 20);
+        assert_eq!(bits(masks[0].1.get("a").unwrap()), "010101");
+        assert_eq!(masks.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
+        assert!(masks.iter().all(|(_, m)| m.pruned() == 3));
+    }
+
+    #[test]
+    fn a_weight_that_hurts_loses_its_place() {
+        // The gradient is the weight itself, so every s falls by beta w^2 (1 - 1/gamma): the large first.
+        let mut view = Still(vec![weight("a", &[1, 2], |i| [1.0, 0.6][i])]);
+        let masks = masks_over(&mut Bip::new(0.5, 1000).unwrap().with_rates(0.5, 0.0).unwrap(), &mut view, 4);
+        let drawn: Vec<String> = masks.iter().map(|(_, m)| bits(m.get("a").unwrap())).collect();
+        assert_eq!(drawn, ["10", "10", "01"]);
+    }
+
+    #[test]
+    fn filters_go_whole_and_bad_settings_are_refused() {
+        let mut view = Still(vec![weight("a", &[4, 3], |i| (i as f32 * 1.7).sin())]);
+        let recipe = Recipe::default().with_pattern(regrow_sparse_core::Pattern::Rows);
+        let masks = masks_over(&mut Bip::new(0.5, 20).unwrap().with_recipe(recipe), &mut view, 6);
+        assert!(
+            masks
+                .iter()
+                .all(|(_, m)| bits(m.get("a").unwrap()).as_bytes().chunks(3).all(|r| r == b"000" || r == b"111"))
+        );
+        assert!(Bip::new(1.0, 5).is_err() && Bip::new(0.5, 0).is_err());
+        assert!(Bip::new(0.5, 5).unwrap().with_rates(-1.0, 0.0).is_err());
+    }
+}
