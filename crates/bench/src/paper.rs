@@ -71,8 +71,14 @@ impl Paper {
 mod tests {
     #[test]
     fn ours_are_read() {
-        let paper = super::Paper::parse(include_str!("../../../papers/sms/paper.toml")).unwrap();
-        assert!(paper.source.contains("2306.16788"));
-        assert!(paper.figures.iter().all(|f| !f.source.is_empty()));
+        let texts = [
+            (include_str!("../../../papers/rd/paper.toml"), "2308.10438"),
+            (include_str!("../../../papers/sms/paper.toml"), "2306.16788"),
+        ];
+        for (text, id) in texts {
+            let paper = super::Paper::parse(text).unwrap();
+            assert!(paper.source.contains(id));
+            assert!(paper.figures.iter().all(|f| !f.source.is_empty()));
+        }
     }
 }

@@ -45,7 +45,7 @@ pub struct Args {
     /// Training images to measure distortions on
     #[arg(long, default_value_t = 256)]
     pub calibration: usize,
-    /// Test images to count on, from the first; by default all
+    /// Test images to count on, evenly spaced; by default all
     #[arg(long)]
     pub images: Option<usize>,
     /// Epochs of training a network, where no checkpoint is given
@@ -97,7 +97,9 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
     }
     if let Some(images) = plan.images {
-        data.test = data.test.select(&(0..images.min(data.test.len())).collect::<Vec<_>>());
+        // Evenly spaced: some data sets are sorted by class.
+        let (all, few) = (data.test.len(), images.min(data.test.len()));
+        data.test = data.test.select(&(0..few).map(|i| i * all / few).collect::<Vec<_>>());
     }
     let started = Instant::now();
     let bar = lab::progress(0);
