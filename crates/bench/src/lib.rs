@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`sms`], [`pruning`], [`rd`] |
+//! | run a table | [`pruning`], [`bip`], [`granet`], [`rd`], [`sms`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`] |
@@ -10,8 +10,10 @@
 //! The binary `bench` is its command line; a table with a method of one's own in it is a small
 //! program on this library (see `examples/my_pruner.rs`).
 
+pub mod bip;
 pub mod cells;
 pub mod claim;
+pub mod granet;
 pub mod lab;
 pub mod memory;
 pub mod paper;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use regrow_bench::{pruning, rd, sms};
+use regrow_bench::{bip, granet, pruning, rd, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -21,6 +21,12 @@ struct Cli {
 enum Table {
     /// List what can be run
     List,
+    /// BiP (arXiv 2210.04092): against iterative pruning with rewinding, accuracy and time
+    #[command(after_help = "Example: bench bip --sparsity 0.9,0.95 --seeds 3")]
+    Bip(Box<pruning::Args>),
+    /// GraNet (arXiv 2106.10404): pruning plasticity, and GraNet against its relatives
+    #[command(after_help = "Example: bench granet --sparsity 0.9,0.95 --seeds 3")]
+    Granet(Box<pruning::Args>),
     /// Every pruning method at equal training cost, over sparsities
     Pruning(Box<pruning::Args>),
     /// RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP
@@ -39,6 +45,8 @@ fn main() -> ExitCode {
             println!("sms      Sparse Model Soups (arXiv 2306.16788); --dataset digits|mnist|fashion-mnist|cifar10");
             Ok(())
         }
+        Table::Bip(args) => bip::run(&args),
+        Table::Granet(args) => granet::run(&args),
         Table::Pruning(args) => pruning::run(&args, &[]),
         Table::Rd(args) => rd::run(&args),
         Table::Sms(args) => sms::run(&args),

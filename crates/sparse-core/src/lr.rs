@@ -41,22 +41,29 @@ pub struct LrSchedule {
     /// spread over all steps.
     #[serde(default)]
     pub skip: f64,
+    /// Fraction of the schedule at which it is cut off, in (0, 1].
+    #[serde(default = "whole")]
+    pub stop: f64,
+}
+
+fn whole() -> f64 {
+    1.0
 }
 
 impl LrSchedule {
     /// A constant rate.
     pub fn constant(rate: f64) -> Self {
-        Self { initial: rate, decay: Decay::Constant, warmup: 0.0, skip: 0.0 }
+        Self { initial: rate, decay: Decay::Constant, warmup: 0.0, skip: 0.0, stop: 1.0 }
     }
 
     /// From `initial` straight to zero.
     pub fn linear(initial: f64) -> Self {
-        Self { initial, decay: Decay::Linear { end: 0.0 }, warmup: 0.0, skip: 0.0 }
+        Self { initial, decay: Decay::Linear { end: 0.0 }, warmup: 0.0, skip: 0.0, stop: 1.0 }
     }
 
     /// From `initial` to zero along half a cosine.
     pub fn cosine(initial: f64) -> Self {
-        Self { initial, decay: Decay::Cosine { end: 0.0 }, warmup: 0.0, skip: 0.0 }
+        Self { initial, decay: Decay::Cosine { end: 0.0 }, warmup: 0.0, skip: 0.0, stop: 1.0 }
     }
 
     /// The same with the first `fraction` of the steps rising from 0.
@@ -66,15 +73,20 @@ impl LrSchedule {
     }
 
     /// Only what comes after the first `fraction` of the schedule.
-    pub fn after(mut self, fraction: f64) -> Self {
-        self.skip = fraction;
+    pub fn after(self, fraction: f64) -> Self {
+        self.between(fraction, 1.0)
+    }
+
+    /// Only the part from `first` to `last`, fractions of the schedule.
+    pub fn between(mut self, first: f64, last: f64) -> Self {
+        (self.skip, self.stop) = (first, last);
         self
     }
 
     /// The rate of step `step` (from 0) of `total`.
     pub fn at(&self, step: usize, total: usize) -> f64 {
-        let whole = (total as f64 / (1.0 - self.skip)).round() as usize;
-        self.of_whole(step + whole.saturating_sub(total), whole)
+        let whole = (total as f64 / (self.stop - self.skip)).round();
+        self.of_whole(step + (self.skip * whole).round() as usize, whole as usize)
     }
 
     fn of_whole(&self, step: usize, total: usize) -> f64 {
@@ -111,6 +123,7 @@ mod tests {
             decay: Decay::Step { milestones: vec![0.5, 0.75], factor: 0.1 },
             warmup: 0.0,
             skip: 0.0,
+            stop: 1.0,
         };
         assert_eq!((step.at(4, 10), step.at(5, 10)), (1.0, 0.1));
         assert!((step.at(9, 10) - 0.01).abs() < 1e-12);
@@ -122,5 +135,7 @@ mod tests {
         let whole = LrSchedule::cosine(0.1).with_warmup(0.1);
         let rest = whole.clone().after(0.75);
         (0..25).for_each(|step| assert_eq!(rest.at(step, 25), whole.at(75 + step, 100)));
+        let part = whole.clone().between(0.2, 0.6);
+        (0..40).for_each(|step| assert_eq!(part.at(step, 40), whole.at(20 + step, 100)));
     }
 }

@@ -103,7 +103,7 @@ pub struct Job<'a> {
 }
 
 /// Everything prunable, the head included, as the papers' own comparisons have it.
-fn select() -> Select {
+pub fn select() -> Select {
     Select::default().with_head()
 }
 
@@ -163,6 +163,18 @@ impl Job<'_> {
         self.lab.fit(net, pruner, &Fit { epochs, lr, decay: self.plan.weight_decay, seed: mix(self.seed, phase) })
     }
 
+    /// The part of the whole training from `first` to `last`, fractions of its epochs, on the learning
+    /// rates that the whole has there.
+    ///
+    /// # Errors
+    /// If the training fails.
+    pub fn window(&self, net: Net, pruner: impl Pruner, first: f64, last: f64) -> Result<Net> {
+        let epochs = ((last - first) * self.plan.epochs as f64).round() as usize;
+        let lr = LrSchedule::cosine(self.plan.learning_rate).between(first, last);
+        let seed = mix(self.seed, (first * 1000.0) as u64);
+        self.lab.fit(net, pruner, &Fit { epochs, lr, decay: self.plan.weight_decay, seed })
+    }
+
     /// Ten training images of each class, and their labels.
     fn scoring_examples(&self) -> (Tensor<4>, Tensor<1, Int>) {
         let all: Vec<usize> = (0..self.lab.train.len()).collect();
@@ -175,7 +187,7 @@ impl Job<'_> {
     }
 
     /// The mean loss of the scoring examples, logits divided by `temperature`.
-    fn scoring_loss(&self, temperature: f64) -> impl Fn(&Net) -> Tensor<1> {
+    pub fn scoring_loss(&self, temperature: f64) -> impl Fn(&Net) -> Tensor<1> {
         let (images, labels) = self.scoring_examples();
         let loss = burn::nn::loss::CrossEntropyLossConfig::new().init(&self.device());
         move |net| loss.forward(net.logits(images.clone()) / temperature, labels.clone())
@@ -183,7 +195,7 @@ impl Job<'_> {
 }
 
 /// A fresh network with random masks, its densities by ERK.
-fn sparse(job: &Job<'_>, sparsity: f64) -> Result<Net> {
+pub fn sparse(job: &Job<'_>, sparsity: f64) -> Result<Net> {
     let recipe = job.recipe().with_budget(Budget::Erk);
     Ok(recipe.prune(job.fresh(), &Random { seed: job.seed }, sparsity)?.0)
 }

@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 
 pub use methods::{Job, Method};
 
+use crate::claim::Claim;
 use crate::lab;
+use crate::record::Record;
 use crate::setting::{Common, Scale};
 
 /// Every pruning method at equal training cost, over sparsities
 #[derive(clap::Parser, Clone, Debug)]
-#[command(after_help = "Example: bench pruning --sparsity 0.9,0.95 --method GMP,RigL,GraNet --seeds 3")]
+#[command(after_help = "Example: bench pruning --sparsity 0.9,0.95 --seeds 3")]
 pub struct Args {
     /// Options of every table.
     #[command(flatten)]
@@ -75,44 +77,95 @@ pub struct Plan {
     pub seeds: (u64, u64),
 }
 
-/// Runs the table, with `more` methods beside the built-in ones.
+/// A table that compares methods, sparsity by sparsity.
+pub struct Comparison<'a> {
+    /// Its name: that of the command and of the files.
+    pub table: &'a str,
+    /// What it shows, in a line.
+    pub heading: &'a str,
+    /// What each run may spend, in a line.
+    pub cost: &'a str,
+    /// The paper's `paper.toml`, where the table is one paper's.
+    pub paper: Option<&'a str>,
+    /// The methods.
+    pub methods: Vec<Method>,
+    /// What papers claim of them.
+    pub claims: &'a [Claim],
+    /// The methods that the picture shows first.
+    pub drawn: &'a [&'a str],
+    /// Epochs that all runs together train, for the progress bar.
+    pub epochs: fn(&Plan) -> usize,
+    /// Findings that are no rows, a line each.
+    pub notes: fn(&Plan, &[Record]) -> Vec<String>,
+}
+
+/// Runs the table of all methods, with `more` beside the built-in ones.
 ///
 /// # Errors
 /// Impossible settings, data that is missing, an output folder that cannot be written.
 pub fn run(args: &Args, more: &[Method]) -> Result<()> {
-    let methods = args.methods(more)?;
-    let plan = args.plan(&methods)?;
-    args.common.check()?;
-    let arch = Arch::parse(&plan.arch)?;
-    let data = data::open(&plan.dataset, args.common.data.as_deref())?;
-    if data.train.size != arch.input() {
-        let (have, want) = (data.train.size, arch.input());
-        return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
-    }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let started = Instant::now();
-    let bar = lab::progress(rows::epochs(&plan));
-    let device = Device::default();
-    let parallel = args.parallel.unwrap_or(cores).max(1);
-    let table = rows::Table { plan: &plan, methods: &methods, arch, data: &data, device: &device, parallel, bar: &bar };
-    let rows = table.fill(&args.common.out, args.common.resume)?;
-    bar.finish_and_clear();
-    print::show(&plan, &rows, &args.common.out, &device, started.elapsed().as_secs_f64())
+    let mut methods = methods::all();
+    methods.extend(more.iter().cloned());
+    let comparison = Comparison {
+        table: "pruning",
+        heading: "Pruning methods at equal training cost",
+        cost: "for every method, before, during and after pruning together",
+        paper: Some(include_str!("../../../../papers/pruning/paper.toml")),
+        methods,
+        claims: &print::CLAIMS,
+        drawn: &print::DRAWN,
+        epochs: |plan| plan.seeds.1 as usize * plan.epochs * (1 + plan.methods.len() * plan.sparsities.len()),
+        notes: |_, _| Vec::new(),
+    };
+    comparison.run(args)
 }
 
-impl Args {
-    fn methods(&self, more: &[Method]) -> Result<Vec<Method>> {
-        let mut all = methods::all();
-        all.extend(more.iter().cloned());
-        let Some(wanted) = &self.method else { return Ok(all) };
-        let names = all.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
+impl Comparison<'_> {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Impossible settings, data that is missing, an output folder that cannot be written.
+    pub fn run(&self, args: &Args) -> Result<()> {
+        let methods = self.chosen(args)?;
+        let plan = args.plan(&methods)?;
+        args.common.check()?;
+        let arch = Arch::parse(&plan.arch)?;
+        let data = data::open(&plan.dataset, args.common.data.as_deref())?;
+        if data.train.size != arch.input() {
+            let (have, want) = (data.train.size, arch.input());
+            return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let started = Instant::now();
+        let (bar, device) = (lab::progress((self.epochs)(&plan)), Device::default());
+        let table = rows::Table {
+            name: self.table,
+            plan: &plan,
+            methods: &methods,
+            arch,
+            data: &data,
+            device: &device,
+            parallel: args.parallel.unwrap_or(cores).max(1),
+            bar: &bar,
+        };
+        let rows = table.fill(&args.common.out, args.common.resume)?;
+        bar.finish_and_clear();
+        print::show(self, &plan, &rows, &args.common.out, &device, started.elapsed().as_secs_f64())
+    }
+
+    /// The methods that were asked for.
+    fn chosen(&self, args: &Args) -> Result<Vec<Method>> {
+        let Some(wanted) = &args.method else { return Ok(self.methods.clone()) };
+        let names = self.methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
         let find = |name: &String| {
-            let found = all.iter().find(|m| m.name.eq_ignore_ascii_case(name)).cloned();
+            let found = self.methods.iter().find(|m| m.name.eq_ignore_ascii_case(name)).cloned();
             found.ok_or_else(|| Error::Argument(format!("unknown pruning method `{name}`: use {names}")))
         };
         wanted.iter().map(find).collect()
     }
+}
 
+impl Args {
     fn plan(&self, methods: &[Method]) -> Result<Plan> {
         let full = self.common.scale == Scale::Full;
         let cifar = self.dataset.starts_with("cifar");

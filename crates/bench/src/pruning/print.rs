@@ -5,14 +5,15 @@ use std::path::Path;
 use burn::tensor::Device;
 use regrow_sparse_core::Result;
 
-use super::Plan;
 use super::rows::DENSE;
+use super::{Comparison, Plan};
 use crate::claim::Claim;
+use crate::paper::Paper;
 use crate::record::{Record, accuracies, spread};
 use crate::show::{self, Outcome};
 
 /// Rankings that papers report, as pairs to compare.
-const CLAIMS: [Claim; 12] = [
+pub const CLAIMS: [Claim; 12] = [
     Claim { text: "SNIP beats random masks (1810.02340)", better: "SNIP", than: "static random ERK" },
     Claim { text: "GraSP beats SNIP (2002.07376)", better: "GraSP", than: "SNIP" },
     Claim { text: "SynFlow beats SNIP (2006.05467)", better: "SynFlow", than: "SNIP" },
@@ -32,15 +33,26 @@ const CLAIMS: [Claim; 12] = [
 ];
 
 /// The lines of the picture, where their methods were run.
-const DRAWN: [&str; 8] = ["GraNet", "GMP", "RigL", "IMP", "one-shot", "SynFlow", "SNIP", "static random ERK"];
+pub const DRAWN: [&str; 8] = ["GraNet", "GMP", "RigL", "IMP", "one-shot", "SynFlow", "SNIP", "static random ERK"];
 
-/// Prints the table and writes `pruning.json` and `pruning.svg` to `out`.
+/// Prints the table and writes its JSON and its picture to `out`.
 ///
 /// # Errors
-/// If a file cannot be written.
-pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: f64) -> Result<()> {
-    println!("Pruning methods at equal training cost\n");
-    println!("Ours: {}", describe(plan));
+/// If a file cannot be written, or the table's `paper.toml` is none.
+pub fn show(
+    comparison: &Comparison<'_>,
+    plan: &Plan,
+    rows: &[Record],
+    out: &Path,
+    device: &Device,
+    seconds: f64,
+) -> Result<()> {
+    let paper = comparison.paper.map(Paper::parse).transpose()?;
+    println!("{}\n", comparison.heading);
+    if let Some(paper) = &paper {
+        println!("{}\n{}\n", paper.title, paper.source);
+    }
+    println!("Ours: {}", describe(plan, comparison.cost));
     println!("Test accuracy in percent, mean and standard deviation over {} seeds.\n", plan.seeds.1);
     let accuracy = |method: &str, sparsity: f64| spread(&accuracies(rows, method, sparsity, 1));
     let print = |cell: &dyn Fn(&str, f64) -> String| {
@@ -54,22 +66,25 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
     println!("FLOPs of the sparse network for one example, in percent of the dense one's.\n");
     print(&|method, sparsity| show::mean_of(rows, method, sparsity, |r| share(rows, r)));
     let Plan { arch, dataset, epochs, .. } = plan;
-    let title = format!("Pruning methods: {arch} on {dataset}, {epochs} epochs, {} seeds", plan.seeds.1);
-    let outcome = Outcome { table: "pruning", plan, rows, claims: &CLAIMS, notes: &[], device, seconds };
-    outcome.close(out, &title, &show::lines(drawn(plan), &plan.sparsities, rows, 1))
+    let title = format!("{}: {arch} on {dataset}, {epochs} epochs, {} seeds", comparison.heading, plan.seeds.1);
+    paper.iter().for_each(Paper::print_figures);
+    let notes = (comparison.notes)(plan, rows);
+    let outcome =
+        Outcome { table: comparison.table, plan, rows, claims: comparison.claims, notes: &notes, device, seconds };
+    outcome.close(out, &title, &show::lines(drawn(comparison.drawn, plan), &plan.sparsities, rows, 1))
 }
 
 /// As many methods as there are colours: the chosen ones first.
-fn drawn(plan: &Plan) -> impl Iterator<Item = &str> {
-    let chosen = DRAWN.into_iter().filter(|m| plan.methods.iter().any(|n| n == m));
-    let others = plan.methods.iter().map(String::as_str).filter(|m| !DRAWN.contains(m));
+fn drawn<'a>(first: &'a [&'a str], plan: &'a Plan) -> impl Iterator<Item = &'a str> {
+    let chosen = first.iter().copied().filter(|m| plan.methods.iter().any(|n| n == m));
+    let others = plan.methods.iter().map(String::as_str).filter(|m| !first.contains(m));
     chosen.chain(others).take(DRAWN.len())
 }
 
-fn describe(plan: &Plan) -> String {
+fn describe(plan: &Plan, cost: &str) -> String {
     let Plan { dataset, arch, epochs, batch, learning_rate, weight_decay, momentum, .. } = plan;
     format!(
-        "{arch} on {dataset}, {epochs} epochs for every method, before, during and after pruning together; SGD with \
+        "{arch} on {dataset}, {epochs} epochs {cost}; SGD with \
          momentum {momentum}, batch {batch}, learning rate {learning_rate} falling along a cosine, weight decay \
          {weight_decay}; masks move every fortieth of the training"
     )

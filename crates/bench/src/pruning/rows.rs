@@ -21,13 +21,10 @@ use crate::record::Record;
 /// The network that is not pruned.
 pub const DENSE: &str = "dense";
 
-/// Epochs that the whole table trains.
-pub fn epochs(plan: &Plan) -> usize {
-    plan.seeds.1 as usize * plan.epochs * (1 + plan.methods.len() * plan.sparsities.len())
-}
-
 /// What it takes to fill the table.
 pub struct Table<'a> {
+    /// Its name, of the file that keeps its cells.
+    pub name: &'a str,
     /// The plan.
     pub plan: &'a Plan,
     /// The methods.
@@ -64,7 +61,7 @@ impl Table<'_> {
     /// # Errors
     /// If a run fails, naming the method, or the rows cannot be kept.
     pub fn fill(&self, out: &Path, resume: bool) -> Result<Vec<Record>> {
-        let mut cells = Cells::open(out, "pruning", self.plan, resume)?;
+        let mut cells = Cells::open(out, self.name, self.plan, resume)?;
         let (first, count) = self.plan.seeds;
         for seed in first..first + count {
             let open = self.open(seed, &cells.rows);

@@ -1,0 +1,146 @@
+//! The table of GraNet (Liu et al., NeurIPS 2021, arXiv 2106.10404): against its relatives at equal
+//! epochs, and pruning plasticity: how far a network pruned at some stage of its training recovers.
+//!
+//! Plasticity (sec. 3): a network is trained up to a stage, pruned in one shot, and trained on for a
+//! fifth of the epochs on the learning rates of the whole training; the gain over the accuracy right
+//! after pruning is its plasticity. With regeneration, half of the weights that are left are dropped
+//! and as many grown by gradient right after the pruning.
+
+use burn::module::Module;
+use regrow_pruners::Magnitude;
+use regrow_sparse_core::exchange::{Candidates, exchange};
+use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::sensitivity::gradient;
+use regrow_sparse_core::sparsify::KeepMasks;
+use regrow_sparse_core::weight::weights;
+use regrow_sparse_core::{MaskSet, Result};
+use regrow_zoo::Net;
+
+use crate::claim::Claim;
+use crate::pruning::methods::select;
+use crate::pruning::{Args, Comparison, Job, Method, Plan, methods};
+use crate::record::{Record, accuracies, mean_std};
+
+/// The methods it is compared with, by their names in the table of all.
+const RELATIVES: [&str; 7] = ["static random ERK", "SNIP", "GMP", "SET", "RigL", "GraNet", "GraNet sparse-to-sparse"];
+
+/// Stages of the training at which networks are pruned, in percent.
+const STAGES: [u32; 4] = [20, 40, 60, 80];
+/// How much longer they are trained, as a fraction of the whole.
+const LONGER: f64 = 0.2;
+
+/// What the paper claims.
+const CLAIMS: [Claim; 9] = [
+    Claim { text: "GraNet beats GMP", better: "GraNet", than: "GMP" },
+    Claim { text: "GraNet beats RigL", better: "GraNet", than: "RigL" },
+    Claim { text: "GraNet beats SET", better: "GraNet", than: "SET" },
+    Claim { text: "GraNet beats SNIP", better: "GraNet", than: "SNIP" },
+    Claim { text: "sparse to sparse, GraNet beats RigL", better: "GraNet sparse-to-sparse", than: "RigL" },
+    Claim {
+        text: "regeneration raises plasticity, pruned at 20 %",
+        better: "pruned at 20 %, regrown, later",
+        than: "pruned at 20 %, later",
+    },
+    Claim {
+        text: "regeneration raises plasticity, pruned at 40 %",
+        better: "pruned at 40 %, regrown, later",
+        than: "pruned at 40 %, later",
+    },
+    Claim {
+        text: "regeneration raises plasticity, pruned at 60 %",
+        better: "pruned at 60 %, regrown, later",
+        than: "pruned at 60 %, later",
+    },
+    Claim {
+        text: "regeneration raises plasticity, pruned at 80 %",
+        better: "pruned at 80 %, regrown, later",
+        than: "pruned at 80 %, later",
+    },
+];
+
+/// Runs the table.
+///
+/// # Errors
+/// As [`Comparison::run`].
+pub fn run(args: &Args) -> Result<()> {
+    let mut chosen: Vec<Method> = methods::all().into_iter().filter(|m| RELATIVES.contains(&m.name.as_str())).collect();
+    for stage in STAGES {
+        for ending in [Ending::AtOnce, Ending::Later, Ending::RegrownLater] {
+            chosen.push(Method::new(&name(stage, ending), move |job| plasticity(job, stage, ending)));
+        }
+    }
+    let comparison = Comparison {
+        table: "granet",
+        heading: "GraNet against its relatives, and pruning plasticity",
+        cost: "for every method; plasticity a fifth of them after the stage",
+        paper: Some(include_str!("../../../papers/granet/paper.toml")),
+        methods: chosen,
+        claims: &CLAIMS,
+        drawn: &["GraNet", "GraNet sparse-to-sparse", "GMP", "RigL", "SET", "SNIP", "static random ERK"],
+        epochs: |plan| plan.seeds.1 as usize * plan.epochs * (1 + plan.methods.len() * plan.sparsities.len()),
+        notes: recoveries,
+    };
+    comparison.run(args)
+}
+
+/// What follows the pruning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Nothing.
+    AtOnce,
+    /// A fifth of the training.
+    Later,
+    /// Regeneration, then a fifth of the training.
+    RegrownLater,
+}
+
+fn name(stage: u32, ending: Ending) -> String {
+    let ending = match ending {
+        Ending::AtOnce => "at once",
+        Ending::Later => "later",
+        Ending::RegrownLater => "regrown, later",
+    };
+    format!("pruned at {stage} %, {ending}")
+}
+
+fn plasticity(job: &Job<'_>, stage: u32, ending: Ending) -> Result<Net> {
+    let stage = f64::from(stage) / 100.0;
+    let net = job.window(job.fresh(), KeepMasks, 0.0, stage)?;
+    let (net, masks) = job.recipe().prune(net, &Magnitude, job.sparsity)?;
+    let net = match ending {
+        Ending::AtOnce => return Ok(net),
+        Ending::Later => net,
+        Ending::RegrownLater => regrown(job, net, &masks)?,
+    };
+    job.window(net, KeepMasks, stage, stage + LONGER)
+}
+
+/// Half of the weights of each layer dropped and grown again where the gradient is largest.
+fn regrown(job: &Job<'_>, net: Net, masks: &MaskSet) -> Result<Net> {
+    let seeing = apply_masks(net.clone().train(), masks, Gradient::Dense, Base::Zeroed)?;
+    let gradients = gradient(&seeing, &select(), job.scoring_loss(1.0))?;
+    let moved = weights(&net, &select())?.into_iter().zip(gradients).map(|(weight, gradient)| {
+        let growth: Vec<f32> = gradient.iter().map(|g| g.abs()).collect();
+        let count = weight.mask_or_dense().kept().div_ceil(2);
+        Ok((weight.path.clone(), exchange(&weight, count, &growth, Candidates::PrunedAndDropped)?))
+    });
+    apply_masks(net, &moved.collect::<Result<MaskSet>>()?, Gradient::Masked, Base::Zeroed)
+}
+
+/// Plasticity by stage and sparsity: accuracy gained since the pruning.
+fn recoveries(plan: &Plan, rows: &[Record]) -> Vec<String> {
+    let mean = |stage, ending, s: f64| {
+        let values: Vec<f64> = accuracies(rows, &name(stage, ending), s, 1).into_iter().map(|(_, a)| a).collect();
+        (!values.is_empty()).then(|| mean_std(&values).0)
+    };
+    let one = |s: f64, stage: u32| -> Option<String> {
+        let once = mean(stage, Ending::AtOnce, s)?;
+        let (later, regrown) = (mean(stage, Ending::Later, s)?, mean(stage, Ending::RegrownLater, s)?);
+        Some(format!("at {stage} % {:+.2} (regrown {:+.2})", later - once, regrown - once))
+    };
+    let line = |s: &f64| {
+        let stages: Vec<String> = STAGES.iter().filter_map(|stage| one(*s, *stage)).collect();
+        (!stages.is_empty()).then(|| format!("plasticity in points of accuracy, {s} pruned: {}", stages.join(", ")))
+    };
+    plan.sparsities.iter().filter_map(line).collect()
+}
