@@ -10,6 +10,7 @@ use regrow_pruners::Magnitude;
 use regrow_pruners::rd::{Distortion, allocate, distortions, grid};
 use regrow_sparse_core::classifier::{Classifier, Examples};
 use regrow_sparse_core::lr::LrSchedule;
+use regrow_sparse_core::masked::masks;
 use regrow_sparse_core::score::Recipe;
 use regrow_sparse_core::sparsify::KeepMasks;
 use regrow_sparse_core::train::mix;
@@ -144,32 +145,49 @@ impl Table<'_> {
         Ok(recipe.prune(subject.net.clone(), &Magnitude, sparsity)?.0)
     }
 
-    /// For each sparsity the sum of RD's layers' distortions, and the distortion of all together.
-    fn additivity(&self, subject: &Subject<'_>) -> Result<Vec<(f64, f64)>> {
-        let amounts = grid(self.plan.amounts);
+    /// For each sparsity and budget the sum of the layers' distortions, and that of all together.
+    fn additivity(&self, subject: &Subject<'_>) -> Result<Vec<[Pair; 5]>> {
         let whole = subject.outputs(&subject.net);
-        let pair = |sparsity: &f64| {
-            let budget = self.budget("RD", subject, *sparsity)?;
-            let Budget::Explicit(shares) = &budget else { return Ok((0.0, 0.0)) };
-            let of = |c: &Distortion| at(&amounts, &c.values, shares.get(&c.name).copied().unwrap_or(0.0));
-            let sum: f64 = subject.curves.iter().map(of).sum();
-            let joint = subject.outputs(&self.pruned("RD", subject, *sparsity)?);
-            let squares: f64 = whole.iter().zip(&joint).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-            Ok((sum, squares / subject.calibration.dims()[0] as f64))
+        let of_sparsity = |sparsity: &f64| {
+            let mut pairs = [Pair::default(); 5];
+            for (pair, name) in pairs.iter_mut().zip(BUDGETS) {
+                let net = self.pruned(name, subject, *sparsity)?;
+                *pair = (self.sum(subject, &net)?, distance(&whole, &subject.outputs(&net), &subject.calibration));
+            }
+            Ok(pairs)
         };
-        self.plan.sparsities.iter().map(pair).collect()
+        self.plan.sparsities.iter().map(of_sparsity).collect()
+    }
+
+    /// The sum of the distortions that pruning each layer of `net` alone would make.
+    fn sum(&self, subject: &Subject<'_>, net: &Net) -> Result<f64> {
+        let amounts = grid(self.plan.amounts);
+        let masks = masks(net)?;
+        let of = |c: &Distortion| masks.get(&c.name).map_or(0.0, |mask| at(&amounts, &c.values, mask.sparsity()));
+        Ok(subject.curves.iter().map(of).sum())
     }
 
     /// The additivity of the distortions in words, means over seeds.
-    fn sums(&self, pairs: &[Vec<(f64, f64)>]) -> Option<String> {
-        let mean =
-            |i: usize, f: fn((f64, f64)) -> f64| pairs.iter().map(|pair| f(pair[i])).sum::<f64>() / pairs.len() as f64;
-        let one = |(i, s): (usize, &f64)| format!("{s}: {:.3} and {:.3}", mean(i, |p| p.0), mean(i, |p| p.1));
-        let all: Vec<String> = self.plan.sparsities.iter().enumerate().map(one).collect();
-        (!pairs.is_empty()).then(|| {
-            format!("distortion at RD's shares, the sum of its layers and all together measured: {}", all.join("; "))
-        })
+    fn sums(&self, seeds: &[Vec<[Pair; 5]>]) -> Vec<String> {
+        let line = |(i, s): (usize, &f64)| {
+            let one = |(b, name): (usize, &&str)| {
+                let mean = |f: fn(Pair) -> f64| seeds.iter().map(|p| f(p[i][b])).sum::<f64>() / seeds.len() as f64;
+                format!("{name} {:.3} and {:.3}", mean(|p| p.0), mean(|p| p.1))
+            };
+            let all: Vec<String> = BUDGETS.iter().enumerate().map(one).collect();
+            format!("distortion at {s}, the sum of the layers and all together measured: {}", all.join(", "))
+        };
+        if seeds.is_empty() { Vec::new() } else { self.plan.sparsities.iter().enumerate().map(line).collect() }
     }
+}
+
+/// A sum of distortions, and the distortion of all together.
+type Pair = (f64, f64);
+
+/// The mean over inputs of the squared distance of outputs.
+fn distance(a: &[f32], b: &[f32], inputs: &Tensor<4>) -> f64 {
+    let squares: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    squares / inputs.dims()[0] as f64
 }
 
 impl Subject<'_> {
