@@ -121,6 +121,7 @@ mod tests {
             accuracy,
             seconds: 0.0,
             flops: None,
+            densities: Vec::new(),
         };
         pairs.iter().enumerate().flat_map(|(s, (a, b))| [record("a", s, *a), record("b", s, *b)]).collect()
     }

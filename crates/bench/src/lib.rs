@@ -5,7 +5,7 @@
 //! | run a table | [`pruning`], [`bip`], [`granet`], [`rd`], [`sms`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
-//! | show it | [`show`], [`picture`], [`paper`] |
+//! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
 //!
 //! The binary `bench` is its command line; a table with a method of one's own in it is a small
 //! program on this library (see `examples/my_pruner.rs`).
@@ -21,6 +21,7 @@ pub mod picture;
 pub mod pruning;
 pub mod rd;
 pub mod record;
+pub mod report;
 pub mod setting;
 pub mod show;
 pub mod sms;

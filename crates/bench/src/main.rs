@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use regrow_bench::{bip, granet, pruning, rd, sms};
+use regrow_bench::{bip, granet, pruning, rd, report, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -31,6 +31,8 @@ enum Table {
     Pruning(Box<pruning::Args>),
     /// RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP
     Rd(Box<rd::Args>),
+    /// Gather the results of tables into one HTML page
+    Report(Box<report::Args>),
     /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
     Sms(Box<sms::Args>),
 }
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
                 "pruning  every pruning method at equal training cost; --dataset digits|mnist|fashion-mnist|cifar10"
             );
             println!("rd       RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP");
+            println!("report   all results there are, in one HTML page");
             println!("sms      Sparse Model Soups (arXiv 2306.16788); --dataset digits|mnist|fashion-mnist|cifar10");
             Ok(())
         }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Table::Granet(args) => granet::run(&args),
         Table::Pruning(args) => pruning::run(&args, &[]),
         Table::Rd(args) => rd::run(&args),
+        Table::Report(args) => report::run(&args),
         Table::Sms(args) => sms::run(&args),
     };
     match outcome {

@@ -31,12 +31,39 @@ const COLOURS: [RGBColor; 8] = [
 /// # Errors
 /// If nothing can be drawn or the file cannot be written.
 pub fn write(path: &Path, title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> Result<()> {
-    let mut svg = String::new();
-    draw(&mut svg, title, x_name, y_name, lines).map_err(|e| Error::format(path, e))?;
+    let svg = svg(title, x_name, y_name, lines, &number).map_err(|e| Error::format(path, e))?;
     atomic::write_atomic(path, |out| out.write_all(svg.as_bytes()))
 }
 
-fn draw(svg: &mut String, title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> Result<(), String> {
+/// A number with at most four decimals.
+pub fn number(x: f64) -> String {
+    format!("{}", (x * 1e4).round() / 1e4)
+}
+
+/// The same picture as text, each x labelled by `label`.
+///
+/// # Errors
+/// If nothing can be drawn.
+pub fn svg(
+    title: &str,
+    x_name: &str,
+    y_name: &str,
+    lines: &[Line],
+    label: &dyn Fn(f64) -> String,
+) -> Result<String, String> {
+    let mut svg = String::new();
+    draw(&mut svg, title, x_name, y_name, lines, label)?;
+    Ok(svg)
+}
+
+fn draw(
+    svg: &mut String,
+    title: &str,
+    x_name: &str,
+    y_name: &str,
+    lines: &[Line],
+    name: &dyn Fn(f64) -> String,
+) -> Result<(), String> {
     let said = |e: &dyn std::fmt::Display| e.to_string();
     let mut ticks: Vec<f64> = lines.iter().flat_map(|l| l.points.iter().map(|p| p.0)).collect();
     ticks.sort_by(f64::total_cmp);
@@ -44,7 +71,7 @@ fn draw(svg: &mut String, title: &str, x_name: &str, y_name: &str, lines: &[Line
     let place = |x: f64| ticks.iter().position(|t| *t == x).unwrap_or(0) as f64;
     let values = || lines.iter().flat_map(|l| l.points.iter().flat_map(|p| [p.1 - p.2, p.1 + p.2]));
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-    let margin = ((high - low) * 0.08).max(0.1);
+    let margin = ((high - low) * 0.08).max(0.02);
     let area = SVGBackend::with_string(svg, (860, 520)).into_drawing_area();
     area.fill(&WHITE).map_err(|e| said(&e))?;
     let mut chart = ChartBuilder::on(&area)
@@ -55,7 +82,7 @@ fn draw(svg: &mut String, title: &str, x_name: &str, y_name: &str, lines: &[Line
         .build_cartesian_2d(-0.2..(ticks.len().max(1) as f64 - 0.8), (low - margin)..(high + margin))
         .map_err(|e| said(&e))?;
     let label = |x: &f64| match ticks.get(x.round() as usize) {
-        Some(tick) if (x - x.round()).abs() < 1e-6 => format!("{}", (tick * 1e4).round() / 1e4),
+        Some(tick) if (x - x.round()).abs() < 1e-6 => name(*tick),
         _ => String::new(),
     };
     chart

@@ -25,6 +25,9 @@ pub struct Record {
     /// Multiplications and additions of one example with the weights that are left, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops: Option<u64>,
+    /// Fraction of each layer's weights that is left, in the order of the model, where known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub densities: Vec<(String, f64)>,
 }
 
 /// The file that a table writes.

@@ -128,3 +128,26 @@ fn rd_compares_budgets_and_refuses_bad_settings() {
         assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains(says), "{said}");
     }
 }
+
+#[test]
+fn the_report_gathers_what_there_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let report = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+        command.current_dir(dir.path()).arg("report").args(args).output().expect("the binary runs")
+    };
+    let empty = report(&[]);
+    let said = String::from_utf8(empty.stderr).expect("text");
+    assert!(!empty.status.success() && said.starts_with("error: no result of a table was found"), "{said}");
+    let papers = concat!(env!("CARGO_MANIFEST_DIR"), "/../../papers");
+    std::fs::write(dir.path().join("other.json"), "{}").expect("written");
+    let output = report(&[papers, ".", "--out", "page.html"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = std::fs::read_to_string(dir.path().join("page.html")).expect("the page");
+    for part in ["<!doctype html>", "sms: mlp-small on digits", "GraNet beats GMP", "density of each layer", "<svg"] {
+        assert!(page.contains(part), "{part}");
+    }
+    // Self-contained: nothing is fetched.
+    assert!(!page.contains("src=") && !page.contains("<link") && !page.contains("@import"));
+    assert!(!report(&["/nonexistent"]).status.success());
+}

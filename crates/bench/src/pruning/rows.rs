@@ -9,7 +9,7 @@ use regrow_sparse_core::masked::masks;
 use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::sparsify::KeepMasks;
 use regrow_sparse_core::weight::{Select, Weight, weights};
-use regrow_sparse_core::{Error, Result};
+use regrow_sparse_core::{Error, Mask, Result};
 use regrow_zoo::data::{Augmentation, DataSet};
 use regrow_zoo::{Arch, Net};
 
@@ -119,6 +119,7 @@ impl Table<'_> {
             accuracy: lab.accuracy(&net, &self.data.test),
             seconds,
             flops: Some(flops(self.arch, classes, &net)?),
+            densities: densities(&net)?,
         })
     }
 }
@@ -139,4 +140,10 @@ fn flops(arch: Arch, classes: usize, net: &Net) -> Result<u64> {
     let positions = arch.tensors(classes).into_iter().map(|spec| spec.positions).filter(|p| *p > 0);
     let of = |(weight, positions): (&Weight, usize)| 2 * (weight.mask_or_dense().kept() * positions) as u64;
     Ok(weights.iter().zip(positions).map(of).sum())
+}
+
+/// The fraction of weights left in each masked layer.
+fn densities(net: &Net) -> Result<Vec<(String, f64)>> {
+    let density = |(path, mask): (&str, &Mask)| (path.to_string(), 1.0 - mask.sparsity());
+    Ok(masks(net)?.iter().map(density).collect())
 }

@@ -197,7 +197,16 @@ impl Subject<'_> {
 
     fn record(&self, method: &str, sparsity: f64, net: &Net, seconds: f64) -> Record {
         let accuracy = self.lab.accuracy(net, self.test);
-        Record { method: method.into(), sparsity, m: 1, seed: self.seed, accuracy, seconds, flops: None }
+        Record {
+            method: method.into(),
+            sparsity,
+            m: 1,
+            seed: self.seed,
+            accuracy,
+            seconds,
+            flops: None,
+            densities: Vec::new(),
+        }
     }
 }
 

@@ -228,6 +228,7 @@ impl Cell<'_> {
             accuracy,
             seconds,
             flops: None,
+            densities: Vec::new(),
         }
     }
 }
