@@ -72,10 +72,17 @@ fn draw(
     let values = || lines.iter().flat_map(|l| l.points.iter().flat_map(|p| [p.1 - p.2, p.1 + p.2]));
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
     let margin = ((high - low) * 0.08).max(0.02);
-    let area = SVGBackend::with_string(svg, (860, 520)).into_drawing_area();
+    let area = SVGBackend::with_string(svg, (960, 480)).into_drawing_area();
     area.fill(&WHITE).map_err(|e| said(&e))?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 20))
+    let area = area.titled(title, ("sans-serif", 20)).map_err(|e| said(&e))?;
+    // Names beside the chart, where they hide nothing.
+    let (left, right) = area.split_horizontally(720);
+    for (i, line) in lines.iter().enumerate() {
+        let (y, colour) = (30 + 22 * i as i32, COLOURS[i % COLOURS.len()]);
+        right.draw(&PathElement::new([(4, y), (26, y)], colour.stroke_width(3))).map_err(|e| said(&e))?;
+        right.draw(&Text::new(line.name.clone(), (32, y - 6), ("sans-serif", 13))).map_err(|e| said(&e))?;
+    }
+    let mut chart = ChartBuilder::on(&left)
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(64)
@@ -102,19 +109,10 @@ fn draw(
         let points: Vec<(f64, f64, f64)> = line.points.iter().map(|(x, y, s)| (place(*x) + aside, *y, *s)).collect();
         chart
             .draw_series(LineSeries::new(points.iter().map(|p| (p.0, p.1)), colour.stroke_width(2)))
-            .map_err(|e| said(&e))?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+            .map_err(|e| said(&e))?;
         let bars = points.iter().map(|(x, y, s)| PathElement::new([(*x, y - s), (*x, y + s)], colour.stroke_width(1)));
         chart.draw_series(bars).map_err(|e| said(&e))?;
         chart.draw_series(points.iter().map(|p| Circle::new((p.0, p.1), 3, colour.filled()))).map_err(|e| said(&e))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .draw()
-        .map_err(|e| said(&e))?;
     area.present().map_err(|e| said(&e))
 }

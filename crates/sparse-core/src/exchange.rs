@@ -4,6 +4,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use crate::select::top_k;
 use crate::weight::Weight;
@@ -37,19 +38,32 @@ pub fn exchange(weight: &Weight, count: usize, growth: &[f32], candidates: Candi
         Candidates::Pruned => count.min(before.kept()).min(before.pruned()),
         Candidates::PrunedAndDropped => count.min(before.kept()),
     };
-    let among = |mask: &Mask, value: &dyn Fn(usize) -> f32| -> Vec<f32> {
-        (0..mask.len()).map(|i| if mask.keeps(i) { value(i) } else { f32::NEG_INFINITY }).collect()
-    };
     let named = |e: Error| Error::tensor(&weight.path, e.to_string());
-    let size = among(&before, &|i| weight.values[i].abs());
+    let size = among(&before, &weight.values, f32::abs);
     let left = Mask::from_words(weight.shape.clone(), top_k(&size, before.kept() - count, |x| x).map_err(named)?)?;
     let free = match candidates {
         Candidates::Pruned => before.inverted(),
         Candidates::PrunedAndDropped => left.inverted(),
     };
-    let wish = among(&free, &|i| growth[i]);
+    let wish = among(&free, growth, |g| g);
     let grown = Mask::from_words(weight.shape.clone(), top_k(&wish, count, |x| x).map_err(named)?)?;
     left.or(&grown)
+}
+
+/// `key` of the values where `mask` keeps, minus infinity elsewhere.
+fn among(mask: &Mask, values: &[f32], key: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    let mut out = vec![f32::NEG_INFINITY; values.len()];
+    // A word of the mask at a time: words without a weight cost one comparison.
+    let words = out.par_chunks_mut(64).zip(values.par_chunks(64)).zip(mask.words()).with_min_len(1 << 10);
+    words.for_each(|((out, values), word)| {
+        let mut left = *word;
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            out[i] = key(values[i]);
+            left &= left - 1;
+        }
+    });
+    out
 }
 
 /// Growth values that pick at random: uniform in [0, 1), the same for the same `seed`.
