@@ -49,9 +49,12 @@ impl Common {
     }
 }
 
-/// The command line that started this process, the program by its own name.
+/// The command line that started this process, the program by its own name, absolute paths cut to
+/// their last part: results are read on other machines.
 pub fn command() -> String {
-    let mut words = std::env::args();
-    words.next();
-    std::iter::once("bench".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+    let cut = |word: String| match std::path::Path::new(&word) {
+        path if path.is_absolute() => path.file_name().map_or("/".into(), |n| n.to_string_lossy().into_owned()),
+        _ => word,
+    };
+    std::iter::once("bench".to_string()).chain(std::env::args().skip(1).map(cut)).collect::<Vec<_>>().join(" ")
 }
