@@ -161,6 +161,24 @@ mod tests {
     }
 
     #[test]
+    fn at_constant_density_it_moves_as_dynamic_sparse_training_does() {
+        let sparse = || {
+            let mut view = start();
+            for weight in &mut view.0 {
+                let mask = regrow_sparse_core::Mask::from_fn(weight.shape.clone(), |i| i % 5 == 0);
+                weight.mask = Some(mask);
+            }
+            view
+        };
+        // A quarter of 40 and of 20 weights: neither rounds.
+        let mut granet = Granet::new(0.8, 0.8, 1, 0, usize::MAX).unwrap().with_rate(0.25, 0.25).unwrap();
+        let rigl = crate::Rigl::new(1, usize::MAX).unwrap().with_fraction(0.25).unwrap();
+        let ours = masks_over(&mut granet, &mut sparse(), 1);
+        assert_eq!(ours, masks_over(&mut rigl.with_dropped_among_candidates(), &mut sparse(), 1));
+        assert_eq!(ours[0].1.pruned(), 240);
+    }
+
+    #[test]
     fn impossible_schedules_are_refused() {
         assert!(Granet::new(0.5, 0.1, 10, 4, 80).is_err(), "the last density above the first");
         assert!(Granet::new(0.0, 0.9, 10, 9, 80).is_err(), "ends after the training");
