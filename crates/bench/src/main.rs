@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use regrow_bench::{bip, granet, pruning, rd, report, sms};
 
 /// Run a paper's table on your machine.
@@ -40,12 +40,9 @@ enum Table {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().table {
         Table::List => {
-            println!(
-                "pruning  every pruning method at equal training cost; --dataset digits|mnist|fashion-mnist|cifar10"
-            );
-            println!("rd       RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP");
-            println!("report   all results there are, in one HTML page");
-            println!("sms      Sparse Model Soups (arXiv 2306.16788); --dataset digits|mnist|fashion-mnist|cifar10");
+            for table in Cli::command().get_subcommands().filter(|t| t.get_name() != "list") {
+                println!("{:<8} {}", table.get_name(), table.get_about().unwrap_or_default());
+            }
             Ok(())
         }
         Table::Bip(args) => bip::run(&args),

@@ -3,6 +3,8 @@
 use regrow_sparse_core::{Error, Result};
 use serde::Deserialize;
 
+use crate::picture;
+
 /// What a paper says.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,7 +62,7 @@ impl Paper {
         for f in &self.figures {
             let m = f.m.map_or(String::new(), |m| format!(", m = {m}"));
             let std = f.std.map_or(String::new(), |s| format!(" ± {s:.2}"));
-            let zeros = f.sparsity * 100.0;
+            let zeros = picture::number(f.sparsity * 100.0);
             println!("  {}: {}, {zeros} % zeros{m}: {:.2}{std} ({})", f.setting, f.method, f.accuracy, f.source);
         }
         println!();

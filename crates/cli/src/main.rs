@@ -1,5 +1,6 @@
-//! The command line: look inside a checkpoint, prune it, measure its accuracy.
+//! The command line: look inside a checkpoint, prune it, measure its accuracy; crop a network.
 
+mod crop;
 mod error;
 mod eval;
 mod inspect;
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 use error::Result;
 
-/// Look inside checkpoints, prune them, measure their accuracy.
+/// Look inside checkpoints, prune them, measure their accuracy; make networks narrower.
 #[derive(Parser)]
 #[command(name = "regrow", version)]
 struct Cli {
@@ -26,6 +27,7 @@ enum Command {
     Inspect(inspect::Args),
     Prune(prune::Args),
     Eval(eval::Args),
+    Crop(crop::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,5 +47,6 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args, out),
         Command::Prune(args) => prune::run(&args, out),
         Command::Eval(args) => eval::run(&args, out),
+        Command::Crop(args) => crop::run(&args, out),
     }
 }

@@ -66,6 +66,42 @@ fn prune_then_inspect_then_eval() {
 }
 
 #[test]
+fn crop_then_inspect_then_eval() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let small = dir.path().join("small.safetensors");
+    for densities in ["proxy", "erk", "synflow", "uniform"] {
+        let args = ["--arch", "lenet5", "--sparsity", "0.75", "--densities", densities, "--out", text(&small)];
+        let said = stdout(&regrow(&[&["crop"], &args[..]].concat()));
+        assert!(said.starts_with("widths 1 ") && said.contains(" of 61,470 weights are left ("), "{said}");
+        let json = stdout(&regrow(&["inspect", text(&small), "--json"]));
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let sizes = json["tensors"].as_array().expect("tensors").iter();
+        let weights: u64 = sizes
+            .filter(|t| t["name"].as_str().is_some_and(|n| n.ends_with("weight")))
+            .map(|t| t["shape"].as_array().expect("a shape").iter().filter_map(|d| d.as_u64()).product::<u64>())
+            .sum();
+        assert!((10_000..=15_368).contains(&weights), "{densities}: {weights}");
+    }
+    // A narrower network is one of its architecture: it can be pruned and measured.
+    stdout(&regrow(&["crop", "--arch", "mlp-small", "--sparsity", "0.5", "--multiple", "8", "--out", text(&small)]));
+    let said = stdout(&regrow(&["eval", text(&small), "--arch", "mlp-small", "--dataset", "digits"]));
+    assert!(said.starts_with("accuracy "), "{said}");
+}
+
+#[test]
+fn an_impossible_crop_is_one_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let out = dir.path().join("small.safetensors");
+    let with = |more: &[&str]| complaint(&[&["crop", "--out", text(&out)], more].concat());
+    assert!(with(&["--arch", "vgg", "--sparsity", "0.5"]).contains("unknown architecture `vgg`"));
+    assert!(with(&["--arch", "mlp-small", "--sparsity", "1"]).contains("[0, 1)"));
+    assert!(with(&["--arch", "mlp-small", "--sparsity", "0.999"]).contains("even the narrowest"));
+    assert!(with(&["--arch", "mlp-small", "--sparsity", "0.5", "--multiple", "0"]).contains("at least 1"));
+    assert!(with(&["--arch", "mlp-small", "--sparsity", "0.5", "--densities", "x"]).contains("erk, proxy"));
+    assert!(!out.exists());
+}
+
+#[test]
 fn a_pattern_is_met_and_inspect_sees_it() {
     let (dir, net) = folder();
     let pruned = dir.path().join("pruned.safetensors");

@@ -8,26 +8,29 @@
 //! to maximise `sum_l log p_l` subject to `sum_l n_l p_l <= B` gives `p_l = min(1, mu / n_l)`. (Of the
 //! paper its abstracts were read; this derivation and the rule for widths are ours.)
 
-use regrow_sparse_core::{Error, MaskSet, Result};
+use regrow_sparse_core::budget::rounded;
+use regrow_sparse_core::layout::{Group, Layout};
+use regrow_sparse_core::{Error, MaskSet, Result, schedule::check_sparsity};
 
-/// Activations of one width: those that are added to each other share a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// Channels or neurons of the full network.
-    pub width: usize,
-    /// Whether it must stay so: the network's input and output.
-    pub fixed: bool,
+/// The width of each group of `layout` cropped to `sparsity` by the proxy's densities, see
+/// [`densities`] and [`widths`].
+///
+/// # Errors
+/// As those.
+pub fn precrop(layout: &Layout, sparsity: f64, multiple: usize) -> Result<Vec<usize>> {
+    let sizes = layout.sizes(&layout.widths());
+    let budget = left(layout, sparsity)?;
+    widths(layout, &densities(&sizes, budget)?, budget, multiple)
 }
 
-/// A layer between two groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// The group it reads, by index.
-    pub input: usize,
-    /// The group it writes, by index.
-    pub output: usize,
-    /// Weights for each pair of channels: the kernel's area, 1 for a linear layer.
-    pub area: usize,
+/// How many weights of `layout` are left at `sparsity`.
+///
+/// # Errors
+/// A sparsity outside [0, 1).
+pub fn left(layout: &Layout, sparsity: f64) -> Result<usize> {
+    check_sparsity(sparsity)?;
+    let all = layout.weights(&layout.widths());
+    Ok(all - rounded(sparsity, all))
 }
 
 /// The densities that maximise the proxy over layers of `sizes` weights, `budget` of which are left.
@@ -55,9 +58,9 @@ pub fn densities(sizes: &[usize], budget: usize) -> Result<Vec<f64>> {
     Ok(sizes.iter().map(|n| (level / *n as f64).min(1.0)).collect())
 }
 
-/// The density of each layer of `masks`, in their order.
+/// The density of each layer of `masks`, in their order; one that lost all has that of one weight.
 pub fn densities_of(masks: &MaskSet) -> Vec<f64> {
-    masks.iter().map(|(_, mask)| 1.0 - mask.sparsity()).collect()
+    masks.iter().map(|(_, mask)| mask.kept().max(1) as f64 / mask.len().max(1) as f64).collect()
 }
 
 /// The width of each group of the cropped network: at most `budget` weights in all, every free width
@@ -69,45 +72,36 @@ pub fn densities_of(masks: &MaskSet) -> Vec<f64> {
 /// # Errors
 /// If a layer names no group, the densities are not one in (0, 1] per layer, or even the narrowest
 /// network has more weights.
-pub fn widths(
-    groups: &[Group],
-    layers: &[Layer],
-    densities: &[f64],
-    budget: usize,
-    multiple: usize,
-) -> Result<Vec<usize>> {
+pub fn widths(layout: &Layout, densities: &[f64], budget: usize, multiple: usize) -> Result<Vec<usize>> {
+    let Layout { groups, layers } = layout;
     if layers.len() != densities.len() || densities.iter().any(|p| !(*p > 0.0 && *p <= 1.0)) {
         return Err(Error::Argument("every layer needs one density above 0 and at most 1".into()));
     }
     if layers.iter().any(|l| l.input.max(l.output) >= groups.len()) {
         return Err(Error::Argument("a layer reads or writes a group that is not there".into()));
     }
-    let asked = asked(groups, layers, densities);
+    let asked = asked(layout, densities);
     let at = |factor: f64| -> Vec<usize> {
-        groups.iter().zip(&asked).map(|(group, share)| rounded(*group, share * factor, multiple.max(1))).collect()
+        groups.iter().zip(&asked).map(|(group, share)| narrowed(*group, share * factor, multiple.max(1))).collect()
     };
-    if weights(layers, &at(0.0)) > budget {
+    if layout.weights(&at(0.0)) > budget {
         return Err(Error::Argument(format!("even the narrowest network has more than {budget} weights")));
     }
     let largest = 1.0 / asked.iter().copied().fold(1.0, f64::min);
-    if weights(layers, &at(largest)) <= budget {
+    if layout.weights(&at(largest)) <= budget {
         return Ok(at(largest));
     }
     let (mut low, mut high) = (0.0, largest);
     for _ in 0..100 {
         let middle = 0.5 * (low + high);
-        if weights(layers, &at(middle)) <= budget { low = middle } else { high = middle }
+        if layout.weights(&at(middle)) <= budget { low = middle } else { high = middle }
     }
     Ok(at(low))
 }
 
-/// The number of weights of a network with these widths.
-pub fn weights(layers: &[Layer], widths: &[usize]) -> usize {
-    layers.iter().map(|l| widths[l.input] * widths[l.output] * l.area).sum()
-}
-
 /// The share of its width that each group's layers ask for, their geometric mean.
-fn asked(groups: &[Group], layers: &[Layer], densities: &[f64]) -> Vec<f64> {
+fn asked(layout: &Layout, densities: &[f64]) -> Vec<f64> {
+    let Layout { groups, layers } = layout;
     let mut logs = vec![(0.0, 0usize); groups.len()];
     for (layer, p) in layers.iter().zip(densities) {
         let free = [layer.input, layer.output].into_iter().filter(|g| !groups[*g].fixed).count();
@@ -119,7 +113,7 @@ fn asked(groups: &[Group], layers: &[Layer], densities: &[f64]) -> Vec<f64> {
     logs.into_iter().map(|(sum, count)| if count == 0 { 1.0 } else { (sum / count as f64).exp() }).collect()
 }
 
-fn rounded(group: Group, share: f64, multiple: usize) -> usize {
+fn narrowed(group: Group, share: f64, multiple: usize) -> usize {
     if group.fixed {
         return group.width;
     }
@@ -133,12 +127,6 @@ mod tests {
 
     use super::*;
 
-    fn chain(widths: &[usize]) -> (Vec<Group>, Vec<Layer>) {
-        let last = widths.len() - 1;
-        let groups = widths.iter().enumerate().map(|(i, w)| Group { width: *w, fixed: i == 0 || i == last }).collect();
-        (groups, (0..last).map(|i| Layer { input: i, output: i + 1, area: 1 }).collect())
-    }
-
     #[test]
     fn water_fills_the_small_layers_first() {
         assert_eq!(densities(&[100, 300], 200).unwrap(), [1.0, 1.0 / 3.0]);
@@ -149,45 +137,50 @@ mod tests {
 
     #[test]
     fn all_of_it_is_the_original_and_a_group_that_is_added_has_one_width() {
-        let (groups, layers) = chain(&[64, 128, 64, 10]);
-        let full = weights(&layers, &[64, 128, 64, 10]);
-        assert_eq!(widths(&groups, &layers, &[1.0; 3], full, 1).unwrap(), [64, 128, 64, 10]);
+        let chain = Layout::chain(&[64, 128, 64, 10]);
+        assert_eq!(precrop(&chain, 0.0, 1).unwrap(), [64, 128, 64, 10]);
         // Two layers that write the same group, as around a shortcut.
-        let groups = [8, 16, 16, 4].map(|width| Group { width, fixed: width == 8 || width == 4 });
-        let layer = |input, output| Layer { input, output, area: 9 };
-        let layers = [layer(0, 1), layer(1, 2), layer(2, 1), layer(1, 3)];
-        let cropped = widths(&groups, &layers, &[0.5; 4], weights(&layers, &[8, 16, 16, 4]) / 2, 2).unwrap();
+        let mut ring = Layout::default();
+        for width in [8, 16, 16, 4] {
+            ring.group(width, width == 8 || width == 4);
+        }
+        for (input, output) in [(0, 1), (1, 2), (2, 1), (1, 3)] {
+            ring.layer(input, output, 9);
+        }
+        let cropped = widths(&ring, &[0.5; 4], left(&ring, 0.5).unwrap(), 2).unwrap();
         assert!(cropped[1] < 16 && cropped[2] < 16 && cropped.iter().all(|w| w % 2 == 0));
         assert_eq!((cropped[0], cropped[3]), (8, 4));
     }
 
     #[test]
     fn impossible_wishes_are_refused() {
-        let (groups, layers) = chain(&[64, 128, 10]);
-        assert!(widths(&groups, &layers, &[0.5], 100, 1).is_err());
-        assert!(widths(&groups, &layers, &[0.5, 0.0], 100, 1).is_err());
-        assert!(widths(&groups, &layers, &[0.5, 0.5], 73, 1).unwrap_err().to_string().contains("even the narrowest"));
-        assert_eq!(widths(&groups, &layers, &[0.5, 0.5], 74, 1).unwrap(), [64, 1, 10]);
-        let astray = [Layer { input: 0, output: 9, area: 1 }, layers[1]];
-        assert!(widths(&groups, &astray, &[0.5, 0.5], 1000, 1).is_err());
+        let chain = Layout::chain(&[64, 128, 10]);
+        assert!(widths(&chain, &[0.5], 100, 1).is_err());
+        assert!(widths(&chain, &[0.5, 0.0], 100, 1).is_err());
+        assert!(widths(&chain, &[0.5, 0.5], 73, 1).unwrap_err().to_string().contains("even the narrowest"));
+        assert_eq!(widths(&chain, &[0.5, 0.5], 74, 1).unwrap(), [64, 1, 10]);
+        assert!(precrop(&chain, 1.0, 1).is_err());
+        let mut astray = chain.clone();
+        astray.layers[0].output = 9;
+        assert!(widths(&astray, &[0.5, 0.5], 1000, 1).is_err());
     }
 
     proptest! {
         #[test]
         fn the_budget_is_met_and_nearly_used(hidden in prop::collection::vec(8usize..200, 1..5), share in 0.1f64..1.0) {
             let all: Vec<usize> = [32].into_iter().chain(hidden).chain([10]).collect();
-            let (groups, layers) = chain(&all);
-            let sizes: Vec<usize> = layers.iter().map(|l| all[l.input] * all[l.output]).collect();
+            let chain = Layout::chain(&all);
+            let sizes = chain.sizes(&all);
             let budget = ((share * sizes.iter().sum::<usize>() as f64) as usize).max(all.len() * 64);
             prop_assume!(budget <= sizes.iter().sum());
             let p = densities(&sizes, budget).unwrap();
             let used: f64 = p.iter().zip(&sizes).map(|(p, n)| p * *n as f64).sum();
             prop_assert!((used - budget as f64).abs() < 1e-6 * budget as f64);
-            let cropped = widths(&groups, &layers, &p, budget, 1).unwrap();
-            prop_assert!(weights(&layers, &cropped) <= budget);
+            let cropped = widths(&chain, &p, budget, 1).unwrap();
+            prop_assert!(chain.weights(&cropped) <= budget);
             // One more channel in every free group would be too much, or all are full.
-            let more: Vec<usize> = cropped.iter().zip(&groups).map(|(w, g)| if g.fixed { *w } else { (w + 1).min(g.width) }).collect();
-            prop_assert!(weights(&layers, &more) > budget || cropped == all);
+            let more: Vec<usize> = cropped.iter().zip(&chain.groups).map(|(w, g)| if g.fixed { *w } else { (w + 1).min(g.width) }).collect();
+            prop_assert!(chain.weights(&more) > budget || cropped == all);
         }
     }
 }

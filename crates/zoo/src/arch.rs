@@ -1,10 +1,12 @@
 //! The architectures by name, and what each consists of.
 
+use std::array;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::layout::{Group, Layout};
 use regrow_sparse_core::{Error, Result};
 
 use crate::data::Normalization;
@@ -97,21 +99,62 @@ impl Arch {
         (self == Self::CifarLeNet).then(|| Normalization::bytes(&[0.5; 3], &[0.5; 3]))
     }
 
+    /// How its layers hang together, for `classes` classes: what can be made narrower. The last
+    /// group is the classes.
+    pub fn layout(self, classes: usize) -> Layout {
+        match self {
+            Self::CifarLeNet => LeNet5::layout(3, classes),
+            Self::LeNet5 => LeNet5::layout(1, classes),
+            Self::Mlp => Layout::chain(&[784, 300, 100, classes]),
+            Self::MlpSmall => Layout::chain(&[64, 128, 64, classes]),
+            Self::MnistCnn => MnistCnn::layout(classes),
+            Self::ResNet20 => ResNet::layout(3, classes),
+            Self::ResNet32 => ResNet::layout(5, classes),
+            Self::ResNet56 => ResNet::layout(9, classes),
+        }
+    }
+
     /// A fresh network for `classes` classes; the same for the same `seed` and device.
     pub fn init(self, classes: usize, seed: u64, device: &Device) -> Net {
+        self.draw(&self.layout(classes).widths(), seed, device)
+    }
+
+    /// A fresh network whose groups of activations, those of its [layout](Self::layout), have these
+    /// widths; the same for the same `seed` and device.
+    ///
+    /// # Errors
+    /// A width for each group is missing, is zero, is above the full one's, or is another one's
+    /// where it is fixed.
+    pub fn init_narrow(self, widths: &[usize], seed: u64, device: &Device) -> Result<Net> {
+        let layout = self.layout(widths.last().copied().unwrap_or(0));
+        let fits = |(group, width): (&Group, &usize)| {
+            if group.fixed { *width == group.width } else { (1..=group.width).contains(width) }
+        };
+        match widths.len() == layout.groups.len() && layout.groups.iter().zip(widths).all(fits) {
+            true => Ok(self.draw(widths, seed, device)),
+            false => Err(Error::Argument(format!("{self} has widths {:?}, not {widths:?}", layout.widths()))),
+        }
+    }
+
+    fn draw(self, widths: &[usize], seed: u64, device: &Device) -> Net {
         // The generator belongs to the device, and parameters are drawn at their first use: seed,
         // build and draw under one lock, or two threads would share one sequence.
         static DRAWING: Mutex<()> = Mutex::new(());
         let _guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
         device.seed(seed);
-        let net = self.build(classes, device);
+        let net = self.build(widths, device);
         net.visit(&mut Draw);
         net
     }
 
     /// Its tensors, in the order in which PyTorch lists them.
     pub fn tensors(self, classes: usize) -> Vec<TensorSpec> {
-        let net = self.build(classes, &Device::default());
+        self.narrow_tensors(&self.layout(classes).widths())
+    }
+
+    /// Its tensors where its groups have these widths.
+    pub(crate) fn narrow_tensors(self, widths: &[usize]) -> Vec<TensorSpec> {
+        let net = self.build(widths, &Device::default());
         let mut specs = Vec::new();
         visit_names(&net, &mut |name, shape, role| {
             let positions = if role.is_weight() { self.positions(&name) } else { 0 };
@@ -120,16 +163,17 @@ impl Arch {
         specs
     }
 
-    fn build(self, classes: usize, device: &Device) -> Net {
+    /// As many widths as its layout has groups.
+    fn build(self, widths: &[usize], device: &Device) -> Net {
+        let width = |i: usize| widths[i];
         match self {
-            Self::CifarLeNet => Net::LeNet5(LeNet5::new(3, 0, classes, device)),
-            Self::LeNet5 => Net::LeNet5(LeNet5::new(1, 2, classes, device)),
-            Self::Mlp => Net::Mlp(Mlp::new([784, 300, 100, classes], device)),
-            Self::MlpSmall => Net::Mlp(Mlp::new([64, 128, 64, classes], device)),
-            Self::MnistCnn => Net::MnistCnn(MnistCnn::new(classes, device)),
-            Self::ResNet20 => Net::ResNet(ResNet::new(3, classes, device)),
-            Self::ResNet32 => Net::ResNet(ResNet::new(5, classes, device)),
-            Self::ResNet56 => Net::ResNet(ResNet::new(9, classes, device)),
+            Self::CifarLeNet => Net::LeNet5(LeNet5::new(array::from_fn(width), 0, device)),
+            Self::LeNet5 => Net::LeNet5(LeNet5::new(array::from_fn(width), 2, device)),
+            Self::Mlp | Self::MlpSmall => Net::Mlp(Mlp::new(array::from_fn(width), device)),
+            Self::MnistCnn => Net::MnistCnn(MnistCnn::new(array::from_fn(width), device)),
+            Self::ResNet20 => Net::ResNet(ResNet::new(3, widths, device)),
+            Self::ResNet32 => Net::ResNet(ResNet::new(5, widths, device)),
+            Self::ResNet56 => Net::ResNet(ResNet::new(9, widths, device)),
         }
     }
 
@@ -198,6 +242,40 @@ mod tests {
             assert_eq!(first, out(1), "{arch}");
             assert_ne!(first, out(2), "{arch}");
         }
+    }
+
+    #[test]
+    fn the_layout_is_that_of_the_built_network() {
+        for arch in Arch::ALL {
+            let layout = arch.layout(7);
+            let mut widths: Vec<usize> = layout.widths().iter().map(|w| w.div_ceil(3)).collect();
+            for (group, width) in layout.groups.iter().zip(&mut widths).filter(|(group, _)| group.fixed) {
+                *width = group.width;
+            }
+            for widths in [layout.widths(), widths] {
+                let weights = arch.narrow_tensors(&widths).into_iter().filter(|t| t.role.is_weight());
+                let sizes: Vec<usize> = weights.map(|t| t.shape.iter().product()).collect();
+                assert_eq!(sizes, layout.sizes(&widths), "{arch}");
+                let [channels, height, width] = arch.input();
+                let device = Device::default();
+                let net = arch.init_narrow(&widths, 1, &device).unwrap();
+                let images = Tensor::<4>::ones([2, channels, height, width], &device);
+                assert_eq!(net.logits(images).dims(), [2, 7], "{arch}");
+            }
+        }
+        for bad in [vec![], vec![64, 0, 64, 10], vec![64, 129, 64, 10], vec![63, 1, 1, 10]] {
+            let refused = Arch::MlpSmall.init_narrow(&bad, 0, &Device::default()).unwrap_err();
+            assert!(refused.to_string().contains("has widths [64, 128, 64, "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn stages_of_any_widths_can_be_joined() {
+        let mut widths = Arch::ResNet20.layout(10).widths();
+        // The second stage narrower than the first, the third wider by an odd number.
+        (widths[1], widths[2], widths[3]) = (9, 4, 7);
+        let net = Arch::ResNet20.init_narrow(&widths, 1, &Device::default()).unwrap();
+        assert_eq!(net.logits(Tensor::<4>::ones([1, 3, 32, 32], &Device::default())).dims(), [1, 10]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use regrow_sparse_core::{Error, Result, atomic};
 
 use crate::arch::{Arch, TensorSpec};
 use crate::models::Net;
-use crate::names::{Role, map_values, visit_values};
+use crate::names::{map_values, visit_values};
 
 /// The network of `arch` with the weights of a safetensors file, and its number of classes.
 ///
@@ -22,29 +22,27 @@ use crate::names::{Role, map_values, visit_values};
 /// NaN or infinity.
 pub fn load(arch: Arch, path: impl AsRef<Path>, device: &Device) -> Result<(Net, usize)> {
     let checkpoint = Checkpoint::open(path)?;
-    let (specs, classes) = check(arch, &checkpoint)?;
+    let (specs, widths) = check(arch, &checkpoint)?;
     let mut values = BTreeMap::new();
     for (spec, entry) in specs {
         values.insert(spec.name, checkpoint.read_f32(&entry.name)?);
     }
-    let net = map_values(arch.init(classes, 0, device), &mut |name, _| values.remove(name));
-    Ok((net, classes))
+    let net = map_values(arch.init_narrow(&widths, 0, device)?, &mut |name, _| values.remove(name));
+    Ok((net, widths.last().copied().unwrap_or(0)))
 }
 
 /// Compares the tensors of `checkpoint` with those of `arch`: each of them with the entry that
-/// holds it, and the number of classes.
+/// holds it, and the widths of the network's groups of activations, the classes last. A network that
+/// was made narrower is one of `arch` too.
 ///
 /// # Errors
 /// A tensor that is missing, superfluous, of another shape, or holds NaN or infinity.
-pub fn check(arch: Arch, checkpoint: &Checkpoint) -> Result<(Vec<(TensorSpec, Entry)>, usize)> {
+pub fn check(arch: Arch, checkpoint: &Checkpoint) -> Result<(Vec<(TensorSpec, Entry)>, Vec<usize>)> {
     let bad = |reason: String| Error::format(checkpoint.path(), format!("is no checkpoint of {arch}: {reason}"));
     let mut entries: BTreeMap<&str, &Entry> = checkpoint.entries().iter().map(|e| (plain(&e.name), e)).collect();
-    let head = arch.tensors(10).into_iter().find(|t| t.role == Role::Head);
-    let head = head.ok_or_else(|| bad("it has no head".into()))?;
-    let classes = entries.get(head.name.as_str()).and_then(|e| e.shape.first().copied());
-    let classes = classes.filter(|c| *c > 0).ok_or_else(|| bad(format!("{} is missing", head.name)))?;
+    let widths = widths(arch, &entries).map_err(|head| bad(format!("{head} is missing")))?;
     let mut pairs = Vec::new();
-    for spec in arch.tensors(classes) {
+    for spec in arch.narrow_tensors(&widths) {
         let entry = entries.remove(spec.name.as_str()).ok_or_else(|| bad(format!("{} is missing", spec.name)))?;
         if entry.shape != spec.shape {
             return Err(bad(format!("{} has shape {:?}, not {:?}", spec.name, entry.shape, spec.shape)));
@@ -56,8 +54,26 @@ pub fn check(arch: Arch, checkpoint: &Checkpoint) -> Result<(Vec<(TensorSpec, En
     }
     match entries.keys().find(|name| !name.ends_with("num_batches_tracked")) {
         Some(extra) => Err(bad(format!("it has a tensor {extra} besides"))),
-        None => Ok((pairs, classes)),
+        None => Ok((pairs, widths)),
     }
+}
+
+/// The widths that the outputs of the layers there are have, where they are not above the full ones;
+/// without a head, which says how many classes there are, its name.
+fn widths(arch: Arch, entries: &BTreeMap<&str, &Entry>) -> std::result::Result<Vec<usize>, String> {
+    let specs: Vec<TensorSpec> = arch.tensors(10).into_iter().filter(|t| t.role.is_weight()).collect();
+    let found = |spec: &TensorSpec| entries.get(spec.name.as_str()).and_then(|e| e.shape.first()).copied();
+    let head = specs.last().map_or_else(String::new, |spec| spec.name.clone());
+    let classes = specs.last().and_then(found).filter(|classes| *classes > 0).ok_or(head)?;
+    let layout = arch.layout(classes);
+    let mut widths = layout.widths();
+    for (link, spec) in layout.layers.iter().zip(&specs) {
+        let group = layout.groups[link.output];
+        if let Some(width) = found(spec).filter(|w| !group.fixed && (1..=group.width).contains(w)) {
+            widths[link.output] = width;
+        }
+    }
+    Ok(widths)
 }
 
 /// Writes `net` to a safetensors file in PyTorch's names and layouts, masks baked in. The file is
@@ -108,12 +124,27 @@ mod tests {
     }
 
     #[test]
+    fn a_narrow_network_comes_back() {
+        let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
+        let path = dir.path().join("net.safetensors");
+        for (arch, stage) in [(Arch::LeNet5, 3), (Arch::ResNet20, 5)] {
+            let mut narrow = arch.layout(10).widths();
+            narrow[1..].iter_mut().take(stage).for_each(|w| *w = *w / 2 + 1);
+            let net = arch.init_narrow(&narrow, 3, &device).unwrap().valid();
+            save(&net, &path).unwrap();
+            let (loaded, classes) = load(arch, &path, &device).unwrap();
+            assert_eq!((values(&loaded), classes), (values(&net), 10), "{arch}");
+            assert_eq!(check(arch, &Checkpoint::open(&path).unwrap()).unwrap().1, narrow);
+        }
+    }
+
+    #[test]
     fn another_architecture_is_refused() {
         let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
         let path = dir.path().join("net.safetensors");
         save(&Arch::MlpSmall.init(10, 0, &device), &path).unwrap();
         let says = |arch| load(arch, &path, &device).map(|_| ()).unwrap_err().to_string();
-        assert!(says(Arch::Mlp).contains("fc1.weight has shape [128, 64], not [300, 784]"));
+        assert!(says(Arch::Mlp).contains("fc1.weight has shape [128, 64], not [128, 784]"));
         assert!(says(Arch::ResNet20).contains("linear.weight is missing"));
         save(&Arch::ResNet32.init(10, 0, &device), &path).unwrap();
         assert!(says(Arch::ResNet20).contains("besides"));

@@ -16,10 +16,10 @@ use regrow_sparse_core::sensitivity::with_fixed_statistics;
 use regrow_sparse_core::sparsify::{KeepMasks, Pruner};
 use regrow_sparse_core::train::mix;
 use regrow_sparse_core::weight::{Select, weights};
-use regrow_sparse_core::{Budget, Result, Schedule};
+use regrow_sparse_core::{Budget, MaskSet, Result, Schedule};
 use regrow_zoo::{Arch, Net};
 
-use super::Plan;
+use super::{Plan, narrow};
 use crate::lab::{Fit, Lab};
 
 /// A method of the table.
@@ -58,7 +58,7 @@ impl Method {
 
 /// Every built-in method, in the order of the table: before, after and during training.
 pub fn all() -> Vec<Method> {
-    vec![
+    let mut all = vec![
         Method::new("static random ERK", |job| job.whole(sparse(job, job.sparsity)?, KeepMasks)),
         Method::new("SNIP", |job| before(job, snip_scores)),
         Method::new("GraSP", |job| before(job, grasp_scores)),
@@ -83,7 +83,10 @@ pub fn all() -> Vec<Method> {
             let issp = Issp::new(job.sparsity, job.steps() / 2)?;
             job.whole(job.fresh(), issp.with_recipe(job.recipe().with_budget(Budget::Uniform)))
         }),
-    ]
+    ];
+    let shares = all.iter().position(|m| m.name == "SynFlow").map_or(0, |i| i + 1);
+    all.splice(shares..shares, narrow::all());
+    all
 }
 
 /// One cell of the table: a network to train and prune.
@@ -113,7 +116,8 @@ impl Job<'_> {
         self.arch.init(self.classes, self.seed, &self.device())
     }
 
-    fn device(&self) -> Device {
+    /// Where networks are made to be trained.
+    pub fn device(&self) -> Device {
         self.lab.device.clone().autodiff()
     }
 
@@ -216,12 +220,20 @@ fn before(job: &Job<'_>, scores: fn(&Job<'_>, &Net) -> Result<Vec<Vec<f32>>>) ->
     job.whole(apply_masks(net, &masks, Gradient::Masked, Base::Zeroed)?, KeepMasks)
 }
 
-fn synflow_then_train(job: &Job<'_>) -> Result<Net> {
-    let net = job.fresh();
+/// SynFlow's masks of `net`.
+///
+/// # Errors
+/// As [`synflow`].
+pub fn synflow_masks(job: &Job<'_>, net: &Net) -> Result<MaskSet> {
     let [channels, height, width] = job.arch.input();
     let example = [1, channels, height, width];
     let rounds = regrow_pruners::synflow::ROUNDS;
-    let masks = synflow(&net, &job.recipe(), job.sparsity, rounds, example, |net, ones| net.logits(ones))?;
+    synflow(net, &job.recipe(), job.sparsity, rounds, example, |net, ones| net.logits(ones))
+}
+
+fn synflow_then_train(job: &Job<'_>) -> Result<Net> {
+    let net = job.fresh();
+    let masks = synflow_masks(job, &net)?;
     job.whole(apply_masks(net, &masks, Gradient::Masked, Base::Zeroed)?, KeepMasks)
 }
 

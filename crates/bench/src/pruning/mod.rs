@@ -4,6 +4,7 @@
 //! training. [`methods`] lists them, [`rows`] runs them, [`mod@print`] shows the table.
 
 pub mod methods;
+pub mod narrow;
 pub mod print;
 pub mod rows;
 

@@ -13,10 +13,22 @@ use crate::record::{Record, accuracies, spread};
 use crate::show::{self, Outcome};
 
 /// Rankings that papers report, as pairs to compare.
-pub const CLAIMS: [Claim; 12] = [
+pub const CLAIMS: [Claim; 16] = [
     Claim { text: "SNIP beats random masks (1810.02340)", better: "SNIP", than: "static random ERK" },
     Claim { text: "GraSP beats SNIP (2002.07376)", better: "GraSP", than: "SNIP" },
     Claim { text: "SynFlow beats SNIP (2006.05467)", better: "SynFlow", than: "SNIP" },
+    Claim {
+        text: "which weights go matters less than how many per layer: SynFlow shuffled does not lose (2203.02549)",
+        better: "SynFlow shuffled",
+        than: "SynFlow",
+    },
+    Claim {
+        text: "a narrower network with the same layerwise densities beats the mask (2203.02549)",
+        better: "PreCrop by SynFlow",
+        than: "SynFlow",
+    },
+    Claim { text: "PreCrop beats SNIP (2203.02549)", better: "PreCrop", than: "SNIP" },
+    Claim { text: "PreCrop beats even narrowing (2203.02549)", better: "PreCrop", than: "narrow evenly" },
     Claim { text: "IMP beats one-shot pruning (1506.02626)", better: "IMP", than: "one-shot" },
     Claim { text: "BiP beats IMP (2210.04092)", better: "BiP", than: "IMP" },
     Claim { text: "BiP beats one-shot pruning (2210.04092)", better: "BiP", than: "one-shot" },

@@ -104,7 +104,9 @@ impl Table<'_> {
         let job = Job { plan, lab, arch: self.arch, classes, sparsity: open.sparsity, seed };
         let started = Instant::now();
         let trained = match open.method {
-            Some(method) => method.run(&job).and_then(|net| exact(&net, open.sparsity).map(|()| net)),
+            Some(method) => {
+                method.run(&job).and_then(|net| exact(self.arch, classes, &net, open.sparsity).map(|()| net))
+            }
             None => job.whole(job.fresh(), KeepMasks),
         };
         let net = trained.map_err(|e| Error::Argument(format!("{}: {e}", open.name())))?;
@@ -119,31 +121,56 @@ impl Table<'_> {
             accuracy: lab.accuracy(&net, &self.data.test),
             seconds,
             flops: Some(flops(self.arch, classes, &net)?),
-            densities: densities(&net)?,
+            densities: densities(self.arch, classes, &net)?,
         })
     }
 }
 
-/// Refuses a network that is not as sparse as asked for; uniform budgets round in each layer.
-fn exact(net: &Net, sparsity: f64) -> Result<()> {
+/// Refuses a network that is not as sparse as asked for. Uniform budgets round in each layer, patterns
+/// to whole groups; a narrower network may have fewer weights, not more.
+fn exact(arch: Arch, classes: usize, net: &Net, sparsity: f64) -> Result<()> {
     let masks = masks(net)?;
+    if masks.is_empty() {
+        let layout = arch.layout(classes);
+        let (left, all) = (counts(net)?.iter().sum::<usize>(), layout.weights(&layout.widths()));
+        return match left as f64 <= (1.0 - sparsity) * all as f64 + 0.5 {
+            true => Ok(()),
+            false => Err(Error::Argument(format!("kept {left} of {all} weights at sparsity {sparsity}"))),
+        };
+    }
     let wanted = sparsity * masks.weights() as f64;
-    match (masks.pruned() as f64 - wanted).abs() <= masks.len() as f64 {
+    let slack: usize = masks.iter().map(|(_, mask)| grain(mask)).sum();
+    match (masks.pruned() as f64 - wanted).abs() <= slack as f64 {
         true => Ok(()),
         false => Err(Error::Argument(format!("ended at sparsity {:.4}, not {sparsity}", masks.sparsity()))),
     }
 }
 
-/// Multiplications and additions of one example with the weights of `net` that are not pruned.
-fn flops(arch: Arch, classes: usize, net: &Net) -> Result<u64> {
-    let weights = weights(net, &Select::default().with_head())?;
-    let positions = arch.tensors(classes).into_iter().map(|spec| spec.positions).filter(|p| *p > 0);
-    let of = |(weight, positions): (&Weight, usize)| 2 * (weight.mask_or_dense().kept() * positions) as u64;
-    Ok(weights.iter().zip(positions).map(of).sum())
+/// How many weights go together: one, or a whole output where all outputs are kept or pruned whole.
+fn grain(mask: &Mask) -> usize {
+    let cols = mask.shape()[1..].iter().product::<usize>().max(1);
+    let whole = |row: usize| (1..cols).all(|i| mask.keeps(row * cols + i) == mask.keeps(row * cols));
+    if (0..mask.len() / cols).all(whole) { cols } else { 1 }
 }
 
-/// The fraction of weights left in each masked layer.
-fn densities(net: &Net) -> Result<Vec<(String, f64)>> {
-    let density = |(path, mask): (&str, &Mask)| (path.to_string(), 1.0 - mask.sparsity());
-    Ok(masks(net)?.iter().map(density).collect())
+/// Weights left in each layer.
+fn counts(net: &Net) -> Result<Vec<usize>> {
+    let weights = weights(net, &Select::default().with_head())?;
+    Ok(weights.iter().map(|w| w.mask_or_dense().kept()).collect())
+}
+
+/// Multiplications and additions of one example with the weights of `net` that are left.
+fn flops(arch: Arch, classes: usize, net: &Net) -> Result<u64> {
+    let positions = arch.tensors(classes).into_iter().map(|spec| spec.positions).filter(|p| *p > 0);
+    Ok(counts(net)?.iter().zip(positions).map(|(kept, positions)| 2 * (kept * positions) as u64).sum())
+}
+
+/// The fraction of weights left in each layer of a network that is masked or narrower than `arch`.
+fn densities(arch: Arch, classes: usize, net: &Net) -> Result<Vec<(String, f64)>> {
+    let full = arch.layout(classes);
+    let (weights, sizes) = (weights(net, &Select::default().with_head())?, full.sizes(&full.widths()));
+    let density =
+        |(weight, size): (&Weight, &usize)| (weight.path.clone(), weight.mask_or_dense().kept() as f64 / *size as f64);
+    let all: Vec<_> = weights.iter().zip(&sizes).map(density).collect();
+    Ok(if all.iter().all(|(_, density)| *density == 1.0) { Vec::new() } else { all })
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
-use regrow_zoo::{Arch, data};
+use regrow_zoo::{Arch, data, data::Images};
 use serde::{Deserialize, Serialize};
 
 use crate::lab;
@@ -48,6 +48,9 @@ pub struct Args {
     /// Test images to count on, evenly spaced; by default all
     #[arg(long)]
     pub images: Option<usize>,
+    /// Training images to retrain and to measure on, evenly spaced; by default all
+    #[arg(long)]
+    pub train_images: Option<usize>,
     /// Epochs of training a network, where no checkpoint is given
     #[arg(long, default_value_t = 20)]
     pub epochs: usize,
@@ -79,6 +82,9 @@ pub struct Plan {
     pub calibration: usize,
     /// Test images.
     pub images: Option<usize>,
+    /// Training images.
+    #[serde(default)]
+    pub train_images: Option<usize>,
     /// Seeds: the first, and how many.
     pub seeds: (u64, u64),
 }
@@ -96,11 +102,8 @@ pub fn run(args: &Args) -> Result<()> {
         let (have, want) = (data.train.size, arch.input());
         return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
     }
-    if let Some(images) = plan.images {
-        // Evenly spaced: some data sets are sorted by class.
-        let (all, few) = (data.test.len(), images.min(data.test.len()));
-        data.test = data.test.select(&(0..few).map(|i| i * all / few).collect::<Vec<_>>());
-    }
+    data.train = thinned(data.train, plan.train_images);
+    data.test = thinned(data.test, plan.images);
     let started = Instant::now();
     let bar = lab::progress(0);
     let device = Device::default();
@@ -110,10 +113,19 @@ pub fn run(args: &Args) -> Result<()> {
     print::show(&plan, &rows, &notes, &args.common.out, &device, started.elapsed().as_secs_f64())
 }
 
+/// So many of `images`, evenly spaced: some data sets are sorted by class.
+fn thinned(images: Images, wanted: Option<usize>) -> Images {
+    let all = images.len();
+    match wanted {
+        Some(few) if few < all => images.select(&(0..few).map(|i| i * all / few).collect::<Vec<_>>()),
+        _ => images,
+    }
+}
+
 impl Args {
     fn plan(&self) -> Result<Plan> {
         self.sparsity.iter().try_for_each(|s| check_sparsity(*s))?;
-        if self.amounts == 0 || self.calibration == 0 || self.images == Some(0) {
+        if self.amounts == 0 || self.calibration == 0 || self.images == Some(0) || self.train_images == Some(0) {
             return Err(Error::Argument(
                 "the table needs at least one amount, calibration image and test image".into(),
             ));
@@ -133,6 +145,7 @@ impl Args {
             amounts: self.amounts,
             calibration: self.calibration,
             images: self.images,
+            train_images: self.train_images,
             seeds: (self.common.first_seed, self.common.seeds),
         })
     }

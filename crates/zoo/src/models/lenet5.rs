@@ -6,7 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::Classifier;
+use regrow_sparse_core::{Classifier, layout::Layout};
 
 /// `conv1` 6 5x5, `conv2` 16 5x5 (each ReLU and 2x2 max-pool), `fc1` 120, `fc2` 84, `fc3`.
 #[derive(Module, Debug)]
@@ -20,17 +20,30 @@ pub struct LeNet5 {
 }
 
 impl LeNet5 {
-    /// For images of `channels` channels: 28x28 with `padding` 2, or 32x32 with `padding` 0.
-    pub fn new(channels: usize, padding: usize, classes: usize, device: &Device) -> Self {
+    /// Of these [`widths`](Self::widths): for 28x28 images with `padding` 2, 32x32 with `padding` 0.
+    pub fn new([channels, c1, c2, f1, f2, classes]: [usize; 6], padding: usize, device: &Device) -> Self {
         let padding = PaddingConfig2d::Explicit(padding, padding, padding, padding);
         Self {
-            conv1: Conv2dConfig::new([channels, 6], [5, 5]).with_padding(padding).init(device),
-            conv2: Conv2dConfig::new([6, 16], [5, 5]).init(device),
+            conv1: Conv2dConfig::new([channels, c1], [5, 5]).with_padding(padding).init(device),
+            conv2: Conv2dConfig::new([c1, c2], [5, 5]).init(device),
             pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
-            fc1: LinearConfig::new(400, 120).init(device),
-            fc2: LinearConfig::new(120, 84).init(device),
-            fc3: LinearConfig::new(84, classes).init(device),
+            fc1: LinearConfig::new(c2 * 25, f1).init(device),
+            fc2: LinearConfig::new(f1, f2).init(device),
+            fc3: LinearConfig::new(f2, classes).init(device),
         }
+    }
+
+    /// The published widths: input channels, `conv1`, `conv2`, `fc1`, `fc2`, classes.
+    pub fn widths(channels: usize, classes: usize) -> [usize; 6] {
+        [channels, 6, 16, 120, 84, classes]
+    }
+
+    /// How its layers hang together.
+    pub fn layout(channels: usize, classes: usize) -> Layout {
+        let mut chain = Layout::chain(&Self::widths(channels, classes));
+        // 5x5 kernels; `fc1` reads maps of 5x5.
+        chain.layers[..3].iter_mut().for_each(|layer| layer.area = 25);
+        chain
     }
 }
 

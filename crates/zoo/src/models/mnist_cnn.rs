@@ -6,7 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::Classifier;
+use regrow_sparse_core::{Classifier, layout::Layout};
 
 /// `conv1` 20 5x5, `conv2` 50 5x5 (each ReLU and 2x2 max-pool), `fc1` 500, `fc2`; images 28x28.
 #[derive(Module, Debug)]
@@ -19,14 +19,28 @@ pub struct MnistCnn {
 }
 
 impl MnistCnn {
-    /// For so many classes.
-    pub fn new(classes: usize, device: &Device) -> Self {
+    /// The published widths: input, `conv1`, `conv2`, `fc1`, classes.
+    pub fn widths(classes: usize) -> [usize; 5] {
+        [1, 20, 50, 500, classes]
+    }
+
+    /// How its layers hang together.
+    pub fn layout(classes: usize) -> Layout {
+        let mut chain = Layout::chain(&Self::widths(classes));
+        // 5x5 kernels; `fc1` reads maps of 4x4.
+        chain.layers[..2].iter_mut().for_each(|layer| layer.area = 25);
+        chain.layers[2].area = 16;
+        chain
+    }
+
+    /// Of these [`widths`](Self::widths).
+    pub fn new([channels, c1, c2, f1, classes]: [usize; 5], device: &Device) -> Self {
         Self {
-            conv1: Conv2dConfig::new([1, 20], [5, 5]).init(device),
-            conv2: Conv2dConfig::new([20, 50], [5, 5]).init(device),
+            conv1: Conv2dConfig::new([channels, c1], [5, 5]).init(device),
+            conv2: Conv2dConfig::new([c1, c2], [5, 5]).init(device),
             pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
-            fc1: LinearConfig::new(800, 500).init(device),
-            fc2: LinearConfig::new(500, classes).init(device),
+            fc1: LinearConfig::new(c2 * 16, f1).init(device),
+            fc2: LinearConfig::new(f1, classes).init(device),
         }
     }
 }

@@ -7,7 +7,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, Pa
 use burn::tensor::activation::relu;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::Classifier;
+use regrow_sparse_core::{Classifier, layout::Layout};
 
 /// `conv1`, `bn1`, three stages of `n` blocks with 16, 32, 64 channels, global mean, `linear`.
 #[derive(Module, Debug)]
@@ -31,19 +31,48 @@ pub struct Block {
 }
 
 impl ResNet {
-    /// Of depth `6 * blocks + 2`.
-    pub fn new(blocks: usize, classes: usize, device: &Device) -> Self {
-        let stage = |input: usize, output: usize| -> Vec<Block> {
-            let first = |i: usize| if i == 0 { input } else { output };
-            (0..blocks).map(|i| Block::new(first(i), output, device)).collect()
+    /// How the layers of depth `6 * blocks + 2` hang together. Groups: the image, the three stages
+    /// (what blocks add to each other has one width), the inside of each block, the classes.
+    pub fn layout(blocks: usize, classes: usize) -> Layout {
+        let mut layout = Layout::default();
+        let image = layout.group(3, true);
+        let stages = [16, 32, 64].map(|width| layout.group(width, false));
+        layout.layer(image, stages[0], 9);
+        let mut before = stages[0];
+        for (stage, width) in stages.into_iter().zip([16, 32, 64]) {
+            for _ in 0..blocks {
+                let inside = layout.group(width, false);
+                layout.layer(before, inside, 9);
+                layout.layer(inside, stage, 9);
+                before = stage;
+            }
+        }
+        let head = layout.group(classes, true);
+        layout.layer(before, head, 1);
+        layout
+    }
+
+    /// Of depth `6 * blocks + 2`, its groups of these widths.
+    ///
+    /// # Panics
+    /// If there are not as many widths as the [layout](Self::layout) has groups.
+    pub fn new(blocks: usize, widths: &[usize], device: &Device) -> Self {
+        let stages = [widths[1], widths[2], widths[3]];
+        let stage = |i: usize| -> Vec<Block> {
+            let entry = stages[i.saturating_sub(1)];
+            let block = |b: usize| {
+                let (input, stride) = if b == 0 { (entry, if i == 0 { 1 } else { 2 }) } else { (stages[i], 1) };
+                Block::new([input, widths[4 + i * blocks + b], stages[i]], stride, device)
+            };
+            (0..blocks).map(block).collect()
         };
         Self {
-            conv1: conv3x3(3, 16, 1, device),
-            bn1: BatchNormConfig::new(16).init(device),
-            layer1: stage(16, 16),
-            layer2: stage(16, 32),
-            layer3: stage(32, 64),
-            linear: LinearConfig::new(64, classes).with_initializer(kaiming()).init(device),
+            conv1: conv3x3(widths[0], stages[0], 1, device),
+            bn1: BatchNormConfig::new(stages[0]).init(device),
+            layer1: stage(0),
+            layer2: stage(1),
+            layer3: stage(2),
+            linear: LinearConfig::new(stages[2], widths[4 + 3 * blocks]).with_initializer(kaiming()).init(device),
         }
     }
 }
@@ -67,12 +96,11 @@ impl Classifier for ResNet {
 }
 
 impl Block {
-    fn new(input: usize, output: usize, device: &Device) -> Self {
-        let stride = output / input;
+    fn new([input, inside, output]: [usize; 3], stride: usize, device: &Device) -> Self {
         Self {
-            conv1: conv3x3(input, output, stride, device),
-            bn1: BatchNormConfig::new(output).init(device),
-            conv2: conv3x3(output, output, 1, device),
+            conv1: conv3x3(input, inside, stride, device),
+            bn1: BatchNormConfig::new(inside).init(device),
+            conv2: conv3x3(inside, output, 1, device),
             bn2: BatchNormConfig::new(output).init(device),
             stride,
         }
@@ -84,17 +112,19 @@ impl Block {
         relu(y + self.shortcut(x))
     }
 
-    /// Option A: every second pixel, the new channels zero, half of them on each side.
+    /// Option A: every second pixel, the new channels zero, half of them on each side. Of a network
+    /// made narrower unevenly, channels that are too many are left out, the last ones.
     fn shortcut(&self, x: Tensor<4>) -> Tensor<4> {
         if self.stride == 1 {
             return x;
         }
-        let channels = x.dims()[1];
         // The mean of one pixel in a window of one: exact, and quick on every backend, where a slice
         // with steps is slow or (libtorch, backwards) fails.
         let thinned = AvgPool2dConfig::new([1, 1]).with_strides([self.stride; 2]).init().forward(x);
-        let sides = channels * (self.stride - 1) / 2;
-        thinned.pad([(0, 0), (sides, sides), (0, 0), (0, 0)], PadMode::Constant(0.0))
+        let (have, want) = (thinned.dims()[1], self.bn2.gamma.lazy_shape().as_slice()[0]);
+        let missing = want.saturating_sub(have);
+        let sides = (missing / 2, missing - missing / 2);
+        thinned.narrow(1, 0, have.min(want)).pad([(0, 0), sides, (0, 0), (0, 0)], PadMode::Constant(0.0))
     }
 }
 

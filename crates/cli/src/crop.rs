@@ -1,0 +1,87 @@
+//! `regrow crop`: an untrained network made narrower, to be trained from the start.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use regrow_pruners::{Random, precrop, synflow};
+use regrow_sparse_core::classifier::Classifier;
+use regrow_sparse_core::layout::Layout;
+use regrow_sparse_core::score::Recipe;
+use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::{Budget, MaskSet};
+use regrow_zoo::{Arch, save};
+
+use crate::error::{Error, Result};
+use crate::text;
+
+/// Write an untrained network whose layers are narrower (PreCropping, arXiv 2203.02549)
+///
+/// How much of each layer is left is decided before training, without data; the result is a small
+/// dense network, its weights drawn afresh, to be trained as usual.
+#[derive(clap::Args)]
+#[command(after_help = "Example: regrow crop --arch resnet20 --sparsity 0.75 --out small.safetensors")]
+pub struct Args {
+    /// The network: cifar-lenet, lenet5, mlp, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
+    #[arg(long)]
+    arch: String,
+    /// The fraction of weights to leave out, in [0, 1)
+    #[arg(long, allow_negative_numbers = true)]
+    sparsity: f64,
+    /// How the rest is shared among layers: proxy (water-filling), erk, synflow, uniform
+    #[arg(long, default_value = "proxy")]
+    densities: String,
+    /// Widths are multiples of this
+    #[arg(long, default_value_t = 1)]
+    multiple: usize,
+    /// Classes to tell apart
+    #[arg(long, default_value_t = 10)]
+    classes: usize,
+    /// The source of randomness
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the network goes
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Chooses widths, draws the network, writes it.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let arch = Arch::parse(&args.arch)?;
+    if args.classes == 0 || args.multiple == 0 {
+        return Err(Error::Argument("--classes and --multiple must be at least 1".into()));
+    }
+    let layout = arch.layout(args.classes);
+    let budget = precrop::left(&layout, args.sparsity)?;
+    let densities = densities(args, arch, &layout, budget)?;
+    let widths = precrop::widths(&layout, &densities, budget, args.multiple)?;
+    save(&arch.init_narrow(&widths, args.seed, &Device::default())?, &args.out)?;
+    let (left, all) = (layout.weights(&widths), layout.weights(&layout.widths()));
+    let list = widths.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+    writeln!(out, "widths {list}")?;
+    writeln!(out, "{} of {} weights are left ({})", text::grouped(left), text::grouped(all), text::percent(left, all))?;
+    Ok(())
+}
+
+fn densities(args: &Args, arch: Arch, layout: &Layout, budget: usize) -> Result<Vec<f64>> {
+    let full = layout.widths();
+    match args.densities.as_str() {
+        "proxy" => Ok(precrop::densities(&layout.sizes(&full), budget)?),
+        "uniform" => Ok(vec![1.0 - args.sparsity; layout.layers.len()]),
+        "erk" | "synflow" => Ok(precrop::densities_of(&masks(args, arch)?)),
+        other => Err(Error::Argument(format!("unknown densities `{other}`: use erk, proxy, synflow, uniform"))),
+    }
+}
+
+/// The masks of a method that prunes before training and needs no data.
+fn masks(args: &Args, arch: Arch) -> Result<MaskSet> {
+    let recipe = Recipe::default().with_select(Select::default().with_head());
+    let net = arch.init(args.classes, args.seed, &Device::default().autodiff());
+    if args.densities == "erk" {
+        let random = Random { seed: args.seed };
+        return Ok(recipe.with_budget(Budget::Erk).prune(net, &random, args.sparsity)?.1);
+    }
+    let [channels, height, width] = arch.input();
+    let example = [1, channels, height, width];
+    Ok(synflow(&net, &recipe, args.sparsity, synflow::ROUNDS, example, |net, ones| net.logits(ones))?)
+}
