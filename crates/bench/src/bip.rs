@@ -13,7 +13,7 @@ use regrow_sparse_core::{Budget, Pattern, Result};
 use regrow_zoo::Net;
 
 use crate::claim::Claim;
-use crate::pruning::{Args, Comparison, Job, Method, Plan};
+use crate::pruning::{Args, Comparison, Job, Method, Plan, ZEROS};
 use crate::record::{Record, mean_std};
 
 const BIP: &str = "BiP";
@@ -54,6 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
             Method::new(IMP_FILTERS, |job| imp(job, filters())),
             Method::new(ONE_SHOT_FILTERS, |job| one_shot(job, &filters())),
         ],
+        spared: ZEROS,
         claims: &CLAIMS,
         drawn: &[],
         epochs,

@@ -122,6 +122,7 @@ mod tests {
             seconds: 0.0,
             flops: None,
             densities: Vec::new(),
+            findings: BTreeMap::new(),
         };
         pairs.iter().enumerate().flat_map(|(s, (a, b))| [record("a", s, *a), record("b", s, *b)]).collect()
     }

@@ -18,7 +18,7 @@ use regrow_zoo::Net;
 
 use crate::claim::Claim;
 use crate::pruning::methods::select;
-use crate::pruning::{Args, Comparison, Job, Method, Plan, methods};
+use crate::pruning::{Args, Comparison, Job, Method, Plan, ZEROS, methods};
 use crate::record::{Record, accuracies, mean_std};
 
 /// The methods it is compared with, by their names in the table of all.
@@ -75,6 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
         cost: "for every method; plasticity a fifth of them after the stage",
         paper: Some(include_str!("../../../papers/granet/paper.toml")),
         methods: chosen,
+        spared: ZEROS,
         claims: &CLAIMS,
         drawn: &["GraNet", "GraNet sparse-to-sparse", "GMP", "RigL", "SET", "SNIP", "static random ERK"],
         epochs: |plan| plan.seeds.1 as usize * plan.epochs * (1 + plan.methods.len() * plan.sparsities.len()),

@@ -1,15 +1,16 @@
 //! Where tables train and evaluate their networks: one data set, one device, SGD with momentum.
 
+use burn::module::Module;
 use burn::optim::SgdConfig;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
-use regrow_sparse_core::Result;
 use regrow_sparse_core::classifier::{Classification, Examples, count_correct, recalibrate};
 use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::sparsify::Pruner;
-use regrow_sparse_core::train::{Training, train};
+use regrow_sparse_core::train::{Problem, Training, train};
+use regrow_sparse_core::{Classifier, Result};
 use regrow_zoo::Net;
 use regrow_zoo::data::Images;
 
@@ -49,14 +50,21 @@ impl Lab<'_> {
     /// # Errors
     /// As [`train`].
     pub fn fit(&self, net: Net, pruner: impl Pruner, fit: &Fit) -> Result<Net> {
+        self.solve(net, pruner, &Classification { data: self.train, smoothing: 0.0 }, fit)
+    }
+
+    /// Trains `model` on a problem of its own.
+    ///
+    /// # Errors
+    /// As [`train`].
+    pub fn solve<M: Module>(&self, model: M, pruner: impl Pruner, problem: &impl Problem<M>, fit: &Fit) -> Result<M> {
         let momentum = MomentumConfig::new().with_momentum(self.momentum).with_dampening(0.0);
         let decay = WeightDecayConfig::new(fit.decay);
         let sgd = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).build();
-        let problem = Classification { data: self.train, smoothing: 0.0 };
         let settings = Training { epochs: fit.epochs, batch: self.batch, lr: fit.lr.clone(), seed: fit.seed };
-        let net = train(net, sgd, pruner, &problem, &settings, None, &mut |_| {})?;
+        let model = train(model, sgd, pruner, problem, &settings, None, &mut |_| {})?;
         self.bar.inc(fit.epochs as u64);
-        Ok(net)
+        Ok(model)
     }
 
     /// Steps in an epoch.
@@ -73,7 +81,7 @@ impl Lab<'_> {
     }
 
     /// Accuracy on `images`, in percent.
-    pub fn accuracy(&self, net: &Net, images: &Images) -> f64 {
+    pub fn accuracy<M: Classifier>(&self, net: &M, images: &Images) -> f64 {
         100.0 * count_correct(net, images, 256, self.device) as f64 / images.len().max(1) as f64
     }
 }

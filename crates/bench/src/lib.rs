@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`granet`], [`rd`], [`sms`] |
+//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`sms`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
@@ -18,6 +18,7 @@ pub mod lab;
 pub mod memory;
 pub mod paper;
 pub mod picture;
+pub mod polarization;
 pub mod pruning;
 pub mod rd;
 pub mod record;

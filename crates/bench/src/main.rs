@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use regrow_bench::{bip, granet, pruning, rd, report, sms};
+use regrow_bench::{bip, granet, polarization, pruning, rd, report, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -27,6 +27,9 @@ enum Table {
     /// GraNet (arXiv 2106.10404): pruning plasticity, and GraNet against its relatives
     #[command(after_help = "Example: bench granet --sparsity 0.9,0.95 --seeds 3")]
     Granet(Box<pruning::Args>),
+    /// Polarization gates (arXiv 2302.10798): blocks and channels that training finds needless
+    #[command(after_help = "Example: bench polarization --sparsity 0.5,0.75 --seeds 3")]
+    Polarization(Box<pruning::Args>),
     /// Every pruning method at equal training cost, over sparsities
     Pruning(Box<pruning::Args>),
     /// RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP
@@ -41,12 +44,13 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().table {
         Table::List => {
             for table in Cli::command().get_subcommands().filter(|t| t.get_name() != "list") {
-                println!("{:<8} {}", table.get_name(), table.get_about().unwrap_or_default());
+                println!("{:<12} {}", table.get_name(), table.get_about().unwrap_or_default());
             }
             Ok(())
         }
         Table::Bip(args) => bip::run(&args),
         Table::Granet(args) => granet::run(&args),
+        Table::Polarization(args) => polarization::run(&args),
         Table::Pruning(args) => pruning::run(&args, &[]),
         Table::Rd(args) => rd::run(&args),
         Table::Report(args) => report::run(&args),

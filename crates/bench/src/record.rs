@@ -1,5 +1,6 @@
 //! What a table measures, in long form: one record per method, setting and seed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use regrow_sparse_core::{Error, Result, atomic};
@@ -28,6 +29,9 @@ pub struct Record {
     /// Fraction of each layer's weights that is left, in the order of the model, where known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub densities: Vec<(String, f64)>,
+    /// Whatever else was measured, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub findings: BTreeMap<String, f64>,
 }
 
 /// The file that a table writes.
@@ -63,6 +67,13 @@ impl<S: Serialize> Report<'_, S> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::format(path, e.to_string()))?;
         atomic::write_atomic(path, |out| out.write_all(text.as_bytes()))
     }
+}
+
+/// The mean over seeds of the finding `name` of one method and sparsity, if there is any.
+pub fn mean_finding(rows: &[Record], method: &str, sparsity: f64, name: &str) -> Option<f64> {
+    let wanted = rows.iter().filter(|r| r.method == method && r.sparsity == sparsity);
+    let values: Vec<f64> = wanted.filter_map(|r| r.findings.get(name).copied()).collect();
+    (!values.is_empty()).then(|| mean_std(&values).0)
 }
 
 /// The mean and standard deviation (n - 1) of some numbers; 0 deviation for a single one.

@@ -67,16 +67,17 @@ impl<P: Serialize> Outcome<'_, P> {
 /// A column's head, and its cell of each method.
 pub type Column<'a> = (&'a str, &'a dyn Fn(&str) -> String);
 
-/// A table with a row for each method and a column for each sparsity, and others after them.
+/// A table with a row for each method and a column for each sparsity `of` something, and others after
+/// them.
 pub fn by_sparsity<'a>(
     methods: impl IntoIterator<Item = &'a str>,
-    sparsities: &[f64],
+    (sparsities, of): (&[f64], &str),
     cell: &dyn Fn(&str, f64) -> String,
     more: &[Column<'_>],
 ) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    let heads = sparsities.iter().map(|s| format!("{:.4} % zeros", s * 100.0).replace(".0000", ""));
+    let heads = sparsities.iter().map(|s| format!("{:.4} % {of}", s * 100.0).replace(".0000", ""));
     let others = more.iter().map(|(head, _)| head.to_string());
     table.set_header(["method".to_string()].into_iter().chain(heads).chain(others));
     for method in methods {

@@ -109,6 +109,28 @@ fn bad_settings_of_the_pruning_table_are_one_line() {
 }
 
 #[test]
+fn polarization_spares_flops_and_narrow_networks_are_compared() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let args = ["polarization", "--seeds", "2", "--epochs", "6", "--sparsity", "0.5"];
+    let output = bench(&args, dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("50 % fewer FLOPs") && said.contains("undecided"), "{said}");
+    let rows = rows(dir.path(), "polarization");
+    let flops = |row: &serde_json::Value| row["flops"].as_u64().expect("FLOPs") as f64;
+    let most = rows.iter().map(flops).fold(0.0, f64::max);
+    let spared: Vec<&serde_json::Value> = rows.iter().filter(|row| row["method"] != "dense").collect();
+    assert_eq!(spared.len(), 2 * 5);
+    assert!(spared.iter().all(|row| (0.2..0.8).contains(&(flops(row) / most))), "{spared:?}");
+    let refused = bench(&["polarization", "--arch", "mlp-small"], dir.path());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("need residual blocks"));
+    let narrow = ["pruning", "--seeds", "1", "--sparsity", "0.9", "--epochs", "4"];
+    let methods = ["--method", "SynFlow shuffled,PreCrop,PreCrop by SynFlow,narrow evenly"];
+    let output = bench(&[&narrow[..], &methods].concat(), dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn rd_compares_budgets_and_refuses_bad_settings() {
     let dir = tempfile::tempdir().expect("a folder");
     let args = ["rd", "--seeds", "2", "--epochs", "3", "--retrain", "1", "--amounts", "5", "--sparsity", "0.5,0.9"];

@@ -65,7 +65,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     check_sparsity(sparsity)?;
     let arch = Arch::parse(&args.arch)?;
     let checkpoint = Checkpoint::open(&args.file)?;
-    let (tensors, _) = check(arch, &checkpoint)?;
+    let tensors = check(arch, &checkpoint)?.tensors;
     let chosen: Vec<&(TensorSpec, Entry)> = tensors
         .iter()
         .filter(|(spec, _)| spec.role == Role::Weight || (args.include_head && spec.role == Role::Head))

@@ -5,7 +5,8 @@
 //! - while training: [`Scheduled`] (any score on any schedule), [`Gmp`], [`StraightThrough`] (STE,
 //!   DPF), [`Set`], [`Rigl`], [`Granet`], [`Issp`], [`Bip`]
 //! - after training: [`Imp`], with or without rewinding; [`Retrain`]: its learning rates
-//! - budgets: [`rd`]; narrower layers instead of masks: [`precrop`]
+//! - budgets: [`rd`]; narrower layers instead of masks: [`precrop`];
+//!   blocks and channels that training finds it can do without: [`polarization`]
 //!
 //! Two lines put a pruner beside a training loop of one's own:
 //!
@@ -39,6 +40,7 @@ pub mod imp;
 pub mod issp;
 pub mod magnitude;
 mod moving;
+pub mod polarization;
 pub mod precrop;
 pub mod random;
 pub mod rd;

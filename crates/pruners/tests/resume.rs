@@ -17,7 +17,7 @@ use regrow_sparse_core::optimizer::Under;
 use regrow_sparse_core::schedule::Curve;
 use regrow_sparse_core::score::Recipe;
 use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::train::{Checkpointing, Problem, Training, mix, train};
+use regrow_sparse_core::train::{Checkpointing, Moment, Problem, Training, mix, train};
 use regrow_sparse_core::weight::{Select, weights};
 use regrow_sparse_core::{Budget, Error, MaskSet, Result, Schedule};
 
@@ -52,7 +52,7 @@ impl Problem<Net> for Sum {
         80
     }
 
-    fn losses(&self, net: &Net, batch: &[usize], _seed: u64, device: &Device) -> Tensor<1> {
+    fn losses(&self, net: &Net, batch: &[usize], _moment: Moment, device: &Device) -> Tensor<1> {
         let x: Vec<f32> =
             batch.iter().flat_map(|i| (0..6).map(move |d| ((i * 7 + d * 3) % 11) as f32 / 11.0)).collect();
         let y: Vec<f32> = x.chunks(6).map(|row| row.iter().sum()).collect();

@@ -6,7 +6,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::train::Problem;
+use crate::train::{Moment, Problem};
 
 /// An image classifier: a Burn module from images to logits.
 ///
@@ -55,15 +55,21 @@ impl<M: Classifier, D: Examples> Problem<M> for Classification<'_, D> {
         self.data.len()
     }
 
-    fn losses(&self, model: &M, batch: &[usize], seed: u64, device: &Device) -> Tensor<1> {
-        let logits = model.logits(self.data.augmented(batch, seed, device));
-        let log_p = log_softmax(logits, 1);
-        let targets = targets(&self.data.labels(batch), device);
-        let of_target = log_p.clone().gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim::<1>(1).neg();
-        match self.smoothing > 0.0 {
-            false => of_target,
-            true => of_target * (1.0 - self.smoothing) - log_p.mean_dim(1).squeeze_dim::<1>(1) * self.smoothing,
-        }
+    fn losses(&self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1> {
+        let logits = model.logits(self.data.augmented(batch, moment.seed, device));
+        cross_entropy(logits, &self.data.labels(batch), self.smoothing)
+    }
+}
+
+/// The cross-entropy `[batch]` of `logits` `[batch, classes]`, the share `smoothing` of each target
+/// spread evenly over all classes.
+pub fn cross_entropy(logits: Tensor<2>, labels: &[usize], smoothing: f32) -> Tensor<1> {
+    let targets = targets(labels, &logits.device());
+    let log_p = log_softmax(logits, 1);
+    let of_target = log_p.clone().gather(1, targets.unsqueeze_dim::<2>(1)).squeeze_dim::<1>(1).neg();
+    match smoothing > 0.0 {
+        false => of_target,
+        true => of_target * (1.0 - smoothing) - log_p.mean_dim(1).squeeze_dim::<1>(1) * smoothing,
     }
 }
 

@@ -9,7 +9,7 @@
 //! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
 //! | show what is sparse | [`report`] |
-//! | know which layers share a width | [`layout`] |
+//! | know which layers share a width, which blocks can be switched off | [`layout`], [`gates`] |
 //!
 //! A mask from weights of one's own choice, put on a stock layer:
 //!
@@ -37,6 +37,7 @@ pub mod checkpoint;
 pub mod classifier;
 mod error;
 pub mod exchange;
+pub mod gates;
 pub mod layout;
 pub mod lr;
 mod mask;

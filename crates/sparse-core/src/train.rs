@@ -32,8 +32,26 @@ pub trait Problem<M>: Sync {
     }
 
     /// The loss of each example of `batch`, `[batch]`, unreduced, on `device`. Whatever is random
-    /// (augmentation) is drawn from `seed`.
-    fn losses(&self, model: &M, batch: &[usize], seed: u64, device: &Device) -> Tensor<1>;
+    /// (augmentation) is drawn from the seed of `moment`.
+    fn losses(&self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1>;
+}
+
+/// Where in a run a batch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The source of this batch's randomness.
+    pub seed: u64,
+    /// Steps done before it.
+    pub step: usize,
+    /// Steps of the whole run.
+    pub total: usize,
+}
+
+impl Moment {
+    /// The fraction of the run that is done, in [0, 1).
+    pub fn progress(&self) -> f64 {
+        self.step as f64 / self.total.max(1) as f64
+    }
 }
 
 /// The settings of a run.
@@ -125,7 +143,8 @@ pub fn train<M: Module, O: Optimizer>(
         }
         let at = step % per_epoch * settings.batch;
         let batch = &order[at..(at + settings.batch).min(order.len())];
-        let loss = problem.losses(&model, batch, mix(settings.seed, step as u64), &device).mean();
+        let moment = Moment { seed: mix(settings.seed, step as u64), step, total };
+        let loss = problem.losses(&model, batch, moment, &device).mean();
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         sparsifier.before_step(&model, &grads)?;
         if !sparsifier.takes_step() {
@@ -135,7 +154,7 @@ pub fn train<M: Module, O: Optimizer>(
         watch(Progress { step: step + 1, total, loss: &loss });
         if let Some(save) = save.filter(|s| (step + 1) % s.every.max(1) == 0 && step + 1 < total) {
             let (pending, learned) = (sparsifier.pending(), sparsifier.state());
-            let at = Moment { step: step + 1, model: &model, optimizer: &optimizer, pending, learned };
+            let at = Snapshot { step: step + 1, model: &model, optimizer: &optimizer, pending, learned };
             State::write(&save.dir, settings, &at)?;
         }
     }
@@ -173,7 +192,7 @@ const PENDING: &str = "pending.safetensors";
 const LEARNED: &str = "learned.safetensors";
 
 /// What is to be saved between two steps.
-struct Moment<'a, M> {
+struct Snapshot<'a, M> {
     step: usize,
     model: &'a M,
     optimizer: &'a ModuleOptimizer,
@@ -241,7 +260,7 @@ impl State {
         OptimizerRecord::load(&path).map_err(|e| unreadable(&path, e))
     }
 
-    fn write<M: Module>(dir: &Path, settings: &Training, at: &Moment<'_, M>) -> Result<()> {
+    fn write<M: Module>(dir: &Path, settings: &Training, at: &Snapshot<'_, M>) -> Result<()> {
         let before = Self::all(dir)?;
         let step = at.step;
         let beside = dir.join(format!("partial-{step}"));

@@ -13,7 +13,7 @@ use regrow_sparse_core::masked::masks;
 use regrow_sparse_core::schedule::{Curve, Schedule};
 use regrow_sparse_core::score::{Recipe, Score};
 use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::train::{Checkpointing, Problem, Training, train};
+use regrow_sparse_core::train::{Checkpointing, Moment, Problem, Training, train};
 use regrow_sparse_core::weight::Weight;
 
 /// Fit y = sum of x on points made from their index and the step's seed.
@@ -24,8 +24,8 @@ impl Problem<Linear> for Sum {
         60
     }
 
-    fn losses(&self, model: &Linear, batch: &[usize], seed: u64, device: &Device) -> Tensor<1> {
-        let noise = (seed % 7) as f32 * 0.01;
+    fn losses(&self, model: &Linear, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1> {
+        let noise = (moment.seed % 7) as f32 * 0.01;
         let x: Vec<f32> =
             batch.iter().flat_map(|i| (0..6).map(move |d| ((i * 7 + d * 3) % 11) as f32 / 11.0 + noise)).collect();
         let y: Vec<f32> = x.chunks(6).map(|row| row.iter().sum()).collect();

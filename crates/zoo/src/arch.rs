@@ -10,7 +10,7 @@ use regrow_sparse_core::layout::{Group, Layout};
 use regrow_sparse_core::{Error, Result};
 
 use crate::data::Normalization;
-use crate::models::{LeNet5, Mlp, MnistCnn, Net, ResNet};
+use crate::models::{LeNet5, Mlp, MnistCnn, Net, ResNet, ResidualMlp};
 use crate::names::{Role, visit_names};
 
 /// An architecture of the zoo.
@@ -22,6 +22,8 @@ pub enum Arch {
     LeNet5,
     /// LeNet-300-100 on 28x28 images.
     Mlp,
+    /// Eight residual blocks of 64 on 8x8 images.
+    MlpResidual,
     /// 64-128-64 on 8x8 images.
     MlpSmall,
     /// The CNN of pytorch/examples' MNIST, 431,080 parameters.
@@ -50,10 +52,11 @@ pub struct TensorSpec {
 
 impl Arch {
     /// All of them, in the order of their names.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CifarLeNet,
         Self::LeNet5,
         Self::Mlp,
+        Self::MlpResidual,
         Self::MlpSmall,
         Self::MnistCnn,
         Self::ResNet20,
@@ -67,6 +70,7 @@ impl Arch {
             Self::CifarLeNet => "cifar-lenet",
             Self::LeNet5 => "lenet5",
             Self::Mlp => "mlp",
+            Self::MlpResidual => "mlp-residual",
             Self::MlpSmall => "mlp-small",
             Self::MnistCnn => "mnist-cnn",
             Self::ResNet20 => "resnet20",
@@ -88,7 +92,7 @@ impl Arch {
     /// Channels, height and width of its input.
     pub fn input(self) -> [usize; 3] {
         match self {
-            Self::MlpSmall => [1, 8, 8],
+            Self::MlpResidual | Self::MlpSmall => [1, 8, 8],
             Self::Mlp | Self::LeNet5 | Self::MnistCnn => [1, 28, 28],
             _ => [3, 32, 32],
         }
@@ -106,6 +110,7 @@ impl Arch {
             Self::CifarLeNet => LeNet5::layout(3, classes),
             Self::LeNet5 => LeNet5::layout(1, classes),
             Self::Mlp => Layout::chain(&[784, 300, 100, classes]),
+            Self::MlpResidual => ResidualMlp::layout(classes),
             Self::MlpSmall => Layout::chain(&[64, 128, 64, classes]),
             Self::MnistCnn => MnistCnn::layout(classes),
             Self::ResNet20 => ResNet::layout(3, classes),
@@ -123,13 +128,10 @@ impl Arch {
     /// widths; the same for the same `seed` and device.
     ///
     /// # Errors
-    /// A width for each group is missing, is zero, is above the full one's, or is another one's
-    /// where it is fixed.
+    /// A width for each group is missing, is above the full one's or below the least.
     pub fn init_narrow(self, widths: &[usize], seed: u64, device: &Device) -> Result<Net> {
         let layout = self.layout(widths.last().copied().unwrap_or(0));
-        let fits = |(group, width): (&Group, &usize)| {
-            if group.fixed { *width == group.width } else { (1..=group.width).contains(width) }
-        };
+        let fits = |(group, width): (&Group, &usize)| (group.least..=group.width).contains(width);
         match widths.len() == layout.groups.len() && layout.groups.iter().zip(widths).all(fits) {
             true => Ok(self.draw(widths, seed, device)),
             false => Err(Error::Argument(format!("{self} has widths {:?}, not {widths:?}", layout.widths()))),
@@ -156,10 +158,12 @@ impl Arch {
     pub(crate) fn narrow_tensors(self, widths: &[usize]) -> Vec<TensorSpec> {
         let net = self.build(widths, &Device::default());
         let mut specs = Vec::new();
-        visit_names(&net, &mut |name, shape, role| {
-            let positions = if role.is_weight() { self.positions(&name) } else { 0 };
-            specs.push(TensorSpec { name, shape, role, positions });
-        });
+        visit_names(&net, &mut |name, shape, role| specs.push(TensorSpec { name, shape, role, positions: 0 }));
+        let layout = self.layout(widths.last().copied().unwrap_or(0));
+        let there = layout.layers.iter().filter(|link| widths[link.input] * widths[link.output] > 0);
+        for (spec, link) in specs.iter_mut().filter(|spec| spec.role.is_weight()).zip(there) {
+            spec.positions = link.positions;
+        }
         specs
     }
 
@@ -170,26 +174,11 @@ impl Arch {
             Self::CifarLeNet => Net::LeNet5(LeNet5::new(array::from_fn(width), 0, device)),
             Self::LeNet5 => Net::LeNet5(LeNet5::new(array::from_fn(width), 2, device)),
             Self::Mlp | Self::MlpSmall => Net::Mlp(Mlp::new(array::from_fn(width), device)),
+            Self::MlpResidual => Net::ResidualMlp(ResidualMlp::new(widths, device)),
             Self::MnistCnn => Net::MnistCnn(MnistCnn::new(array::from_fn(width), device)),
             Self::ResNet20 => Net::ResNet(ResNet::new(3, widths, device)),
             Self::ResNet32 => Net::ResNet(ResNet::new(5, widths, device)),
             Self::ResNet56 => Net::ResNet(ResNet::new(9, widths, device)),
-        }
-    }
-
-    fn positions(self, name: &str) -> usize {
-        match self {
-            Self::CifarLeNet | Self::LeNet5 if name.starts_with("conv1.") => 28 * 28,
-            Self::CifarLeNet | Self::LeNet5 if name.starts_with("conv2.") => 10 * 10,
-            Self::MnistCnn if name.starts_with("conv1.") => 24 * 24,
-            Self::MnistCnn if name.starts_with("conv2.") => 8 * 8,
-            Self::ResNet20 | Self::ResNet32 | Self::ResNet56 => match name.split('.').next() {
-                Some("conv1" | "layer1") => 32 * 32,
-                Some("layer2") => 16 * 16,
-                Some("layer3") => 8 * 8,
-                _ => 1,
-            },
-            _ => 1,
         }
     }
 }
@@ -249,13 +238,16 @@ mod tests {
         for arch in Arch::ALL {
             let layout = arch.layout(7);
             let mut widths: Vec<usize> = layout.widths().iter().map(|w| w.div_ceil(3)).collect();
-            for (group, width) in layout.groups.iter().zip(&mut widths).filter(|(group, _)| group.fixed) {
-                *width = group.width;
+            for (group, width) in layout.groups.iter().zip(&mut widths) {
+                *width = (*width).max(group.least);
             }
-            for widths in [layout.widths(), widths] {
+            let mut shallow = widths.clone();
+            layout.removable().iter().skip(1).for_each(|group| shallow[*group] = 0);
+            for widths in [layout.widths(), widths, shallow] {
                 let weights = arch.narrow_tensors(&widths).into_iter().filter(|t| t.role.is_weight());
                 let sizes: Vec<usize> = weights.map(|t| t.shape.iter().product()).collect();
-                assert_eq!(sizes, layout.sizes(&widths), "{arch}");
+                let there: Vec<usize> = layout.sizes(&widths).into_iter().filter(|size| *size > 0).collect();
+                assert_eq!(sizes, there, "{arch}");
                 let [channels, height, width] = arch.input();
                 let device = Device::default();
                 let net = arch.init_narrow(&widths, 1, &device).unwrap();

@@ -28,4 +28,4 @@ mod store;
 pub use arch::{Arch, TensorSpec};
 pub use models::Net;
 pub use names::Role;
-pub use store::{check, load, save};
+pub use store::{Checked, check, load, save};

@@ -22,22 +22,29 @@ use crate::names::{map_values, visit_values};
 /// NaN or infinity.
 pub fn load(arch: Arch, path: impl AsRef<Path>, device: &Device) -> Result<(Net, usize)> {
     let checkpoint = Checkpoint::open(path)?;
-    let (specs, widths) = check(arch, &checkpoint)?;
+    let Checked { tensors, widths } = check(arch, &checkpoint)?;
     let mut values = BTreeMap::new();
-    for (spec, entry) in specs {
+    for (spec, entry) in tensors {
         values.insert(spec.name, checkpoint.read_f32(&entry.name)?);
     }
     let net = map_values(arch.init_narrow(&widths, 0, device)?, &mut |name, _| values.remove(name));
     Ok((net, widths.last().copied().unwrap_or(0)))
 }
 
-/// Compares the tensors of `checkpoint` with those of `arch`: each of them with the entry that
-/// holds it, and the widths of the network's groups of activations, the classes last. A network that
-/// was made narrower is one of `arch` too.
+/// A checkpoint that is one of an architecture.
+pub struct Checked {
+    /// Each tensor with the entry that holds it.
+    pub tensors: Vec<(TensorSpec, Entry)>,
+    /// The widths of the network's groups of activations, the classes last.
+    pub widths: Vec<usize>,
+}
+
+/// Compares the tensors of `checkpoint` with those of `arch`. A network that was made narrower is one
+/// of `arch` too.
 ///
 /// # Errors
 /// A tensor that is missing, superfluous, of another shape, or holds NaN or infinity.
-pub fn check(arch: Arch, checkpoint: &Checkpoint) -> Result<(Vec<(TensorSpec, Entry)>, Vec<usize>)> {
+pub fn check(arch: Arch, checkpoint: &Checkpoint) -> Result<Checked> {
     let bad = |reason: String| Error::format(checkpoint.path(), format!("is no checkpoint of {arch}: {reason}"));
     let mut entries: BTreeMap<&str, &Entry> = checkpoint.entries().iter().map(|e| (plain(&e.name), e)).collect();
     let widths = widths(arch, &entries).map_err(|head| bad(format!("{head} is missing")))?;
@@ -54,7 +61,7 @@ pub fn check(arch: Arch, checkpoint: &Checkpoint) -> Result<(Vec<(TensorSpec, En
     }
     match entries.keys().find(|name| !name.ends_with("num_batches_tracked")) {
         Some(extra) => Err(bad(format!("it has a tensor {extra} besides"))),
-        None => Ok((pairs, widths)),
+        None => Ok(Checked { tensors: pairs, widths }),
     }
 }
 
@@ -69,7 +76,9 @@ fn widths(arch: Arch, entries: &BTreeMap<&str, &Entry>) -> std::result::Result<V
     let mut widths = layout.widths();
     for (link, spec) in layout.layers.iter().zip(&specs) {
         let group = layout.groups[link.output];
-        if let Some(width) = found(spec).filter(|w| !group.fixed && (1..=group.width).contains(w)) {
+        // A layer that is not there: the inside of a block that was removed.
+        let width = found(spec).unwrap_or(group.least);
+        if (group.least..=group.width).contains(&width) {
             widths[link.output] = width;
         }
     }
@@ -134,7 +143,7 @@ mod tests {
             save(&net, &path).unwrap();
             let (loaded, classes) = load(arch, &path, &device).unwrap();
             assert_eq!((values(&loaded), classes), (values(&net), 10), "{arch}");
-            assert_eq!(check(arch, &Checkpoint::open(&path).unwrap()).unwrap().1, narrow);
+            assert_eq!(check(arch, &Checkpoint::open(&path).unwrap()).unwrap().widths, narrow);
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A new one is a function of a [`Job`] and a line in [`all`].
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
@@ -17,7 +19,7 @@ use regrow_sparse_core::sparsify::{KeepMasks, Pruner};
 use regrow_sparse_core::train::mix;
 use regrow_sparse_core::weight::{Select, weights};
 use regrow_sparse_core::{Budget, MaskSet, Result, Schedule};
-use regrow_zoo::{Arch, Net};
+use regrow_zoo::{Arch, Net, data::Images};
 
 use super::{Plan, narrow};
 use crate::lab::{Fit, Lab};
@@ -95,6 +97,8 @@ pub struct Job<'a> {
     pub plan: &'a Plan,
     /// Where it is trained.
     pub lab: Lab<'a>,
+    /// The images that its accuracy is measured on.
+    pub test: &'a Images,
     /// The network.
     pub arch: Arch,
     /// Classes to tell apart.
@@ -103,6 +107,8 @@ pub struct Job<'a> {
     pub sparsity: f64,
     /// The source of all chance.
     pub seed: u64,
+    /// What a method measures beside the accuracy, by name; it goes to the record.
+    pub findings: RefCell<BTreeMap<String, f64>>,
 }
 
 /// Everything prunable, the head included, as the papers' own comparisons have it.
@@ -111,6 +117,11 @@ pub fn select() -> Select {
 }
 
 impl Job<'_> {
+    /// Keeps a measurement.
+    pub fn note(&self, name: &str, value: f64) {
+        self.findings.borrow_mut().insert(name.into(), value);
+    }
+
     /// A fresh network, the same for every method of this seed.
     pub fn fresh(&self) -> Net {
         self.arch.init(self.classes, self.seed, &self.device())

@@ -35,9 +35,9 @@ pub struct Args {
     /// The network; by default mlp-small for digits, mlp for MNIST, resnet20 for CIFAR
     #[arg(long)]
     pub arch: Option<String>,
-    /// Sparsities to reach
-    #[arg(long, value_delimiter = ',', default_values_t = [0.5, 0.8, 0.9, 0.95, 0.98])]
-    pub sparsity: Vec<f64>,
+    /// Sparsities to reach, as 0.5,0.9; by default those of the table
+    #[arg(long, value_delimiter = ',')]
+    pub sparsity: Option<Vec<f64>>,
     /// Only these methods, by name; by default all
     #[arg(long, value_delimiter = ',')]
     pub method: Option<Vec<String>>,
@@ -90,6 +90,8 @@ pub struct Comparison<'a> {
     pub paper: Option<&'a str>,
     /// The methods.
     pub methods: Vec<Method>,
+    /// What they spare: sparsities, and whether of weights.
+    pub spared: Spared,
     /// What papers claim of them.
     pub claims: &'a [Claim],
     /// The methods that the picture shows first.
@@ -113,6 +115,7 @@ pub fn run(args: &Args, more: &[Method]) -> Result<()> {
         cost: "for every method, before, during and after pruning together",
         paper: Some(include_str!("../../../../papers/pruning/paper.toml")),
         methods,
+        spared: ZEROS,
         claims: &print::CLAIMS,
         drawn: &print::DRAWN,
         epochs: |plan| plan.seeds.1 as usize * plan.epochs * (1 + plan.methods.len() * plan.sparsities.len()),
@@ -121,6 +124,20 @@ pub fn run(args: &Args, more: &[Method]) -> Result<()> {
     comparison.run(args)
 }
 
+/// What the columns of a table are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spared {
+    /// What is fewer, as the head of a column says after the percentage.
+    pub of: &'static str,
+    /// How much, where the command line does not say.
+    pub sparsities: &'static [f64],
+    /// Whether it is weights, counted exactly.
+    pub exact: bool,
+}
+
+/// Weights, from half to nearly all.
+pub const ZEROS: Spared = Spared { of: "zeros", sparsities: &[0.5, 0.8, 0.9, 0.95, 0.98], exact: true };
+
 impl Comparison<'_> {
     /// Runs it.
     ///
@@ -128,7 +145,7 @@ impl Comparison<'_> {
     /// Impossible settings, data that is missing, an output folder that cannot be written.
     pub fn run(&self, args: &Args) -> Result<()> {
         let methods = self.chosen(args)?;
-        let plan = args.plan(&methods)?;
+        let plan = args.plan(&methods, self.spared.sparsities)?;
         args.common.check()?;
         let arch = Arch::parse(&plan.arch)?;
         let data = data::open(&plan.dataset, args.common.data.as_deref())?;
@@ -145,6 +162,7 @@ impl Comparison<'_> {
             methods: &methods,
             arch,
             data: &data,
+            exact: self.spared.exact,
             device: &device,
             parallel: args.parallel.unwrap_or(cores).max(1),
             bar: &bar,
@@ -167,7 +185,7 @@ impl Comparison<'_> {
 }
 
 impl Args {
-    fn plan(&self, methods: &[Method]) -> Result<Plan> {
+    fn plan(&self, methods: &[Method], sparsities: &[f64]) -> Result<Plan> {
         let full = self.common.scale == Scale::Full;
         let cifar = self.dataset.starts_with("cifar");
         let (arch, quick, paper) = match self.dataset.as_str() {
@@ -180,7 +198,8 @@ impl Args {
                 )));
             }
         };
-        self.sparsity.iter().try_for_each(|s| check_sparsity(*s))?;
+        let sparsities = self.sparsity.clone().unwrap_or_else(|| sparsities.to_vec());
+        sparsities.iter().try_for_each(|s| check_sparsity(*s))?;
         if self.epochs.is_some_and(|epochs| epochs < 4) {
             return Err(Error::Argument("methods that train, prune and train again need four epochs".into()));
         }
@@ -194,7 +213,7 @@ impl Args {
             momentum: 0.9,
             recalibration: 0.2,
             augment: cifar,
-            sparsities: self.sparsity.clone(),
+            sparsities,
             methods: methods.iter().map(|m| m.name.clone()).collect(),
             seeds: (self.common.first_seed, self.common.seeds),
         })

@@ -70,7 +70,7 @@ pub fn show(
     let print = |cell: &dyn Fn(&str, f64) -> String| {
         let methods = std::iter::once(DENSE).chain(plan.methods.iter().map(String::as_str));
         let cell = |method: &str, s: f64| cell(method, if method == DENSE { 0.0 } else { s });
-        println!("{}\n", show::by_sparsity(methods, &plan.sparsities, &cell, &[]));
+        println!("{}\n", show::by_sparsity(methods, (&plan.sparsities, comparison.spared.of), &cell, &[]));
     };
     print(&accuracy);
     println!("Seconds of wall time of one run (several run side by side).\n");

@@ -1,5 +1,6 @@
 //! Runs the pruning table, cell by cell: a cell is one seed, method and sparsity.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
 
@@ -8,10 +9,10 @@ use indicatif::ProgressBar;
 use regrow_sparse_core::masked::masks;
 use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::weight::{Select, Weight, weights};
+use regrow_sparse_core::weight::{Select, weights};
 use regrow_sparse_core::{Error, Mask, Result};
 use regrow_zoo::data::{Augmentation, DataSet};
-use regrow_zoo::{Arch, Net};
+use regrow_zoo::{Arch, Net, TensorSpec};
 
 use super::{Job, Method, Plan};
 use crate::cells::Cells;
@@ -33,6 +34,8 @@ pub struct Table<'a> {
     pub arch: Arch,
     /// The data.
     pub data: &'a DataSet,
+    /// Whether a method must end at the sparsity it was given.
+    pub exact: bool,
     /// Where tensors live.
     pub device: &'a Device,
     /// How many networks are trained side by side.
@@ -101,11 +104,21 @@ impl Table<'_> {
             recalibration: plan.recalibration,
         };
         let classes = self.data.train.classes;
-        let job = Job { plan, lab, arch: self.arch, classes, sparsity: open.sparsity, seed };
+        let job = Job {
+            plan,
+            lab,
+            test: &self.data.test,
+            arch: self.arch,
+            classes,
+            sparsity: open.sparsity,
+            seed,
+            findings: RefCell::default(),
+        };
         let started = Instant::now();
         let trained = match open.method {
             Some(method) => {
-                method.run(&job).and_then(|net| exact(self.arch, classes, &net, open.sparsity).map(|()| net))
+                let check = |net: &Net| if self.exact { exact(self.arch, classes, net, open.sparsity) } else { Ok(()) };
+                method.run(&job).and_then(|net| check(&net).map(|()| net))
             }
             None => job.whole(job.fresh(), KeepMasks),
         };
@@ -122,6 +135,7 @@ impl Table<'_> {
             seconds,
             flops: Some(flops(self.arch, classes, &net)?),
             densities: densities(self.arch, classes, &net)?,
+            findings: job.findings.into_inner(),
         })
     }
 }
@@ -132,7 +146,8 @@ fn exact(arch: Arch, classes: usize, net: &Net, sparsity: f64) -> Result<()> {
     let masks = masks(net)?;
     if masks.is_empty() {
         let layout = arch.layout(classes);
-        let (left, all) = (counts(net)?.iter().sum::<usize>(), layout.weights(&layout.widths()));
+        let left: usize = counts(arch, classes, net)?.iter().map(|(_, kept)| kept).sum();
+        let all = layout.weights(&layout.widths());
         return match left as f64 <= (1.0 - sparsity) * all as f64 + 0.5 {
             true => Ok(()),
             false => Err(Error::Argument(format!("kept {left} of {all} weights at sparsity {sparsity}"))),
@@ -153,24 +168,31 @@ fn grain(mask: &Mask) -> usize {
     if (0..mask.len() / cols).all(whole) { cols } else { 1 }
 }
 
-/// Weights left in each layer.
-fn counts(net: &Net) -> Result<Vec<usize>> {
+/// Weights left in each layer of `arch`, in its order; of one that is not there, none.
+fn counts(arch: Arch, classes: usize, net: &Net) -> Result<Vec<(TensorSpec, usize)>> {
     let weights = weights(net, &Select::default().with_head())?;
-    Ok(weights.iter().map(|w| w.mask_or_dense().kept()).collect())
+    // A path begins with the variant of `Net`.
+    let of = |name: &str| weights.iter().find(|w| w.path.split_once('.').is_some_and(|(_, path)| path == name));
+    let layers = arch.tensors(classes).into_iter().filter(|spec| spec.role.is_weight());
+    Ok(layers
+        .map(|spec| {
+            let kept = of(&spec.name).map_or(0, |w| w.mask_or_dense().kept());
+            (spec, kept)
+        })
+        .collect())
 }
 
 /// Multiplications and additions of one example with the weights of `net` that are left.
 fn flops(arch: Arch, classes: usize, net: &Net) -> Result<u64> {
-    let positions = arch.tensors(classes).into_iter().map(|spec| spec.positions).filter(|p| *p > 0);
-    Ok(counts(net)?.iter().zip(positions).map(|(kept, positions)| 2 * (kept * positions) as u64).sum())
+    Ok(counts(arch, classes, net)?.iter().map(|(spec, kept)| 2 * (kept * spec.positions) as u64).sum())
 }
 
 /// The fraction of weights left in each layer of a network that is masked or narrower than `arch`.
 fn densities(arch: Arch, classes: usize, net: &Net) -> Result<Vec<(String, f64)>> {
-    let full = arch.layout(classes);
-    let (weights, sizes) = (weights(net, &Select::default().with_head())?, full.sizes(&full.widths()));
-    let density =
-        |(weight, size): (&Weight, &usize)| (weight.path.clone(), weight.mask_or_dense().kept() as f64 / *size as f64);
-    let all: Vec<_> = weights.iter().zip(&sizes).map(density).collect();
+    let density = |(spec, kept): (TensorSpec, usize)| {
+        let full: usize = spec.shape.iter().product();
+        (spec.name, kept as f64 / full as f64)
+    };
+    let all: Vec<_> = counts(arch, classes, net)?.into_iter().map(density).collect();
     Ok(if all.iter().all(|(_, density)| *density == 1.0) { Vec::new() } else { all })
 }

@@ -36,7 +36,7 @@ pub fn show(plan: &Plan, rows: &[Record], notes: &[String], out: &Path, device: 
     let names = [DENSE].into_iter().chain(BUDGETS).chain(retrained.iter().map(String::as_str));
     let there = names.filter(|name| rows.iter().any(|r| r.method == *name));
     let cell = |method: &str, s: f64| spread(&accuracies(rows, method, if method == DENSE { 0.0 } else { s }, 1));
-    println!("{}\n", show::by_sparsity(there, &plan.sparsities, &cell, &[]));
+    println!("{}\n", show::by_sparsity(there, (&plan.sparsities, "zeros"), &cell, &[]));
     paper.print_figures();
     let title = format!("RD budgets: {} on {}, not retrained", plan.arch, plan.dataset);
     let outcome = Outcome { table: "rd", plan, rows, claims: &CLAIMS, notes, device, seconds };

@@ -1,5 +1,6 @@
 //! Measures the RD table: curves, shares, accuracies with every budget, the solver's time.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use regrow_zoo::{Arch, Net, load};
 use super::Plan;
 use crate::cells::Cells;
 use crate::lab::{Fit, Lab};
-use crate::record::Record;
+use crate::record::{Record, mean_finding};
 
 /// The network before pruning.
 pub const DENSE: &str = "dense";
@@ -65,7 +66,6 @@ impl Table<'_> {
     /// All rows, and findings in words. Finished seeds are kept in `out` until the table is complete.
     pub fn fill(&self, out: &Path, resume: bool, bar: &ProgressBar) -> Result<(Vec<Record>, Vec<String>)> {
         let mut cells = Cells::open(out, "rd", self.plan, resume)?;
-        let mut pairs = Vec::new();
         let (first, count) = self.plan.seeds;
         for seed in first..first + count {
             if cells.rows.iter().any(|r| r.seed == seed) {
@@ -76,10 +76,10 @@ impl Table<'_> {
             let lab = self.lab(&data.train, bar);
             let subject = self.subject(lab, &data, seed)?;
             cells.add(self.plan, self.rows_of(&subject)?)?;
-            pairs.push(self.additivity(&subject)?);
         }
-        let notes = self.sums(&pairs).into_iter().chain([solver_times()?]).collect();
-        Ok((cells.finish()?, notes))
+        let rows = cells.finish()?;
+        let notes = self.sums(&rows).into_iter().chain([solver_times()?]).collect();
+        Ok((rows, notes))
     }
 
     fn normalized(&self) -> DataSet {
@@ -122,12 +122,16 @@ impl Table<'_> {
 
     fn rows_of(&self, subject: &Subject<'_>) -> Result<Vec<Record>> {
         let mut rows = vec![subject.record(DENSE, 0.0, &subject.net, 0.0)];
+        let whole = subject.outputs(&subject.net);
         for sparsity in &self.plan.sparsities {
             for name in BUDGETS {
                 let started = Instant::now();
                 subject.lab.bar.set_message(format!("(seed {}: {name} at {sparsity})", subject.seed));
                 let net = self.pruned(name, subject, *sparsity)?;
-                rows.push(subject.record(name, *sparsity, &net, started.elapsed().as_secs_f64()));
+                let seconds = started.elapsed().as_secs_f64();
+                let distortion = distance(&whole, &subject.outputs(&net), &subject.calibration);
+                let findings = [(SUM.into(), self.sum(subject, &net)?), (WHOLE.into(), distortion)].into();
+                rows.push(Record { findings, ..subject.record(name, *sparsity, &net, seconds) });
                 if self.plan.retrain > 0 {
                     let seed = mix(subject.seed, 2);
                     let fit = Fit { epochs: self.plan.retrain, lr: LrSchedule::cosine(0.01), decay: 1e-4, seed };
@@ -145,20 +149,6 @@ impl Table<'_> {
         Ok(recipe.prune(subject.net.clone(), &Magnitude, sparsity)?.0)
     }
 
-    /// For each sparsity and budget the sum of the layers' distortions, and that of all together.
-    fn additivity(&self, subject: &Subject<'_>) -> Result<Vec<[Pair; 5]>> {
-        let whole = subject.outputs(&subject.net);
-        let of_sparsity = |sparsity: &f64| {
-            let mut pairs = [Pair::default(); 5];
-            for (pair, name) in pairs.iter_mut().zip(BUDGETS) {
-                let net = self.pruned(name, subject, *sparsity)?;
-                *pair = (self.sum(subject, &net)?, distance(&whole, &subject.outputs(&net), &subject.calibration));
-            }
-            Ok(pairs)
-        };
-        self.plan.sparsities.iter().map(of_sparsity).collect()
-    }
-
     /// The sum of the distortions that pruning each layer of `net` alone would make.
     fn sum(&self, subject: &Subject<'_>, net: &Net) -> Result<f64> {
         let amounts = grid(self.plan.amounts);
@@ -168,21 +158,22 @@ impl Table<'_> {
     }
 
     /// The additivity of the distortions in words, means over seeds.
-    fn sums(&self, seeds: &[Vec<[Pair; 5]>]) -> Vec<String> {
-        let line = |(i, s): (usize, &f64)| {
-            let one = |(b, name): (usize, &&str)| {
-                let mean = |f: fn(Pair) -> f64| seeds.iter().map(|p| f(p[i][b])).sum::<f64>() / seeds.len() as f64;
-                format!("{name} {:.3} and {:.3}", mean(|p| p.0), mean(|p| p.1))
-            };
-            let all: Vec<String> = BUDGETS.iter().enumerate().map(one).collect();
+    fn sums(&self, rows: &[Record]) -> Vec<String> {
+        let one = |name: &str, s: f64| -> Option<String> {
+            let (sum, whole) = (mean_finding(rows, name, s, SUM)?, mean_finding(rows, name, s, WHOLE)?);
+            Some(format!("{name} {sum:.3} and {whole:.3}"))
+        };
+        let line = |s: &f64| {
+            let all: Vec<String> = BUDGETS.iter().filter_map(|name| one(name, *s)).collect();
             format!("distortion at {s}, the sum of the layers and all together measured: {}", all.join(", "))
         };
-        if seeds.is_empty() { Vec::new() } else { self.plan.sparsities.iter().enumerate().map(line).collect() }
+        self.plan.sparsities.iter().map(line).collect()
     }
 }
 
-/// A sum of distortions, and the distortion of all together.
-type Pair = (f64, f64);
+/// Findings: the sum of the layers' distortions, and the distortion of all together.
+const SUM: &str = "sum of distortions";
+const WHOLE: &str = "distortion";
 
 /// The mean over inputs of the squared distance of outputs.
 fn distance(a: &[f32], b: &[f32], inputs: &Tensor<4>) -> f64 {
@@ -206,6 +197,7 @@ impl Subject<'_> {
             seconds,
             flops: None,
             densities: Vec::new(),
+            findings: BTreeMap::new(),
         }
     }
 }

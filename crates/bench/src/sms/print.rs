@@ -70,5 +70,5 @@ fn table(plan: &Plan, rows: &[Record], m: usize) -> Table {
         let seconds: Vec<f64> = chosen.map(|r| r.seconds).collect();
         if seconds.is_empty() { "-".into() } else { format!("{:.2}", mean_std(&seconds).0) }
     };
-    show::by_sparsity(METHODS, &plan.sparsities, &cell, &[("seconds", &seconds)])
+    show::by_sparsity(METHODS, (&plan.sparsities, "zeros"), &cell, &[("seconds", &seconds)])
 }

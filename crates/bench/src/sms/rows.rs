@@ -1,5 +1,6 @@
 //! Fills the SMS table, cell by cell: a cell is one seed, sparsity and m, with all its methods.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -229,6 +230,7 @@ impl Cell<'_> {
             seconds,
             flops: None,
             densities: Vec::new(),
+            findings: BTreeMap::new(),
         }
     }
 }

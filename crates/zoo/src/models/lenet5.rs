@@ -43,6 +43,7 @@ impl LeNet5 {
         let mut chain = Layout::chain(&Self::widths(channels, classes));
         // 5x5 kernels; `fc1` reads maps of 5x5.
         chain.layers[..3].iter_mut().for_each(|layer| layer.area = 25);
+        (chain.layers[0].positions, chain.layers[1].positions) = (28 * 28, 10 * 10);
         chain
     }
 }

@@ -30,6 +30,7 @@ impl MnistCnn {
         // 5x5 kernels; `fc1` reads maps of 4x4.
         chain.layers[..2].iter_mut().for_each(|layer| layer.area = 25);
         chain.layers[2].area = 16;
+        (chain.layers[0].positions, chain.layers[1].positions) = (24 * 24, 8 * 8);
         chain
     }
 

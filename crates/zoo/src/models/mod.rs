@@ -3,16 +3,20 @@
 pub mod lenet5;
 pub mod mlp;
 pub mod mnist_cnn;
+mod narrow;
+pub mod residual_mlp;
 pub mod resnet;
 
 use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::tensor::Tensor;
 use regrow_sparse_core::Classifier;
+use regrow_sparse_core::gates::{Gateable, Gates};
 
 pub use lenet5::LeNet5;
 pub use mlp::Mlp;
 pub use mnist_cnn::MnistCnn;
+pub use residual_mlp::ResidualMlp;
 pub use resnet::ResNet;
 
 /// Any network of the zoo.
@@ -24,6 +28,8 @@ pub enum Net {
     LeNet5(LeNet5),
     /// The MNIST CNN.
     MnistCnn(MnistCnn),
+    /// A multilayer perceptron of residual blocks.
+    ResidualMlp(ResidualMlp),
     /// A CIFAR ResNet.
     ResNet(ResNet),
 }
@@ -34,13 +40,85 @@ impl Classifier for Net {
             Self::Mlp(net) => net.logits(images),
             Self::LeNet5(net) => net.logits(images),
             Self::MnistCnn(net) => net.logits(images),
+            Self::ResidualMlp(net) => net.logits(images),
             Self::ResNet(net) => net.logits(images),
         }
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
-        if let Self::ResNet(net) = self {
-            net.batch_norms(f);
+        match self {
+            Self::ResidualMlp(net) => net.batch_norms(f),
+            Self::ResNet(net) => net.batch_norms(f),
+            Self::Mlp(_) | Self::LeNet5(_) | Self::MnistCnn(_) => {}
+        }
+    }
+}
+
+/// Networks without residual blocks have nothing to switch off.
+impl Gateable for Net {
+    fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
+        match self {
+            Self::ResidualMlp(net) => net.gated(images, gates),
+            Self::ResNet(net) => net.gated(images, gates),
+            Self::Mlp(_) | Self::LeNet5(_) | Self::MnistCnn(_) => self.logits(images),
+        }
+    }
+
+    fn narrowed(self, kept: &[Vec<bool>]) -> Self {
+        match self {
+            Self::ResidualMlp(net) => Self::ResidualMlp(net.narrowed(kept)),
+            Self::ResNet(net) => Self::ResNet(net.narrowed(kept)),
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::Arch;
+
+    fn images(arch: Arch) -> Tensor<4> {
+        let [channels, height, width] = arch.input();
+        let values: Vec<f32> = (0..3 * channels * height * width).map(|i| (i as f32 * 0.37).sin()).collect();
+        Tensor::from_data(TensorData::new(values, [3, channels, height, width]), &Device::default())
+    }
+
+    fn values(logits: Tensor<2>) -> Vec<f32> {
+        logits.into_data().iter().collect()
+    }
+
+    /// Gates that are the same for every sample, `kept` of each block's channels.
+    fn constant(kept: &[bool], samples: usize) -> Gates {
+        let row: Vec<f32> = kept.iter().map(|k| if *k { 1.0 } else { 0.0 }).collect();
+        let inside =
+            Tensor::<2>::from_data(TensorData::new(row.repeat(samples), [samples, kept.len()]), &Device::default());
+        Gates { whole: inside.clone().max_dim(1), inside: Some(inside) }
+    }
+
+    #[test]
+    fn open_gates_leave_a_network_as_it_is_and_closed_ones_may_go() {
+        for arch in [Arch::MlpResidual, Arch::ResNet20] {
+            let (net, layout) = (arch.init(10, 3, &Device::default()).valid(), arch.layout(10));
+            let widths: Vec<usize> = layout.removable().iter().map(|g| layout.groups[*g].width).collect();
+            let open = net.gated(images(arch), &mut |block, _| constant(&vec![true; widths[block]], 3));
+            assert_eq!(values(open), values(net.logits(images(arch))), "{arch}");
+            // Every third channel; the second block and the first of the last stage not at all.
+            let keeps = |block: usize, channel: usize| channel.is_multiple_of(3) && block != 1 && block != 6;
+            let kept: Vec<Vec<bool>> =
+                widths.iter().enumerate().map(|(b, w)| (0..*w).map(|c| keeps(b, c)).collect()).collect();
+            let gated = values(net.gated(images(arch), &mut |block, input| {
+                assert_eq!(input.dims()[0], 3);
+                constant(&kept[block], 3)
+            }));
+            let small = net.clone().narrowed(&kept);
+            assert!(small.num_params() < net.num_params() / 2);
+            let largest = gated.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            for (a, b) in gated.iter().zip(values(small.logits(images(arch)))) {
+                assert!((a - b).abs() <= 1e-5 * largest.max(1.0), "{arch}: {a} {b}");
+            }
         }
     }
 }

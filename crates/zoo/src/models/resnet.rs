@@ -7,7 +7,10 @@ use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, Pa
 use burn::tensor::activation::relu;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::gates::{Gateable, Gates};
 use regrow_sparse_core::{Classifier, layout::Layout};
+
+use super::narrow;
 
 /// `conv1`, `bn1`, three stages of `n` blocks with 16, 32, 64 channels, global mean, `linear`.
 #[derive(Module, Debug)]
@@ -20,14 +23,15 @@ pub struct ResNet {
     linear: Linear,
 }
 
-/// Two 3x3 convolutions around a shortcut.
+/// Two 3x3 convolutions around a shortcut; without them, the shortcut.
 #[derive(Module, Debug)]
 pub struct Block {
-    conv1: Conv2d,
-    bn1: BatchNorm,
-    conv2: Conv2d,
-    bn2: BatchNorm,
+    conv1: Option<Conv2d>,
+    bn1: Option<BatchNorm>,
+    conv2: Option<Conv2d>,
+    bn2: Option<BatchNorm>,
     stride: usize,
+    output: usize,
 }
 
 impl ResNet {
@@ -35,20 +39,21 @@ impl ResNet {
     /// (what blocks add to each other has one width), the inside of each block, the classes.
     pub fn layout(blocks: usize, classes: usize) -> Layout {
         let mut layout = Layout::default();
-        let image = layout.group(3, true);
-        let stages = [16, 32, 64].map(|width| layout.group(width, false));
-        layout.layer(image, stages[0], 9);
-        let mut before = stages[0];
-        for (stage, width) in stages.into_iter().zip([16, 32, 64]) {
+        let image = layout.group(3, 3);
+        let stages = [(16, 32 * 32), (32, 16 * 16), (64, 8 * 8)];
+        let [first, second, third] = stages.map(|(width, _)| layout.group(width, 1));
+        layout.convolution(image, first, 9, 32 * 32);
+        let mut before = first;
+        for (stage, (width, pixels)) in [first, second, third].into_iter().zip(stages) {
             for _ in 0..blocks {
-                let inside = layout.group(width, false);
-                layout.layer(before, inside, 9);
-                layout.layer(inside, stage, 9);
+                let inside = layout.group(width, 0);
+                layout.convolution(before, inside, 9, pixels);
+                layout.convolution(inside, stage, 9, pixels);
                 before = stage;
             }
         }
-        let head = layout.group(classes, true);
-        layout.layer(before, head, 1);
+        let head = layout.group(classes, classes);
+        layout.linear(before, head);
         layout
     }
 
@@ -77,39 +82,82 @@ impl ResNet {
     }
 }
 
+impl ResNet {
+    fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.layer1.iter().chain(&self.layer2).chain(&self.layer3)
+    }
+
+    /// Logits, where `block(i, block, x)` computes each block.
+    fn through(&self, images: Tensor<4>, mut block: impl FnMut(usize, &Block, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+        let x = relu(self.bn1.forward(self.conv1.forward(images)));
+        let x = self.blocks().enumerate().fold(x, |x, (i, b)| block(i, b, x));
+        self.linear.forward(pooled(x))
+    }
+}
+
 impl Classifier for ResNet {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = relu(self.bn1.forward(self.conv1.forward(images)));
-        let blocks = self.layer1.iter().chain(&self.layer2).chain(&self.layer3);
-        let x = blocks.fold(x, |x, block| block.forward(x));
-        let pooled = x.mean_dim(3).mean_dim(2).flatten::<2>(1, 3);
-        self.linear.forward(pooled)
+        self.through(images, |_, block, x| block.forward(x, None))
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
         f(&mut self.bn1);
         for block in self.layer1.iter_mut().chain(&mut self.layer2).chain(&mut self.layer3) {
-            f(&mut block.bn1);
-            f(&mut block.bn2);
+            block.bn1.iter_mut().chain(&mut block.bn2).for_each(&mut *f);
         }
     }
 }
 
+impl Gateable for ResNet {
+    fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
+        self.through(images, |i, block, x| {
+            let gates = gates(i, pooled(x.clone()));
+            block.forward(x, Some(gates))
+        })
+    }
+
+    fn narrowed(mut self, kept: &[Vec<bool>]) -> Self {
+        let blocks = self.layer1.iter_mut().chain(&mut self.layer2).chain(&mut self.layer3);
+        for (block, kept) in blocks.zip(kept) {
+            block.conv1 = block.conv1.take().and_then(|conv| narrow::conv_outputs(conv, kept));
+            block.bn1 = block.bn1.take().and_then(|bn| narrow::norm(bn, kept));
+            block.conv2 = block.conv2.take().and_then(|conv| narrow::conv_inputs(conv, kept));
+            block.bn2 = block.bn2.take().filter(|_| block.conv2.is_some());
+        }
+        self
+    }
+}
+
+/// The mean over pixels, `[batch, channels]`.
+fn pooled(x: Tensor<4>) -> Tensor<2> {
+    x.mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
+}
+
 impl Block {
     fn new([input, inside, output]: [usize; 3], stride: usize, device: &Device) -> Self {
+        let norm = |channels: usize| BatchNormConfig::new(channels).init(device);
+        let there = inside > 0;
         Self {
-            conv1: conv3x3(input, inside, stride, device),
-            bn1: BatchNormConfig::new(inside).init(device),
-            conv2: conv3x3(inside, output, 1, device),
-            bn2: BatchNormConfig::new(output).init(device),
+            conv1: there.then(|| conv3x3(input, inside, stride, device)),
+            bn1: there.then(|| norm(inside)),
+            conv2: there.then(|| conv3x3(inside, output, 1, device)),
+            bn2: there.then(|| norm(output)),
             stride,
+            output,
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = relu(self.bn1.forward(self.conv1.forward(x.clone())));
-        let y = self.bn2.forward(self.conv2.forward(y));
-        relu(y + self.shortcut(x))
+    fn forward(&self, x: Tensor<4>, gates: Option<Gates>) -> Tensor<4> {
+        let Self { conv1: Some(conv1), bn1: Some(bn1), conv2: Some(conv2), bn2: Some(bn2), .. } = self else {
+            return relu(self.shortcut(x));
+        };
+        let (whole, inside) = gates.map_or((None, None), |gates| (Some(gates.whole), gates.inside));
+        let gated = |y: Tensor<4>, gate: Option<Tensor<2>>| match gate {
+            Some(gate) => y * gate.unsqueeze_dims::<4>(&[-1, -1]),
+            None => y,
+        };
+        let y = gated(relu(bn1.forward(conv1.forward(x.clone()))), inside);
+        relu(gated(bn2.forward(conv2.forward(y)), whole) + self.shortcut(x))
     }
 
     /// Option A: every second pixel, the new channels zero, half of them on each side. Of a network
@@ -121,7 +169,7 @@ impl Block {
         // The mean of one pixel in a window of one: exact, and quick on every backend, where a slice
         // with steps is slow or (libtorch, backwards) fails.
         let thinned = AvgPool2dConfig::new([1, 1]).with_strides([self.stride; 2]).init().forward(x);
-        let (have, want) = (thinned.dims()[1], self.bn2.gamma.lazy_shape().as_slice()[0]);
+        let (have, want) = (thinned.dims()[1], self.output);
         let missing = want.saturating_sub(have);
         let sides = (missing / 2, missing - missing / 2);
         thinned.narrow(1, 0, have.min(want)).pad([(0, 0), sides, (0, 0), (0, 0)], PadMode::Constant(0.0))

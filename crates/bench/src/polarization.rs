@@ -1,0 +1,134 @@
+//! The table of polarization gates (arXiv 2302.10798): networks of fewer FLOPs from one training,
+//! against the same from random removal, from magnitude with retraining, and from gates that nothing
+//! drives to agree.
+//!
+//! The columns say how many FLOPs are to be spared. All see the same number of epochs; what gates cost
+//! beside shows in the times.
+
+use regrow_pruners::polarization::{Grain, Polarized, Polarizing};
+use regrow_sparse_core::Result;
+use regrow_sparse_core::classifier::Examples;
+use regrow_sparse_core::gates::Gateable;
+use regrow_sparse_core::lr::LrSchedule;
+use regrow_sparse_core::sparsify::KeepMasks;
+use regrow_sparse_core::train::mix;
+use regrow_sparse_core::weight::{Select, weights};
+use regrow_zoo::Net;
+
+use crate::claim::Claim;
+use crate::lab::Fit;
+use crate::pruning::{Args, Comparison, Job, Method, Plan, Spared};
+use crate::record::{Record, mean_finding};
+
+const LAYERS: &str = "polarized blocks";
+const CHANNELS: &str = "polarized channels";
+const UNPOLARIZED: &str = "gates without polarization";
+const RANDOM: &str = "random blocks, from scratch";
+const MAGNITUDE: &str = "magnitude channels, retrained";
+
+/// Findings: the fraction of gates that do not agree at the end; accuracy before gates are removed.
+const UNDECIDED: &str = "undecided";
+const GATED: &str = "accuracy with gates";
+
+const CLAIMS: [Claim; 4] = [
+    Claim { text: "polarized blocks beat random ones", better: LAYERS, than: RANDOM },
+    Claim { text: "polarized channels beat magnitude and retraining", better: CHANNELS, than: MAGNITUDE },
+    Claim { text: "polarized blocks beat magnitude and retraining", better: LAYERS, than: MAGNITUDE },
+    Claim { text: "gates without polarization lose by their removal", better: LAYERS, than: UNPOLARIZED },
+];
+
+/// Runs the table.
+///
+/// # Errors
+/// As [`Comparison::run`].
+pub fn run(args: &Args) -> Result<()> {
+    let comparison = Comparison {
+        table: "polarization",
+        heading: "Polarization gates against other ways to fewer FLOPs",
+        cost: "for every method",
+        paper: Some(include_str!("../../../papers/polarization/paper.toml")),
+        methods: vec![
+            Method::new(LAYERS, |job| polarized(job, Grain::Layers, 4.0)),
+            Method::new(CHANNELS, |job| polarized(job, Grain::Channels, 4.0)),
+            Method::new(UNPOLARIZED, |job| polarized(job, Grain::Layers, 0.0)),
+            Method::new(RANDOM, random),
+            Method::new(MAGNITUDE, magnitude),
+        ],
+        spared: Spared { of: "fewer FLOPs", sparsities: &[0.25, 0.5, 0.75], exact: false },
+        claims: &CLAIMS,
+        drawn: &[],
+        epochs: |plan| plan.seeds.1 as usize * plan.epochs * (1 + plan.methods.len() * plan.sparsities.len()),
+        notes: consensus,
+    };
+    // Of the networks for digits, only one has blocks to remove.
+    let arch = args.arch.clone().or((args.dataset == "digits").then(|| "mlp-residual".into()));
+    comparison.run(&Args { arch, ..args.clone() })
+}
+
+fn polarized(job: &Job<'_>, grain: Grain, weight: f64) -> Result<Net> {
+    let layout = job.arch.layout(job.classes);
+    let net = Polarized::new(job.fresh(), &layout, grain, mix(job.seed, 7))?;
+    let problem = Polarizing::new(job.lab.train, &layout, 1.0 - job.sparsity)?.with_weights(weight, 20.0)?;
+    let lr = LrSchedule::cosine(job.plan.learning_rate);
+    let fit = Fit { epochs: job.plan.epochs, lr, decay: job.plan.weight_decay, seed: mix(job.seed, 0) };
+    let net = job.lab.solve(net, KeepMasks, &problem, &fit)?;
+    let all: Vec<usize> = (0..job.lab.train.len()).collect();
+    let consensus = net.consensus(all.chunks(256).map(|batch| job.lab.train.images(batch, job.lab.device)));
+    job.note(UNDECIDED, consensus.undecided());
+    job.note(GATED, job.lab.accuracy(&net, job.test));
+    Ok(net.settle(&consensus))
+}
+
+/// As many blocks closed by chance as the target needs, then the whole training.
+fn random(job: &Job<'_>) -> Result<Net> {
+    let layout = job.arch.layout(job.classes);
+    let (rest, shares) = layout.shares();
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by_key(|block| mix(mix(job.seed, 8), *block as u64));
+    let mut left = rest + shares.iter().sum::<f64>();
+    let mut kept: Vec<Vec<bool>> =
+        layout.removable().iter().map(|group| vec![true; layout.groups[*group].width]).collect();
+    for block in order {
+        if left <= 1.0 - job.sparsity + 1e-9 {
+            break;
+        }
+        left -= shares[block];
+        kept[block].fill(false);
+    }
+    job.whole(job.fresh().narrowed(&kept), KeepMasks)
+}
+
+/// Half of the training, then in each block the channels of largest norm, then the other half.
+fn magnitude(job: &Job<'_>) -> Result<Net> {
+    let layout = job.arch.layout(job.classes);
+    let (rest, _) = layout.shares();
+    let share = ((1.0 - job.sparsity - rest) / (1.0 - rest)).max(0.0);
+    let half = job.plan.epochs / 2;
+    let net = job.part(job.fresh(), KeepMasks, half, 0)?;
+    let layers = weights(&net, &Select::default().with_head())?;
+    let inner = layout.removable();
+    let kept = layout.layers.iter().zip(&layers).filter(|(link, _)| inner.contains(&link.output)).map(|(_, weight)| {
+        let (width, inputs) = weight.dims();
+        let norms = weight.values.chunks(inputs).map(|row| row.iter().map(|w| w * w).sum::<f32>());
+        let mut order: Vec<(f32, usize)> = norms.zip(0..).collect();
+        order.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut kept = vec![false; width];
+        order[..(share * width as f64) as usize].iter().for_each(|(_, channel)| kept[*channel] = true);
+        kept
+    });
+    let kept: Vec<Vec<bool>> = kept.collect();
+    job.part(net.narrowed(&kept), KeepMasks, job.plan.epochs - half, 1)
+}
+
+/// How far gates agree, and what their removal costs.
+fn consensus(plan: &Plan, rows: &[Record]) -> Vec<String> {
+    let one = |method: &str, s: f64| -> Option<String> {
+        let (undecided, gated) = (mean_finding(rows, method, s, UNDECIDED)?, mean_finding(rows, method, s, GATED)?);
+        Some(format!("{:.1} % undecided, accuracy {gated:.2} with gates, at {s}", 100.0 * undecided))
+    };
+    let line = |method: &&str| {
+        let all: Vec<String> = plan.sparsities.iter().filter_map(|s| one(method, *s)).collect();
+        (!all.is_empty()).then(|| format!("{method}: {}", all.join("; ")))
+    };
+    [LAYERS, CHANNELS, UNPOLARIZED].iter().filter_map(line).collect()
+}
