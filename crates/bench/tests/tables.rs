@@ -141,6 +141,8 @@ fn rd_compares_budgets_and_refuses_bad_settings() {
     assert_eq!(rows(dir.path(), "rd").len(), 2 * (1 + 2 * 5 * 2));
     for (args, says) in [
         (vec!["rd", "--amounts", "0"], "at least one amount"),
+        (vec!["rd", "--most", "1.5"], "no fraction of a layer"),
+        (vec!["rd", "--most", "0.6", "--epochs", "1", "--sparsity", "0.9"], "no choice of these amounts"),
         (vec!["rd", "--checkpoint", "/nonexistent.safetensors"], "/nonexistent.safetensors"),
         (vec!["rd", "--epochs", "0"], "at least one epoch"),
     ] {

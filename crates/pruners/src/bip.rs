@@ -4,8 +4,13 @@
 //! `min_m L(m * theta*(m))`, `theta*(m) = argmin L(m * theta) + gamma/2 |theta|^2`. Mask and weights
 //! meet only in `z = m * theta`, so the implicit gradient needs no second derivatives (eq. 5):
 //! `dL/dm = (theta - (1/gamma) dL/dz) * dL/dz`. Steps alternate (algorithm 1): one of the optimizer on
-//! the weights, mask fixed; one on the scores, `s <- s - beta dL/dm` on another batch, and the mask
-//! is the top k of `|s|` again.
+//! the weights, mask fixed; one on the scores, `s <- |s - beta dL/dm|` on another batch, and the mask
+//! is the top k of `s` again.
+//!
+//! Scores are magnitudes: the authors' are signed, and the mask is that of their absolute values, whose
+//! gradient turns round at zero. Their correction differs: it multiplies the gradient of the scores by
+//! itself (and by what the step before had left there), not `dL/dz` by itself; with the published
+//! `1/gamma` of 1e-4 either is too small to move a filter in the fixture.
 
 use regrow_sparse_core::masked::Gradient;
 use regrow_sparse_core::optimizer::Under;
@@ -63,12 +68,13 @@ impl Bip {
         self
     }
 
-    /// `s <- s - beta (theta - (1/gamma) g) * g`.
+    /// `s <- |s - beta (theta - (1/gamma) g) * g|`.
     fn move_scores(&mut self, step: usize, weights: &[Weight], gradients: &[Vec<f32>]) {
         let beta = half_cosine(self.beta, 0.0, step as f64 / self.steps as f64);
         for (scores, (weight, gradient)) in self.scores.iter_mut().zip(weights.iter().zip(gradients)) {
             for (s, (theta, g)) in scores.iter_mut().zip(weight.values.iter().zip(gradient)) {
-                *s -= (beta * hypergradient(f64::from(*theta), f64::from(*g), self.correction)) as f32;
+                let slope = hypergradient(f64::from(*theta), f64::from(*g), self.correction);
+                *s = (f64::from(*s) - beta * slope).abs() as f32;
             }
         }
     }
@@ -152,6 +158,19 @@ mod tests {
         let masks = masks_over(&mut Bip::new(0.5, 1000).unwrap().with_rates(0.5, 0.0).unwrap(), &mut view, 4);
         let drawn: Vec<String> = masks.iter().map(|(_, m)| bits(m.get("a").unwrap())).collect();
         assert_eq!(drawn, ["10", "10", "01"]);
+    }
+
+    #[test]
+    fn a_score_that_crosses_zero_does_not_come_back_as_a_large_one() {
+        // Scores start at 1 and 0.2, gradients are the weights: the second falls to 0.2 - 3 * 0.04 = 0.08,
+        // then to |0.08 - 0.12| = 0.04.
+        let weights = [weight("a", &[1, 2], |i| [1.0, 0.2][i])];
+        let mut bip = Bip::new(0.5, 1_000_000).unwrap().with_rates(3.0, 0.0).unwrap();
+        bip.scores = vec![vec![1.0, 0.2]];
+        for expected in [0.08, 0.04] {
+            bip.move_scores(1, &weights, &[vec![0.0, 0.2]]);
+            assert!((bip.scores[0][1] - expected).abs() < 1e-6 && bip.scores[0][0] == 1.0);
+        }
     }
 
     #[test]

@@ -27,9 +27,13 @@ pub struct Distortion {
     pub values: Vec<f64>,
 }
 
-/// `steps + 1` amounts from 0 to 1, evenly spaced.
-pub fn grid(steps: usize) -> Vec<f64> {
-    (0..=steps).map(|i| i as f64 / steps.max(1) as f64).collect()
+/// `steps + 1` amounts from 0 to `most`, evenly spaced.
+///
+/// The authors' grid goes to 1. Then a whole layer can be the cheapest to lose: the distortion of
+/// outputs cannot exceed what they are, while curves of other layers grow on, and a network that is cut
+/// through there cannot be retrained. Below 1 something of every layer stays.
+pub fn grid(steps: usize, most: f64) -> Vec<f64> {
+    (0..=steps).map(|i| most * i as f64 / steps.max(1) as f64).collect()
 }
 
 /// Measures every layer at every one of `amounts` (fractions of its weights).
@@ -204,7 +208,7 @@ mod tests {
 
     #[test]
     fn by_hand_on_two_layers() {
-        let amounts = grid(4);
+        let amounts = grid(4, 1.0);
         let curves = [curve("a", 100, &[0.0, 1.0, 2.0, 3.0, 4.0]), curve("b", 100, &[0.0, 0.1, 0.2, 0.3, 9.0])];
         assert_eq!(pruned(allocate(&curves, &amounts, 0.5, 1000).unwrap(), &curves), [25, 75]);
         assert_eq!(pruned(allocate(&curves, &amounts, 0.37, 1000).unwrap(), &curves), [0, 74]);
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn equal_convex_layers_share_equally_and_a_factor_changes_nothing() {
-        let amounts = grid(10);
+        let amounts = grid(10, 1.0);
         let values: Vec<f64> = amounts.iter().map(|a| a * a).collect();
         let curves = ["a", "b", "c"].map(|name| curve(name, 200, &values));
         assert_eq!(pruned(allocate(&curves, &amounts, 0.6, 600).unwrap(), &curves), [120, 120, 120]);
@@ -249,7 +253,7 @@ mod tests {
         fn equals_the_exhaustive_search(
             raw in prop::collection::vec((1usize..30, prop::collection::vec(0u32..1000, 6)), 1..5), sparsity in 0.0f64..0.99,
         ) {
-            let amounts = grid(5);
+            let amounts = grid(5, 1.0);
             let named = |(i, (weights, values)): (usize, &(usize, Vec<u32>))| {
                 let mut values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
                 values[0] = 0.0;

@@ -188,7 +188,10 @@ fn flops(arch: Arch, classes: usize, net: &Net) -> Result<u64> {
 }
 
 /// The fraction of weights left in each layer of a network that is masked or narrower than `arch`.
-fn densities(arch: Arch, classes: usize, net: &Net) -> Result<Vec<(String, f64)>> {
+///
+/// # Errors
+/// If the network's weights cannot be read.
+pub fn densities(arch: Arch, classes: usize, net: &Net) -> Result<Vec<(String, f64)>> {
     let density = |(spec, kept): (TensorSpec, usize)| {
         let full: usize = spec.shape.iter().product();
         (spec.name, kept as f64 / full as f64)

@@ -42,6 +42,9 @@ pub struct Args {
     /// Steps of the grid of amounts at which each layer is measured
     #[arg(long, default_value_t = 25)]
     pub amounts: usize,
+    /// The largest of these amounts; 1, as in the authors' code, lets a whole layer go
+    #[arg(long, default_value_t = 0.99)]
+    pub most: f64,
     /// Training images to measure distortions on
     #[arg(long, default_value_t = 256)]
     pub calibration: usize,
@@ -78,6 +81,9 @@ pub struct Plan {
     pub sparsities: Vec<f64>,
     /// Steps of the grid of amounts.
     pub amounts: usize,
+    /// The largest of them.
+    #[serde(default = "whole")]
+    pub most: f64,
     /// Calibration images.
     pub calibration: usize,
     /// Test images.
@@ -87,6 +93,11 @@ pub struct Plan {
     pub train_images: Option<usize>,
     /// Seeds: the first, and how many.
     pub seeds: (u64, u64),
+}
+
+/// The largest amount of results from before it could be chosen.
+fn whole() -> f64 {
+    1.0
 }
 
 /// Runs the table.
@@ -125,6 +136,12 @@ fn thinned(images: Images, wanted: Option<usize>) -> Images {
 impl Args {
     fn plan(&self) -> Result<Plan> {
         self.sparsity.iter().try_for_each(|s| check_sparsity(*s))?;
+        if !(self.most > 0.0 && self.most <= 1.0) {
+            return Err(Error::Argument(format!(
+                "{} is no fraction of a layer: --most lies above 0, at most 1",
+                self.most
+            )));
+        }
         if self.amounts == 0 || self.calibration == 0 || self.images == Some(0) || self.train_images == Some(0) {
             return Err(Error::Argument(
                 "the table needs at least one amount, calibration image and test image".into(),
@@ -143,6 +160,7 @@ impl Args {
             batch: if self.dataset == "digits" { 64 } else { 128 },
             sparsities: self.sparsity.clone(),
             amounts: self.amounts,
+            most: self.most,
             calibration: self.calibration,
             images: self.images,
             train_images: self.train_images,

@@ -44,13 +44,13 @@ pub fn show(plan: &Plan, rows: &[Record], notes: &[String], out: &Path, device: 
 }
 
 fn describe(plan: &Plan) -> String {
-    let Plan { dataset, arch, epochs, retrain, amounts, calibration, .. } = plan;
+    let Plan { dataset, arch, epochs, retrain, amounts, most, calibration, .. } = plan;
     let network = match &plan.checkpoint {
         Some(file) => format!("{arch} from {file}"),
         None => format!("{arch} trained for {epochs} epochs"),
     };
     format!(
-        "{network} on {dataset}; magnitude within each layer; distortions at {amounts} amounts of each layer on \
+        "{network} on {dataset}; magnitude within each layer; distortions at {amounts} amounts up to {most} of each layer on \
          {calibration} training images; {retrain} epochs of retraining{}",
         plan.train_images.map_or_else(String::new, |n| format!(" on {n} training images"))
     )

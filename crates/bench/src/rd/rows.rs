@@ -23,6 +23,7 @@ use regrow_zoo::{Arch, Net, load};
 use super::Plan;
 use crate::cells::Cells;
 use crate::lab::{Fit, Lab};
+use crate::pruning::rows::densities;
 use crate::record::{Record, mean_finding};
 
 /// The network before pruning.
@@ -109,13 +110,17 @@ impl Table<'_> {
         let calibration = chosen.images(&(0..chosen.len()).collect::<Vec<_>>(), self.device);
         let outputs = |net: &Net| net.logits(calibration.clone());
         let mut watch = |layer: &str| lab.bar.set_message(format!("(seed {seed}: distortion of {layer})"));
-        let curves = distortions(&net, &select(), &grid(self.plan.amounts), outputs, &mut watch)?;
+        let curves = distortions(&net, &select(), &self.grid(), outputs, &mut watch)?;
         Ok(Subject { net, lab, test: &data.test, seed, curves, calibration })
+    }
+
+    fn grid(&self) -> Vec<f64> {
+        grid(self.plan.amounts, self.plan.most)
     }
 
     fn budget(&self, name: &str, subject: &Subject<'_>, sparsity: f64) -> Result<Budget> {
         match name {
-            "RD" => allocate(&subject.curves, &grid(self.plan.amounts), sparsity, UNITS),
+            "RD" => allocate(&subject.curves, &self.grid(), sparsity, UNITS),
             other => Budget::parse(&other.to_lowercase()),
         }
     }
@@ -131,7 +136,8 @@ impl Table<'_> {
                 let seconds = started.elapsed().as_secs_f64();
                 let distortion = distance(&whole, &subject.outputs(&net), &subject.calibration);
                 let findings = [(SUM.into(), self.sum(subject, &net)?), (WHOLE.into(), distortion)].into();
-                rows.push(Record { findings, ..subject.record(name, *sparsity, &net, seconds) });
+                let densities = densities(self.arch, self.data.train.classes, &net)?;
+                rows.push(Record { findings, densities, ..subject.record(name, *sparsity, &net, seconds) });
                 if self.plan.retrain > 0 {
                     let seed = mix(subject.seed, 2);
                     let fit = Fit { epochs: self.plan.retrain, lr: LrSchedule::cosine(0.01), decay: 1e-4, seed };
@@ -151,7 +157,7 @@ impl Table<'_> {
 
     /// The sum of the distortions that pruning each layer of `net` alone would make.
     fn sum(&self, subject: &Subject<'_>, net: &Net) -> Result<f64> {
-        let amounts = grid(self.plan.amounts);
+        let amounts = self.grid();
         let masks = masks(net)?;
         let of = |c: &Distortion| masks.get(&c.name).map_or(0.0, |mask| at(&amounts, &c.values, mask.sparsity()));
         Ok(subject.curves.iter().map(of).sum())
@@ -213,7 +219,7 @@ fn at(amounts: &[f64], values: &[f64], x: f64) -> f64 {
 
 /// The solver's time for 20, 200 and 2000 layers, at a fixed number of units.
 fn solver_times() -> Result<String> {
-    let amounts = grid(100);
+    let amounts = grid(100, 1.0);
     let mut times = Vec::new();
     for layers in [20usize, 200, 2000] {
         let curve = |l: usize| {
