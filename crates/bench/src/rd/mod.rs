@@ -39,8 +39,8 @@ pub struct Args {
     /// Sparsities to reach
     #[arg(long, value_delimiter = ',', default_values_t = [0.5, 0.7, 0.8, 0.9, 0.95])]
     pub sparsity: Vec<f64>,
-    /// Steps of the grid of amounts at which each layer is measured
-    #[arg(long, default_value_t = 25)]
+    /// Steps of the grid of amounts at which each layer is measured (the authors' is about 100)
+    #[arg(long, default_value_t = 100)]
     pub amounts: usize,
     /// The largest of these amounts; 1, as in the authors' code, lets a whole layer go
     #[arg(long, default_value_t = 0.99)]
