@@ -234,7 +234,7 @@ fn before(job: &Job<'_>, scores: fn(&Job<'_>, &Net) -> Result<Vec<Vec<f32>>>) ->
 /// SynFlow's masks of `net`.
 ///
 /// # Errors
-/// As [`synflow`].
+/// As [`synflow()`].
 pub fn synflow_masks(job: &Job<'_>, net: &Net) -> Result<MaskSet> {
     let [channels, height, width] = job.arch.input();
     let example = [1, channels, height, width];
