@@ -1,4 +1,4 @@
-//! `regrow eval`: the test accuracy of a checkpoint.
+//! `regrow eval`: the test accuracy of a checkpoint, the perplexity of a language model.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,19 +12,29 @@ use regrow_zoo::data::{self, Images, Part};
 use regrow_zoo::{Arch, Net, load};
 
 use crate::error::{Error, Result};
+use crate::lm;
 
-/// Measure the accuracy of a checkpoint on a data set's test images
+/// Measure the accuracy of a checkpoint on test images, or the perplexity of a language model
 #[derive(clap::Args)]
-#[command(after_help = "Example: regrow eval resnet20.safetensors --arch resnet20 --dataset cifar10 --data DIR")]
+#[command(
+    after_help = "Examples:\n  regrow eval resnet20.safetensors --arch resnet20 --dataset cifar10 --data DIR\n  \
+                        regrow eval MODEL_DIR --text wikitext2-test.txt --window 256"
+)]
 pub struct Args {
-    /// A safetensors file with PyTorch's names
+    /// A safetensors file with PyTorch's names, or a Hugging Face directory
     file: PathBuf,
-    /// The network: cifar-lenet, lenet5, mlp, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
+    /// The network: cifar-lenet, lenet5, mlp, mlp-residual, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
     #[arg(long)]
-    arch: String,
+    arch: Option<String>,
     /// cifar10, cifar100, digits (embedded), fashion-mnist or mnist
     #[arg(long)]
-    dataset: String,
+    dataset: Option<String>,
+    /// For a language model: the text to predict
+    #[arg(long, conflicts_with_all = ["arch", "dataset"])]
+    text: Option<PathBuf>,
+    /// For a language model: tokens in a window; windows do not overlap
+    #[arg(long, default_value_t = 256)]
+    window: usize,
     /// The folder of the data set, or one that holds it under its name
     #[arg(long, env = "REGROW_DATA")]
     data: Option<PathBuf>,
@@ -35,14 +45,23 @@ pub struct Args {
 
 /// Loads network and images, counts, prints.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    match &args.text {
+        Some(text) => lm::eval(&args.file, text, args.window, out),
+        None => images(args, out),
+    }
+}
+
+fn images(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let missing = || Error::Argument("--arch and --dataset are missing; for a language model, --text".into());
+    let (arch, dataset) = args.arch.as_ref().zip(args.dataset.as_ref()).ok_or_else(missing)?;
     if args.batch == 0 {
         return Err(Error::Argument("--batch must be at least 1".into()));
     }
-    let arch = Arch::parse(&args.arch)?;
+    let arch = Arch::parse(arch)?;
     let device = Device::default();
     let (net, classes) = load(arch, &args.file, &device)?;
-    let images = data::open_part(&args.dataset, args.data.as_deref(), Part::Test)?;
-    fits(arch, classes, &images, &args.dataset)?;
+    let images = data::open_part(dataset, args.data.as_deref(), Part::Test)?;
+    fits(arch, classes, &images, dataset)?;
     let images = match arch.normalization() {
         Some(normalization) => images.with_normalization(normalization),
         None => images,

@@ -4,6 +4,7 @@ mod crop;
 mod error;
 mod eval;
 mod inspect;
+mod lm;
 mod prune;
 mod text;
 

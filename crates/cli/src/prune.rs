@@ -12,6 +12,7 @@ use regrow_sparse_core::{Budget, MaskSet, Pattern, atomic, schedule::check_spars
 use regrow_zoo::{Arch, Role, TensorSpec, check};
 
 use crate::error::{Error, Result};
+use crate::lm;
 use crate::text;
 
 /// Prune a checkpoint without retraining
@@ -20,20 +21,35 @@ use crate::text;
 /// original loads the result. Exactly round(sparsity x weights) become zero; ties keep the earlier.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example: regrow prune resnet20.safetensors --arch resnet20 --sparsity 0.8 --out pruned.safetensors"
+    after_help = "Examples:\n  regrow prune resnet20.safetensors --arch resnet20 --sparsity 0.8 --out pruned.safetensors\n  \
+                        regrow prune MODEL_DIR --method wanda --sparsity 0.5 --calibration text.txt --out OUT_DIR"
 )]
 pub struct Args {
-    /// A safetensors file with PyTorch's names
+    /// A safetensors file with PyTorch's names, or a Hugging Face directory with a language model
     file: PathBuf,
-    /// The network: cifar-lenet, lenet5, mlp, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
+    /// The network of a file: cifar-lenet, lenet5, mlp, mlp-residual, mlp-small, mnist-cnn, resnet20,
+    /// resnet32, resnet56
     #[arg(long)]
-    arch: String,
-    /// What is kept: magnitude or random
+    arch: Option<String>,
+    /// What is kept: magnitude or random; for a language model also sparsegpt or wanda
     #[arg(long, default_value = "magnitude")]
     method: String,
-    /// How the total is shared among layers: erk, global, lamp, uniform
-    #[arg(long, default_value = "global")]
-    budget: String,
+    /// How the total is shared among layers: erk, global, lamp, uniform; by default global, for a
+    /// language model uniform
+    #[arg(long)]
+    budget: Option<String>,
+    /// For a language model: a text to calibrate on
+    #[arg(long)]
+    calibration: Option<PathBuf>,
+    /// Windows of that text to run
+    #[arg(long, default_value_t = 128)]
+    samples: usize,
+    /// Tokens in a window; by default 2048, or the model's context if that is shorter
+    #[arg(long)]
+    window: Option<usize>,
+    /// Go on where an interrupted run with the same settings stopped (language models)
+    #[arg(long)]
+    resume: bool,
     /// The fraction of weights to set to zero, in [0, 1); an N:M pattern brings its own
     #[arg(long, allow_negative_numbers = true)]
     sparsity: Option<f64>,
@@ -43,9 +59,9 @@ pub struct Args {
     /// Prune the last layer too
     #[arg(long)]
     include_head: bool,
-    /// The source of randomness, for methods that have some
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// The source of randomness, for methods that have some; with it, calibration windows begin at random
+    #[arg(long)]
+    seed: Option<u64>,
     /// Where the pruned checkpoint goes
     #[arg(long)]
     out: PathBuf,
@@ -56,14 +72,17 @@ pub struct Args {
 
 /// Reads, scores, masks, writes, reports.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    if args.arch.is_none() && args.file.is_dir() {
+        return model(args, out);
+    }
     let method = regrow_pruners::find(&args.method)?;
-    let recipe =
-        Recipe::default().with_budget(Budget::parse(&args.budget)?).with_pattern(Pattern::parse(&args.pattern)?);
-    let sparsity = args.sparsity.or(recipe.pattern.fixed_sparsity());
-    let sparsity =
-        sparsity.ok_or_else(|| Error::Argument("--sparsity is missing (only an N:M pattern brings its own)".into()))?;
+    let recipe = Recipe::default()
+        .with_budget(Budget::parse(args.budget.as_deref().unwrap_or("global"))?)
+        .with_pattern(Pattern::parse(&args.pattern)?);
+    let sparsity = sparsity(args, recipe.pattern)?;
     check_sparsity(sparsity)?;
-    let arch = Arch::parse(&args.arch)?;
+    let missing = || Error::Argument("--arch is missing; only a Hugging Face directory brings its own".into());
+    let arch = Arch::parse(args.arch.as_ref().ok_or_else(missing)?)?;
     let checkpoint = Checkpoint::open(&args.file)?;
     let tensors = check(arch, &checkpoint)?.tensors;
     let chosen: Vec<&(TensorSpec, Entry)> = tensors
@@ -71,7 +90,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         .filter(|(spec, _)| spec.role == Role::Weight || (args.include_head && spec.role == Role::Head))
         .collect();
     let weights = chosen.iter().map(|(_, entry)| read(&checkpoint, entry)).collect::<Result<Vec<_>>>()?;
-    let masks = recipe.masks(&weights, (method.make)(args.seed).as_ref(), sparsity)?;
+    let masks = recipe.masks(&weights, (method.make)(args.seed.unwrap_or(0)).as_ref(), sparsity)?;
     write(&checkpoint, &masks, args)?;
     let positions =
         |name: &str| chosen.iter().find(|(_, entry)| entry.name == name).map_or(0, |(spec, _)| spec.positions);
@@ -84,6 +103,36 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let counts = format!("{} of {} prunable weights are zero", text::grouped(zeros), text::grouped(all));
     writeln!(out, "sparsity {} ({counts})", text::percent(zeros, all))?;
     Ok(())
+}
+
+fn sparsity(args: &Args, pattern: Pattern) -> Result<f64> {
+    let missing = || Error::Argument("--sparsity is missing (only an N:M pattern brings its own)".into());
+    args.sparsity.or(pattern.fixed_sparsity()).ok_or_else(missing)
+}
+
+/// Prunes a language model.
+fn model(args: &Args, out: &mut dyn Write) -> Result<()> {
+    if args.budget.as_ref().is_some_and(|budget| budget != "uniform") || args.include_head || args.picture.is_some() {
+        return Err(Error::Argument(
+            "a language model is pruned uniformly, without its head and without a picture so far".into(),
+        ));
+    }
+    let pattern = Pattern::parse(&args.pattern)?;
+    lm::prune(
+        &lm::Job {
+            folder: &args.file,
+            method: &args.method,
+            sparsity: sparsity(args, pattern)?,
+            pattern,
+            calibration: args.calibration.as_deref(),
+            samples: args.samples,
+            window: args.window,
+            seed: args.seed,
+            resume: args.resume,
+            out: &args.out,
+        },
+        out,
+    )
 }
 
 fn read(checkpoint: &Checkpoint, entry: &Entry) -> Result<Weight> {

@@ -5,6 +5,7 @@
 //! - while training: [`Scheduled`] (any score on any schedule), [`Gmp`], [`StraightThrough`] (STE,
 //!   DPF), [`Set`], [`Rigl`], [`Granet`], [`Issp`], [`Bip`]
 //! - after training: [`Imp`], with or without rewinding; [`Retrain`]: its learning rates
+//! - layer by layer, from what reaches a layer: [`Wanda`], [`SparseGpt`]
 //! - budgets: [`rd`]; narrower layers instead of masks: [`precrop`];
 //!   blocks and channels that training finds it can do without: [`polarization`]
 //!
@@ -49,10 +50,12 @@ pub mod rigl;
 pub mod scheduled;
 pub mod set;
 pub mod snip;
+pub mod sparsegpt;
 pub mod straight_through;
 pub mod synflow;
 #[cfg(test)]
 mod testing;
+pub mod wanda;
 
 use regrow_sparse_core::score::Score;
 
@@ -69,8 +72,10 @@ pub use rigl::Rigl;
 pub use scheduled::Scheduled;
 pub use set::Set;
 pub use snip::snip;
+pub use sparsegpt::SparseGpt;
 pub use straight_through::StraightThrough;
 pub use synflow::synflow;
+pub use wanda::Wanda;
 
 /// A scoring method as tables and the command line list it.
 pub struct Entry {

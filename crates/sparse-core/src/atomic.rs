@@ -95,7 +95,7 @@ fn folder_of(path: &Path) -> Result<&Path> {
 }
 
 /// Refuses a `path` at which something lies already, an empty folder excepted.
-fn refuse_occupied(path: &Path) -> Result<()> {
+pub(crate) fn refuse_occupied(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Err(_) => Ok(()),
         Ok(found) if found.is_dir() => match fs::read_dir(path).map(|mut list| list.next()) {

@@ -7,6 +7,7 @@
 //! | turn scores into masks | [`score`], [`sensitivity`], [`pattern`], [`budget`], [`schedule`], [`exchange`] |
 //! | put masks into a Burn model and train under them | [`masked`], [`optimizer`], [`sparsify`] |
 //! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
+//! | prune a model larger than memory, block by block | [`blockwise`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
 //! | show what is sparse | [`report`] |
 //! | know which layers share a width, which blocks can be switched off | [`layout`], [`gates`] |
@@ -30,6 +31,7 @@
 //! ```
 
 pub mod atomic;
+pub mod blockwise;
 pub mod budget;
 #[cfg(feature = "train")]
 pub mod burn_train;

@@ -40,6 +40,92 @@ pub fn top_k(scores: &[f32], keep: usize, key: impl Fn(f32) -> f32 + Sync) -> Re
     Ok(words)
 }
 
+/// The `keep` largest of every row of `cols` values by `key(column, value)`, as [`top_k`] gives them.
+///
+/// Of equal keys the lower column is kept. Rows are worked on side by side, each in a cache's reach.
+///
+/// # Errors
+/// If a key is NaN, `keep` exceeds `cols`, or `cols` does not divide the values.
+pub fn top_k_rows(
+    values: &[f32],
+    cols: usize,
+    keep: usize,
+    key: impl Fn(usize, f32) -> f32 + Sync,
+) -> Result<Vec<u64>> {
+    if keep > cols || cols == 0 || !values.len().is_multiple_of(cols) {
+        return Err(Error::Argument(format!(
+            "cannot keep {keep} of {cols} weights in rows of {} values",
+            values.len()
+        )));
+    }
+    let mut words = vec![0u64; values.len().div_ceil(64)];
+    // 64 rows fill `cols` whole words.
+    let pieces = words.par_chunks_mut(cols).zip(values.par_chunks(64 * cols));
+    let nan = pieces.map(|(words, values)| {
+        let mut row = Row::new(cols);
+        let mut nan = false;
+        for (r, values) in values.chunks_exact(cols).enumerate() {
+            nan |= row.fill(values, &key);
+            row.mark(keep, words, r * cols);
+        }
+        nan
+    });
+    match nan.reduce(|| false, |a, b| a || b) {
+        true => Err(Error::Argument("a score is NaN".into())),
+        false => Ok(words),
+    }
+}
+
+/// Upper bits of a key that are counted: sign, exponent and three bits of the fraction.
+const ROW_BITS: u32 = 12;
+
+/// One row's keys, counted by their upper bits.
+struct Row {
+    keys: Vec<u32>,
+    counts: Vec<u32>,
+    ties: Vec<u32>,
+}
+
+impl Row {
+    fn new(cols: usize) -> Self {
+        Self { keys: vec![0; cols], counts: vec![0; 1 << ROW_BITS], ties: Vec::with_capacity(cols) }
+    }
+
+    /// Takes in a row; whether a key was NaN.
+    fn fill(&mut self, values: &[f32], key: &(impl Fn(usize, f32) -> f32 + Sync)) -> bool {
+        let mut nan = false;
+        for (col, (slot, value)) in self.keys.iter_mut().zip(values).enumerate() {
+            let key = key(col, *value);
+            nan |= key.is_nan();
+            *slot = ordered(key);
+        }
+        self.counts.fill(0);
+        self.keys.iter().for_each(|key| self.counts[(key >> (32 - ROW_BITS)) as usize] += 1);
+        nan
+    }
+
+    /// Sets the bits of the `keep` largest keys, the first of them bit `start` of `words`.
+    fn mark(&mut self, keep: usize, words: &mut [u64], start: usize) {
+        if keep == 0 {
+            return;
+        }
+        let (bucket, above) = threshold_bucket(&self.counts, keep);
+        self.ties.clear();
+        self.ties.extend(self.keys.iter().filter(|key| **key >> (32 - ROW_BITS) == bucket));
+        let rest = keep - above;
+        let at = self.ties.len() - rest;
+        let (_, threshold, larger) = self.ties.select_nth_unstable(at);
+        let threshold = *threshold;
+        let mut equal = rest - larger.iter().filter(|key| **key > threshold).count();
+        for (col, key) in self.keys.iter().enumerate() {
+            let tie = *key == threshold && equal > 0;
+            equal -= usize::from(tie);
+            let bit = start + col;
+            words[bit / 64] |= u64::from(*key > threshold || tie) << (bit % 64);
+        }
+    }
+}
+
 /// How many of each of `scores` are among the `keep` largest of all of them together.
 ///
 /// Of equal scores those of the earlier slice, and in it the lower index, are kept. Nothing is
@@ -190,6 +276,8 @@ mod tests {
     fn nan_and_too_many_are_refused() {
         assert!(top_k(&[1.0, f32::NAN], 1, |x| x).is_err());
         assert!(top_k(&[1.0], 2, |x| x).is_err());
+        assert!(top_k_rows(&[1.0, f32::NAN], 2, 1, |_, x| x).is_err());
+        assert!(top_k_rows(&[1.0, 2.0], 2, 3, |_, x| x).is_err() && top_k_rows(&[1.0], 2, 1, |_, x| x).is_err());
     }
 
     proptest! {
@@ -202,6 +290,20 @@ mod tests {
             let mut want = order[..keep].to_vec();
             want.sort_unstable();
             prop_assert_eq!(kept(&scores, keep), want);
+        }
+
+        #[test]
+        fn rows_are_chosen_as_each_by_itself(raw in prop::collection::vec(-4i32..4, 1..900), cols in 1usize..40, share in 0.0f64..=1.0) {
+            let rows = raw.len() / cols;
+            let values: Vec<f32> = raw[..rows * cols].iter().map(|x| *x as f32 * 0.37).collect();
+            let keep = (share * cols as f64) as usize;
+            let scale = |col: usize| 1.0 + (col % 3) as f32;
+            let words = top_k_rows(&values, cols, keep, |col, v| v * scale(col)).unwrap();
+            for (r, row) in values.chunks(cols).enumerate() {
+                let scaled: Vec<f32> = row.iter().enumerate().map(|(col, v)| v * scale(col)).collect();
+                let ours: Vec<usize> = (0..cols).filter(|c| words[(r * cols + c) / 64] >> ((r * cols + c) % 64) & 1 == 1).collect();
+                prop_assert_eq!(ours, kept(&scaled, keep));
+            }
         }
 
         #[test]

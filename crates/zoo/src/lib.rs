@@ -4,6 +4,7 @@
 //! - [`models`]: MLP, LeNet-5, a MNIST CNN, CIFAR ResNets
 //! - [`Arch`]: the models by name, their tensors as PyTorch names them
 //! - [`load`], [`save`]: PyTorch-named safetensors
+//! - [`lm`]: language models in Hugging Face directories, read block by block
 //!
 //! ```
 //! use burn::module::Module;
@@ -21,6 +22,7 @@
 
 mod arch;
 pub mod data;
+pub mod lm;
 pub mod models;
 pub mod names;
 mod store;

@@ -29,6 +29,7 @@
 mod directory;
 mod file;
 mod header;
+mod patch;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use header::Entry;
+pub use patch::{Patch, Pruned};
 pub use rewrite::rewrite;
 pub use safetensors::Dtype;
 pub use values::{Counts, apply_mask};

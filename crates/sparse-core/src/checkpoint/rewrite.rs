@@ -40,7 +40,7 @@ where
 }
 
 /// Refuses to write over any file that is being read.
-fn refuse_input(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
+pub(super) fn refuse_input(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     let Ok(out_file) = fs::canonicalize(out) else {
         return Ok(()); // nothing is there yet
     };
@@ -87,7 +87,7 @@ where
 }
 
 /// Copies configuration, tokenizer and the like into the folder `out`.
-fn copy_companions(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
+pub(super) fn copy_companions(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     for source in directory::companions(&checkpoint.path)? {
         let copy = out.join(source.file_name().unwrap_or_default());
         fs::copy(&source, &copy).map_err(|e| Error::io(copy, e))?;

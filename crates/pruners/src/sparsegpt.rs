@@ -1,0 +1,308 @@
+//! SparseGPT: pruning with the rest of each row corrected (Frantar & Alistarh, arXiv 2301.00774).
+//!
+//! With `H = 2/n sum x x^T` over the calibration inputs, damped, and `U` the upper triangular factor of
+//! its inverse (`U^T U = H^-1`), columns are visited from left to right (algorithm 1): a weight that goes
+//! leaves the error `e = w / U_jj`, which the later columns of its row take over, `w_: -= e U_j:`. Masks
+//! are chosen a block of columns at a time, by `w^2 / U_jj^2`, the smallest of the whole block (eq. 5), or
+//! of each group of N:M where it begins.
+
+use burn::tensor::{Device, Tensor};
+use faer::linalg::matmul::matmul;
+use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
+use faer::{Accum, Mat, MatMut, MatRef, Side, get_global_parallelism};
+use rayon::prelude::*;
+use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Watching};
+use regrow_sparse_core::budget::rounded;
+use regrow_sparse_core::select::top_k;
+use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::{Error, Mask, Pattern, Result};
+
+/// Prunes layers one column after the other and corrects what is left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SparseGpt {
+    block: usize,
+    damping: f64,
+}
+
+impl Default for SparseGpt {
+    /// The authors' blocks of 128 columns and damping of 0.01 times the mean of the diagonal.
+    fn default() -> Self {
+        Self { block: 128, damping: 0.01 }
+    }
+}
+
+impl SparseGpt {
+    /// With another number of columns in a block and another damping.
+    ///
+    /// # Errors
+    /// A block of no column, or a damping that is negative or not finite.
+    pub fn with_settings(mut self, block: usize, damping: f64) -> Result<Self> {
+        if block == 0 || !damping.is_finite() || damping < 0.0 {
+            return Err(Error::Argument(format!("blocks of {block} columns or a damping of {damping} are impossible")));
+        }
+        (self.block, self.damping) = (block, damping);
+        Ok(self)
+    }
+}
+
+impl LayerSolver for SparseGpt {
+    fn name(&self) -> &'static str {
+        "sparsegpt"
+    }
+
+    fn watch(&self, d_in: usize, device: &Device) -> Box<dyn Watching> {
+        Box::new(Moments { settings: *self, moment: Tensor::zeros([d_in, d_in], device), sequences: 0 })
+    }
+}
+
+/// The mean over sequences of `2 X^T X`.
+struct Moments {
+    settings: SparseGpt,
+    moment: Tensor<2>,
+    sequences: usize,
+}
+
+impl Watching for Moments {
+    fn add(&mut self, sequence: Tensor<2>) {
+        let n = self.sequences as f64;
+        let one = sequence.clone().transpose().matmul(sequence);
+        self.moment = self.moment.clone() * (n / (n + 1.0)) + one * (2.0 / (n + 1.0));
+        self.sequences += 1;
+    }
+
+    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
+        let (rows, cols) = weight.dims();
+        let moment: Vec<f32> = self.moment.to_data().convert::<f32>().iter().collect();
+        if moment.len() != cols * cols || moment.iter().chain(&weight.values).any(|v| !v.is_finite()) {
+            return Err(Error::tensor(&weight.path, "its weights or inputs are not finite, or do not fit each other"));
+        }
+        let block = columns(goal.pattern, self.settings.block, cols).map_err(|e| Error::tensor(&weight.path, e))?;
+        let dead: Vec<bool> = (0..cols).map(|j| moment[j * cols + j] == 0.0).collect();
+        let upper = factor(&moment, &dead, self.settings.damping)
+            .ok_or_else(|| Error::tensor(&weight.path, "the second moment of its inputs has no Cholesky factor"))?;
+        let mut values = weight.values.clone();
+        for row in values.chunks_mut(cols) {
+            row.iter_mut().zip(&dead).filter(|(_, dead)| **dead).for_each(|(w, _)| *w = 0.0);
+        }
+        let mut layer = Layer { values, rows, cols, upper, kept: vec![true; rows * cols] };
+        for start in (0..cols).step_by(block) {
+            layer.prune(start..(start + block).min(cols), goal)?;
+        }
+        let Layer { values, kept, .. } = layer;
+        Ok(Solved { mask: Mask::from_fn(weight.shape.clone(), |i| kept[i]), values: Some(values) })
+    }
+}
+
+/// Columns in a block: a whole number of groups where there are groups.
+fn columns(pattern: Pattern, block: usize, cols: usize) -> std::result::Result<usize, String> {
+    match pattern {
+        Pattern::Unstructured => Ok(block),
+        Pattern::NofM { n, m } if m > 0 && n <= m && cols.is_multiple_of(m) => Ok(block.next_multiple_of(m)),
+        Pattern::NofM { n, m } => Err(format!("{n}:{m} does not divide rows of {cols} inputs")),
+        other => Err(format!("SparseGPT prunes unstructured or N:M, not {other}")),
+    }
+}
+
+/// `U` with `U^T U = H^-1`, row-major; the damping grows tenfold where `H` has no factor, up to its
+/// diagonal.
+///
+/// From behind: with `J` reversing the order, `J H J = L L^T` gives `H = R R^T` for the upper triangular
+/// `R = J L J`, and `U = R^-1`.
+fn factor(moment: &[f32], dead: &[bool], damping: f64) -> Option<Vec<f32>> {
+    let n = dead.len();
+    let diagonal = |j: usize| if dead[j] { 1.0 } else { f64::from(moment[j * n + j]) };
+    let mean = (0..n).map(diagonal).sum::<f64>() / n.max(1) as f64;
+    let mut damping = damping;
+    loop {
+        let reversed = Mat::<f64>::from_fn(n, n, |i, j| {
+            let (i, j) = (n - 1 - i, n - 1 - j);
+            if i == j { diagonal(i) + damping * mean } else { f64::from(moment[i * n + j]) }
+        });
+        if let Ok(llt) = reversed.llt(Side::Lower) {
+            let l = llt.L();
+            let r = Mat::<f64>::from_fn(n, n, |i, j| if i <= j { l[(n - 1 - i, n - 1 - j)] } else { 0.0 });
+            let mut upper = Mat::<f64>::identity(n, n);
+            solve_upper_triangular_in_place(r.as_ref(), upper.as_mut(), get_global_parallelism());
+            return Some((0..n * n).map(|i| upper[(i / n, i % n)] as f32).collect());
+        }
+        if damping >= 1.0 {
+            return None;
+        }
+        damping = if damping > 0.0 { 10.0 * damping } else { 0.01 };
+        tracing::warn!(damping, "the second moment has no Cholesky factor: damped more");
+    }
+}
+
+/// A layer under way, row-major.
+struct Layer {
+    values: Vec<f32>,
+    rows: usize,
+    cols: usize,
+    upper: Vec<f32>,
+    kept: Vec<bool>,
+}
+
+impl Layer {
+    /// Prunes a block of columns and hands its errors to the columns behind it.
+    fn prune(&mut self, block: std::ops::Range<usize>, goal: &Goal) -> Result<()> {
+        let (width, cols) = (block.len(), self.cols);
+        let pieces: Vec<f32> = self.values.chunks(cols).flat_map(|row| &row[block.clone()]).copied().collect();
+        let diagonal: Vec<f32> = block.clone().map(|j| self.upper[j * cols + j]).collect();
+        let chosen = match goal.pattern {
+            Pattern::NofM { .. } => Vec::new(),
+            _ => {
+                let score = |(i, w): (usize, &f32)| (w / diagonal[i % width]).powi(2);
+                let scores: Vec<f32> = pieces.iter().enumerate().map(score).collect();
+                top_k(&scores, scores.len() - rounded(goal.sparsity, scores.len()), |x| x)?
+            }
+        };
+        let mut errors = vec![0.0f32; self.rows * width];
+        let rows = self.values.par_chunks_mut(cols).zip(self.kept.par_chunks_mut(cols));
+        let (upper, start) = (&self.upper, block.start);
+        rows.zip(errors.par_chunks_mut(width)).enumerate().for_each(|(r, ((row, kept), errors))| {
+            let (row, kept) = (&mut row[block.clone()], &mut kept[block.clone()]);
+            for i in 0..width {
+                match goal.pattern {
+                    Pattern::NofM { n, m } if i % m == 0 => {
+                        group(&row[i..i + m], &diagonal[i..i + m], n, &mut kept[i..i + m])
+                    }
+                    Pattern::NofM { .. } => {}
+                    _ => kept[i] = chosen[(r * width + i) / 64] >> ((r * width + i) % 64) & 1 == 1,
+                }
+                if kept[i] {
+                    continue;
+                }
+                let error = row[i] / diagonal[i];
+                let factors = &upper[(start + i) * cols + start..][..width];
+                row[i + 1..].iter_mut().zip(&factors[i + 1..]).for_each(|(w, u)| *w -= error * u);
+                row[i] = 0.0;
+                errors[i] = error;
+            }
+        });
+        self.hand_on(&errors, block);
+        Ok(())
+    }
+
+    /// `W[:, after] -= E U[block, after]`.
+    fn hand_on(&mut self, errors: &[f32], block: std::ops::Range<usize>) {
+        let (after, cols) = (self.cols - block.end, self.cols);
+        if after == 0 {
+            return;
+        }
+        let factors = MatRef::from_row_major_slice(&self.upper, cols, cols);
+        let factors = factors.submatrix(block.start, block.end, block.len(), after);
+        let errors = MatRef::from_row_major_slice(errors, self.rows, block.len());
+        let rest = MatMut::from_row_major_slice_mut(&mut self.values, self.rows, cols);
+        let rest = rest.submatrix_mut(0, block.end, self.rows, after);
+        matmul(rest, Accum::Add, errors, factors, -1.0, get_global_parallelism());
+    }
+}
+
+/// Of a group the `n` largest `(w / U_jj)^2` stay; of equal ones the first.
+fn group(weights: &[f32], diagonal: &[f32], n: usize, kept: &mut [bool]) {
+    let score = |i: usize| (weights[i] / diagonal[i]).powi(2);
+    for (i, kept) in kept.iter_mut().enumerate() {
+        let beats = |j: &usize| score(*j) > score(i) || (score(*j) == score(i) && *j < i);
+        *kept = (0..weights.len()).filter(beats).count() < n;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+    use faer::Par;
+    use regrow_sparse_core::train::mix;
+
+    use super::*;
+    use crate::Wanda;
+    use crate::testing::{bits, weight};
+
+    const GOAL: Goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+
+    fn solve(solver: &dyn LayerSolver, inputs: &[f32], cols: usize, weight: &Weight, goal: &Goal) -> Solved {
+        let device = Device::default();
+        let mut watching = solver.watch(cols, &device);
+        watching.add(Tensor::from_data(TensorData::new(inputs.to_vec(), [inputs.len() / cols, cols]), &device));
+        watching.solve(weight, goal).unwrap()
+    }
+
+    /// `tokens` inputs of `cols` values that depend on each other.
+    fn correlated(tokens: usize, cols: usize) -> Vec<f32> {
+        // Noise of each column's own, and what all of a token's columns share.
+        let noise = |i: usize| (mix(1, i as u64) % 10_007) as f32 / 5_003.0 - 1.0;
+        let value = |t: usize, c: usize| noise(t * cols + c) + 2.0 * noise(1_000_000 + t);
+        (0..tokens * cols).map(|i| value(i / cols, i % cols)).collect()
+    }
+
+    #[test]
+    fn independent_inputs_leave_the_rest_alone() {
+        let layer = weight("a", &[2, 4], |i| [1.0, -2.0, 3.0, 4.0, 9.0, 8.0, -7.0, 0.5][i]);
+        let identity: Vec<f32> = (0..16).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
+        let solved = solve(&SparseGpt::default(), &identity, 4, &layer, &GOAL);
+        assert_eq!(bits(&solved.mask), "00011110");
+        assert_eq!(solved.values.unwrap(), [0.0, 0.0, 0.0, 4.0, 9.0, 8.0, -7.0, 0.0]);
+        let two_of_four = Goal { pattern: Pattern::NofM { n: 2, m: 4 }, ..GOAL };
+        assert_eq!(bits(&solve(&SparseGpt::default(), &identity, 4, &layer, &two_of_four).mask), "00111100");
+    }
+
+    #[test]
+    fn a_pruned_weight_is_made_good_by_the_later_columns() {
+        // One row, its first weight pruned: the least-squares answer of the others.
+        let inputs = correlated(40, 5);
+        let layer = weight("a", &[1, 5], |i| [0.01, 1.0, -1.2, 0.9, 1.1][i]);
+        let solver = SparseGpt::default().with_settings(128, 0.0).unwrap();
+        let solved = solve(&solver, &inputs, 5, &layer, &Goal { sparsity: 0.2, ..GOAL });
+        assert_eq!(bits(&solved.mask), "01111");
+        let x = Mat::<f64>::from_fn(40, 5, |i, j| f64::from(inputs[i * 5 + j]));
+        let inverse = (x.transpose() * &x).llt(Side::Lower).unwrap().L().to_owned();
+        let upper = Mat::<f64>::from_fn(5, 5, |i, j| inverse[(j, i)]);
+        // Columns of H^-1 by two triangular solves.
+        let mut column = Mat::<f64>::from_fn(5, 1, |i, _| if i == 0 { 1.0 } else { 0.0 });
+        faer::linalg::triangular_solve::solve_lower_triangular_in_place(inverse.as_ref(), column.as_mut(), Par::Seq);
+        solve_upper_triangular_in_place(upper.as_ref(), column.as_mut(), Par::Seq);
+        for (j, value) in solved.values.unwrap().into_iter().enumerate() {
+            let wanted = f64::from(layer.values[j]) - f64::from(layer.values[0]) * column[(j, 0)] / column[(0, 0)];
+            assert!((f64::from(value) - wanted).abs() < 1e-4, "{j}: {value} {wanted}");
+        }
+    }
+
+    #[test]
+    fn outputs_change_less_than_by_wanda_and_counts_are_exact() {
+        let (rows, cols) = (12, 40);
+        let inputs = correlated(200, cols);
+        let layer = weight("a", &[rows, cols], |i| ((i * 29) as f32 * 0.61).sin());
+        let error = |solved: &Solved| -> f64 {
+            let kept =
+                |i: usize| if solved.mask.keeps(i) { solved.values.as_ref().unwrap_or(&layer.values)[i] } else { 0.0 };
+            let one = |t: usize, r: usize| -> f64 {
+                (0..cols)
+                    .map(|c| f64::from((kept(r * cols + c) - layer.values[r * cols + c]) * inputs[t * cols + c]))
+                    .sum()
+            };
+            (0..200 * rows).map(|i| one(i / rows, i % rows).powi(2)).sum()
+        };
+        for goal in [GOAL, Goal { pattern: Pattern::NofM { n: 2, m: 4 }, ..GOAL }] {
+            let ours = solve(&SparseGpt::default().with_settings(16, 0.01).unwrap(), &inputs, cols, &layer, &goal);
+            let wanda = solve(&Wanda::default(), &inputs, cols, &layer, &goal);
+            assert_eq!(ours.mask.pruned(), rows * cols / 2);
+            assert!(error(&ours) < 0.8 * error(&wanda), "{} {}", error(&ours), error(&wanda));
+        }
+    }
+
+    #[test]
+    fn dead_inputs_are_zero_and_the_impossible_is_refused() {
+        let mut inputs = correlated(40, 4);
+        inputs.iter_mut().step_by(4).for_each(|x| *x = 0.0);
+        let layer = weight("a", &[3, 4], |i| 1.0 + i as f32);
+        let values = solve(&SparseGpt::default(), &inputs, 4, &layer, &Goal { sparsity: 0.0, ..GOAL }).values.unwrap();
+        assert!(values.iter().step_by(4).all(|w| *w == 0.0));
+        let device = Device::default();
+        let says = |pattern| {
+            let refused = SparseGpt::default().watch(4, &device).solve(&layer, &Goal { sparsity: 0.5, pattern });
+            refused.unwrap_err().to_string()
+        };
+        assert!(says(Pattern::NofM { n: 2, m: 3 }).contains("does not divide"));
+        assert!(says(Pattern::Rows).contains("not rows"));
+        assert!(SparseGpt::default().with_settings(0, 0.1).is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! Wanda: weights times activations (Sun et al., arXiv 2306.11695). No weight changes.
+//!
+//! `score_ij = |w_ij| * ||x_j||` (eq. 1), `||x_j||^2` the mean over calibration sequences of the summed
+//! squares of input `j`; within each output (row) the smallest go, or the smallest of each group of N:M.
+
+use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Watching};
+use regrow_sparse_core::budget::rounded;
+use regrow_sparse_core::select::top_k_rows;
+use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::{Error, Mask, Pattern, Result};
+
+/// What weights are compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Group {
+    /// Those of the same output, as published.
+    #[default]
+    Row,
+    /// Those of the same layer.
+    Layer,
+}
+
+/// Prunes by `|w| ||x||`.
+///
+/// At sparsity `s` every row loses exactly `round(s d_in)` weights; of equal scores the lower column
+/// stays (in the authors' code it goes first).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanda {
+    group: Group,
+}
+
+impl Wanda {
+    /// With another group of comparison.
+    pub fn with_group(mut self, group: Group) -> Self {
+        self.group = group;
+        self
+    }
+}
+
+impl LayerSolver for Wanda {
+    fn name(&self) -> &'static str {
+        "wanda"
+    }
+
+    fn watch(&self, d_in: usize, _device: &Device) -> Box<dyn Watching> {
+        Box::new(Norms { group: self.group, squares: vec![0.0; d_in], sequences: 0 })
+    }
+}
+
+/// The mean over sequences of the summed squares of each input.
+struct Norms {
+    group: Group,
+    squares: Vec<f64>,
+    sequences: usize,
+}
+
+impl Watching for Norms {
+    fn add(&mut self, sequence: Tensor<2>) {
+        let sums = (sequence.clone() * sequence).sum_dim(0).into_data().convert::<f32>();
+        let n = self.sequences as f64;
+        self.squares.iter_mut().zip(sums.iter::<f32>()).for_each(|(a, s)| *a = (*a * n + f64::from(s)) / (n + 1.0));
+        self.sequences += 1;
+    }
+
+    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
+        let (_, cols) = weight.dims();
+        if self.squares.len() != cols || self.squares.iter().any(|s| !s.is_finite()) {
+            return Err(Error::tensor(&weight.path, "its inputs are not finite, or not as many as its columns"));
+        }
+        let norms: Vec<f32> = self.squares.iter().map(|s| s.sqrt() as f32).collect();
+        let score = |col: usize, w: f32| w.abs() * norms[col];
+        let mask = match (goal.pattern, self.group) {
+            (Pattern::Unstructured, Group::Row) => {
+                let keep = cols - rounded(goal.sparsity, cols);
+                let words = top_k_rows(&weight.values, cols, keep, score)
+                    .map_err(|e| Error::tensor(&weight.path, e.to_string()))?;
+                Mask::from_words(weight.shape.clone(), words)?
+            }
+            _ => {
+                let scores: Vec<f32> = weight.values.iter().enumerate().map(|(i, w)| score(i % cols, *w)).collect();
+                goal.mask(weight, &scores)?
+            }
+        };
+        Ok(Solved { mask, values: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::testing::{bits, weight};
+
+    fn solve(inputs: &[[f32; 4]], values: [f32; 8], goal: Goal, wanda: Wanda) -> String {
+        let device = Device::default();
+        let mut watching = wanda.watch(4, &device);
+        for row in inputs {
+            watching.add(Tensor::from_data(TensorData::new(row.to_vec(), [1, 4]), &device));
+        }
+        bits(&watching.solve(&weight("a", &[2, 4], |i| values[i]), &goal).unwrap().mask)
+    }
+
+    const HALF: Goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    const VALUES: [f32; 8] = [1.0, -2.0, 3.0, 4.0, 9.0, 8.0, -7.0, 6.0];
+
+    #[test]
+    fn like_inputs_give_magnitudes_by_row_and_a_scaled_one_gives_the_same() {
+        assert_eq!(solve(&[[1.0; 4], [-1.0; 4]], VALUES, HALF, Wanda::default()), "00111100");
+        let mut scaled = VALUES;
+        (scaled[0], scaled[4]) = (1.0 / 4.0, 9.0 / 4.0);
+        assert_eq!(solve(&[[4.0, 1.0, 1.0, 1.0]], scaled, HALF, Wanda::default()), "00111100");
+        // Of the whole layer: 9, 8, 7, 6 stay.
+        assert_eq!(solve(&[[1.0; 4]], VALUES, HALF, Wanda::default().with_group(Group::Layer)), "00001111");
+    }
+
+    #[test]
+    fn a_dead_input_goes_first_and_two_of_four_stay() {
+        let goal = Goal { sparsity: 0.25, ..HALF };
+        assert_eq!(solve(&[[1.0, 1.0, 1.0, 0.0]], VALUES, goal, Wanda::default()), "11101110");
+        let two_of_four = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 4 } };
+        assert_eq!(solve(&[[1.0, 1.0, 0.1, 0.1]], VALUES, two_of_four, Wanda::default()), "11001100");
+        let odd = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 3 } };
+        let device = Device::default();
+        let refused = Wanda::default().watch(4, &device).solve(&weight("a", &[2, 4], |_| 1.0), &odd).unwrap_err();
+        assert!(refused.to_string().contains("does not divide"), "{refused}");
+    }
+}

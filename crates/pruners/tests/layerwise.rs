@@ -1,0 +1,61 @@
+//! Wanda and SparseGPT against their authors' code, on the same weights and inputs.
+#![allow(clippy::unwrap_used)]
+
+use burn::module::ParamId;
+use burn::tensor::{Device, Tensor, TensorData};
+use regrow_pruners::{SparseGpt, Wanda};
+use regrow_sparse_core::Pattern;
+use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved};
+use regrow_sparse_core::weight::Weight;
+use serde_json::Value;
+
+const ROWS: usize = 16;
+const COLS: usize = 32;
+const TWO_OF_FOUR: Goal = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 4 } };
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+}
+
+fn solve(fixture: &Value, solver: &dyn LayerSolver, goal: &Goal) -> Solved {
+    let device = Device::default();
+    let mut watching = solver.watch(COLS, &device);
+    for sequence in fixture["inputs"].as_array().unwrap() {
+        let values = numbers(sequence);
+        let tokens = values.len() / COLS;
+        watching.add(Tensor::from_data(TensorData::new(values, [tokens, COLS]), &device));
+    }
+    let values = numbers(&fixture["weights"]);
+    let weight = Weight { path: "a".into(), id: ParamId::new(), shape: vec![ROWS, COLS], values, mask: None };
+    watching.solve(&weight, goal).unwrap()
+}
+
+fn fixture() -> Value {
+    serde_json::from_str(include_str!("fixtures/layerwise.json")).unwrap()
+}
+
+#[test]
+fn wanda_keeps_the_same_weights() {
+    let fixture = fixture();
+    let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    for (key, goal) in [("wanda", half), ("wanda 2:4", TWO_OF_FOUR)] {
+        let mask = solve(&fixture, &Wanda::default(), &goal).mask;
+        let bits: String = mask.to_bools().iter().map(|keep| if *keep { '1' } else { '0' }).collect();
+        assert_eq!(bits, fixture[key].as_str().unwrap(), "{key}");
+    }
+}
+
+#[test]
+fn sparsegpt_gives_the_same_weights() {
+    let fixture = fixture();
+    // Theirs prunes one weight more than half of each block of 16 x 8.
+    let half = Goal { sparsity: 65.0 / 128.0, pattern: Pattern::Unstructured };
+    let solver = SparseGpt::default().with_settings(8, 0.01).unwrap();
+    for (key, goal) in [("sparsegpt", half), ("sparsegpt 2:4", TWO_OF_FOUR)] {
+        let Solved { mask, values } = solve(&fixture, &solver, &goal);
+        for (i, (ours, theirs)) in values.unwrap().iter().zip(numbers(&fixture[key])).enumerate() {
+            assert_eq!(mask.keeps(i), theirs != 0.0, "{key}: {i}");
+            assert!((ours - theirs).abs() < 1e-4, "{key}: {i}: {ours} {theirs}");
+        }
+    }
+}

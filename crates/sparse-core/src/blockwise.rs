@@ -1,0 +1,238 @@
+//! Pruning a model that is larger than memory: one block at a time, from what its layers see.
+//!
+//! A layer solver is a method that looks at a weight and at the inputs that reach it. [`Walk::prune`]
+//! carries the hidden states of some calibration inputs from block to block: the block is loaded, run
+//! with its layers' inputs observed, its weights solved and written, and run again as it is now written,
+//! so that the next block sees what it will see in the pruned model.
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::budget::rounded;
+use crate::checkpoint::{Checkpoint, Patch, Pruned};
+use crate::score::Score;
+use crate::weight::Weight;
+use crate::{Error, Mask, Pattern, Result};
+
+/// A linear layer of a block on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerRef {
+    /// Its weight's name in the checkpoint.
+    pub tensor: String,
+    /// Which of the block's inputs it reads; layers that read the same share one statistic.
+    pub input: usize,
+    /// Its place among those.
+    pub place: usize,
+    /// Whether it is stored `[d_in, d_out]`.
+    pub transposed: bool,
+}
+
+/// A model of blocks in a row.
+pub trait BlockModel {
+    /// A block in memory.
+    type Block;
+    /// What all blocks need to know of a sequence.
+    type Places;
+
+    /// How many blocks there are.
+    fn blocks(&self) -> usize;
+
+    /// The linear layers of block `index`.
+    fn layers(&self, index: usize) -> Vec<LayerRef>;
+
+    /// Loads block `index` from `source`, a checkpoint with this model's tensors.
+    ///
+    /// # Errors
+    /// Tensors that are missing, of other shapes, or not finite.
+    fn load(&self, source: &Checkpoint, index: usize) -> Result<Self::Block>;
+
+    /// Hidden states `[batch, tokens, width]` after `block`; `observe` is told the number of an input
+    /// and its values `[tokens, d_in]` before the layers that read it.
+    fn forward(
+        &self,
+        block: &Self::Block,
+        hidden: Tensor<3>,
+        places: &Self::Places,
+        observe: &mut dyn FnMut(usize, Tensor<2>),
+    ) -> Tensor<3>;
+}
+
+/// How much of a layer is to go, and where zeros may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
+    /// The fraction of weights to prune, in [0, 1).
+    pub sparsity: f64,
+    /// Unstructured or N:M.
+    pub pattern: Pattern,
+}
+
+impl Goal {
+    /// The mask of a layer with these scores, larger kept: `round(sparsity * n)` of all its weights go, or
+    /// what the pattern says.
+    ///
+    /// # Errors
+    /// Scores that are NaN, a pattern that does not divide the layer.
+    pub fn mask(&self, weight: &Weight, scores: &[f32]) -> Result<Mask> {
+        let prune = rounded(self.sparsity, scores.len());
+        self.pattern.mask(&weight.shape, scores, prune).map_err(|e| Error::tensor(&weight.path, e.to_string()))
+    }
+}
+
+/// A layer's new weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Solved {
+    /// What is kept.
+    pub mask: Mask,
+    /// New values, row-major `[d_out, d_in]`, where kept weights change too.
+    pub values: Option<Vec<f32>>,
+}
+
+/// A method that prunes one linear layer by the inputs it has seen.
+pub trait LayerSolver {
+    /// Its name, as on the command line.
+    fn name(&self) -> &'static str;
+
+    /// Begins to watch an input of `d_in` columns, whose values come on `device`.
+    fn watch(&self, d_in: usize, device: &Device) -> Box<dyn Watching>;
+}
+
+/// What a solver remembers of an input.
+pub trait Watching {
+    /// One more sequence: its values `[tokens, d_in]`.
+    fn add(&mut self, sequence: Tensor<2>);
+
+    /// Prunes a layer that reads this input.
+    ///
+    /// # Errors
+    /// Weights or inputs that are not finite, a pattern that does not divide a row.
+    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved>;
+}
+
+/// A score that looks at weights alone, as a layer solver: each layer by itself.
+#[derive(Clone, Debug)]
+pub struct Unwatched<S>(pub S);
+
+impl<S: Score + Clone + 'static> LayerSolver for Unwatched<S> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn watch(&self, _d_in: usize, _device: &Device) -> Box<dyn Watching> {
+        Box::new(self.clone())
+    }
+}
+
+impl<S: Score + Clone + 'static> Watching for Unwatched<S> {
+    fn add(&mut self, _sequence: Tensor<2>) {}
+
+    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
+        let mask = goal.mask(weight, &self.0.score(weight, 0)?)?;
+        Ok(Solved { mask, values: None })
+    }
+}
+
+/// A model to prune, and how.
+pub struct Walk<'a, M: BlockModel> {
+    /// The model.
+    pub model: &'a M,
+    /// Its weights.
+    pub source: &'a Checkpoint,
+    /// What all blocks need to know of a calibration sequence.
+    pub places: M::Places,
+    /// The method.
+    pub solver: &'a dyn LayerSolver,
+    /// What to do with a layer; `None` leaves it.
+    pub goal: &'a dyn Fn(&LayerRef) -> Option<Goal>,
+}
+
+impl<M: BlockModel> Walk<'_, M> {
+    /// Prunes every block into `out`; what became of each layer.
+    ///
+    /// `hidden` are the calibration inputs as the first block sees them, one sequence each,
+    /// `[1, tokens, width]`. Blocks that `out` holds already are run, not solved again. `watch` is told
+    /// the number of blocks done after each.
+    ///
+    /// # Errors
+    /// Whatever loading, solving or writing runs into.
+    pub fn prune(
+        &self,
+        mut hidden: Vec<Tensor<3>>,
+        out: &mut Patch,
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Pruned>> {
+        let (first, blocks) = (out.done(), self.model.blocks());
+        for index in 0..blocks {
+            if index >= first {
+                let seen = self.observed(index, &hidden)?;
+                let layers = self.model.layers(index);
+                for (layer, goal) in layers.iter().filter_map(|layer| (self.goal)(layer).map(|goal| (layer, goal))) {
+                    solve(self.source, layer, &goal, &seen, out)?;
+                }
+                out.finish_step(index + 1)?;
+            }
+            // The last block's outputs go nowhere.
+            if index + 1 < blocks {
+                let block = self.model.load(&out.checkpoint()?, index)?;
+                for x in &mut hidden {
+                    *x = self.model.forward(&block, x.clone(), &self.places, &mut |_, _| {});
+                }
+            }
+            watch(index + 1);
+        }
+        Ok(out.pruned().to_vec())
+    }
+
+    /// What the solver has seen of each input of block `index`.
+    fn observed(&self, index: usize, hidden: &[Tensor<3>]) -> Result<Vec<Option<Box<dyn Watching>>>> {
+        let block = self.model.load(self.source, index)?;
+        let mut seen: Vec<Option<Box<dyn Watching>>> = Vec::new();
+        for x in hidden {
+            let _ = self.model.forward(&block, x.clone(), &self.places, &mut |input, values| {
+                if seen.len() <= input {
+                    seen.resize_with(input + 1, || None);
+                }
+                let watching = &mut seen[input];
+                watching.get_or_insert_with(|| self.solver.watch(values.dims()[1], &values.device())).add(values);
+            });
+        }
+        Ok(seen)
+    }
+}
+
+/// Solves one layer and writes it.
+fn solve(
+    source: &Checkpoint,
+    layer: &LayerRef,
+    goal: &Goal,
+    seen: &[Option<Box<dyn Watching>>],
+    out: &mut Patch,
+) -> Result<()> {
+    let entry = source.entry(&layer.tensor)?;
+    let weight = read(source, layer)?;
+    let watching = seen.get(layer.input).and_then(Option::as_ref);
+    let watching = watching.ok_or_else(|| Error::tensor(&layer.tensor, "was not reached by the calibration inputs"))?;
+    let Solved { mask, values } = watching.solve(&weight, goal)?;
+    let mut values = values.unwrap_or(weight.values);
+    values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, v)| *v = 0.0);
+    let values = if layer.transposed { transposed(&values, mask.shape()[0]) } else { values };
+    out.write_f32(entry, &values)?;
+    out.note(Pruned { tensor: layer.tensor.clone(), weights: mask.len(), zeros: mask.pruned() });
+    Ok(())
+}
+
+/// A layer's weight, row-major `[d_out, d_in]`.
+fn read(source: &Checkpoint, layer: &LayerRef) -> Result<Weight> {
+    let entry = source.entry(&layer.tensor)?;
+    let (values, shape) = (source.read_f32(&layer.tensor)?, entry.shape.clone());
+    let (values, shape) = match layer.transposed {
+        true => (transposed(&values, shape[0]), vec![shape[1], shape[0]]),
+        false => (values, shape),
+    };
+    Ok(Weight { path: layer.tensor.clone(), id: burn::module::ParamId::new(), shape, values, mask: None })
+}
+
+/// A row-major matrix of `rows` rows as its transpose.
+fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
+    let columns = values.len() / rows.max(1);
+    (0..values.len()).map(|i| values[i % rows * columns + i / rows]).collect()
+}

@@ -1,0 +1,285 @@
+//! A copy of a checkpoint in the making: tensors overwritten in place, step by step, resumable.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use super::rewrite::{copy_companions, refuse_input};
+use super::{Checkpoint, Entry};
+use crate::atomic::{self, refuse_occupied};
+use crate::{Error, Result};
+
+const JOURNAL: &str = "regrow-progress.json";
+
+/// What became of a tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pruned {
+    /// Its name.
+    pub tensor: String,
+    /// Its number of weights.
+    pub weights: usize,
+    /// How many of them are zero now.
+    pub zeros: usize,
+}
+
+/// What is kept beside the copy, so that it can be gone on with.
+#[derive(Serialize, Deserialize)]
+struct Journal {
+    settings: String,
+    done: usize,
+    pruned: Vec<Pruned>,
+}
+
+/// A folder `OUT.partial` that starts as a copy of a checkpoint and becomes `OUT` when it is finished.
+///
+/// An error removes it. A process that is killed leaves it, and [`Patch::resume`] goes on after the last
+/// finished step.
+pub struct Patch {
+    out: PathBuf,
+    folder: PathBuf,
+    files: Vec<(PathBuf, File)>,
+    journal: Journal,
+    kept: bool,
+}
+
+impl Patch {
+    /// A fresh copy of `source`, a directory, to become `out`. `settings` identify the run.
+    ///
+    /// # Errors
+    /// `out` is the input, exists and is not empty, or cannot be written.
+    pub fn create(source: &Checkpoint, out: impl AsRef<Path>, settings: &str) -> Result<Self> {
+        let (out, folder) = Self::places(source, out.as_ref())?;
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        }
+        fs::create_dir(&folder).map_err(|e| Error::io(&folder, e))?;
+        let journal = Journal { settings: settings.into(), done: 0, pruned: Vec::new() };
+        // Held from here on, so that an error in copying removes the folder.
+        let mut patch = Self { out, folder, files: Vec::new(), journal, kept: false };
+        for file in source.files() {
+            let copy = patch.folder.join(file.file_name().unwrap_or_default());
+            fs::copy(file, &copy).map_err(|e| Error::io(&copy, e))?;
+        }
+        copy_companions(source, &patch.folder)?;
+        patch.open_files(source)?;
+        patch.write_journal()?;
+        Ok(patch)
+    }
+
+    /// What an interrupted run with the same `settings` left; a fresh copy if there is none.
+    ///
+    /// # Errors
+    /// As [`Patch::create`], or what was left belongs to a run with other settings.
+    pub fn resume(source: &Checkpoint, out: impl AsRef<Path>, settings: &str) -> Result<Self> {
+        let (target, folder) = Self::places(source, out.as_ref())?;
+        let path = folder.join(JOURNAL);
+        if !path.exists() {
+            return Self::create(source, out, settings);
+        }
+        let text = fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let journal: Journal = serde_json::from_slice(&text).map_err(|e| Error::format(&path, e.to_string()))?;
+        if journal.settings != settings {
+            return Err(Error::format(&path, "belongs to a run with other settings; remove its folder to start anew"));
+        }
+        let mut patch = Self { out: target, folder, files: Vec::new(), journal, kept: true };
+        patch.open_files(source)?;
+        patch.kept = false;
+        Ok(patch)
+    }
+
+    fn places(source: &Checkpoint, out: &Path) -> Result<(PathBuf, PathBuf)> {
+        if !source.is_directory() {
+            return Err(Error::format(source.path(), "is no directory"));
+        }
+        refuse_input(source, out)?;
+        refuse_occupied(out)?;
+        let name = out.file_name().ok_or_else(|| Error::format(out, "is not the name of a folder"))?;
+        let folder = out.with_file_name(format!("{}.partial", name.to_string_lossy()));
+        Ok((out.to_path_buf(), folder))
+    }
+
+    fn open_files(&mut self, source: &Checkpoint) -> Result<()> {
+        for file in source.files() {
+            let path = self.folder.join(file.file_name().unwrap_or_default());
+            let open = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(&path, e))?;
+            self.files.push((path, open));
+        }
+        Ok(())
+    }
+
+    /// Steps that are finished.
+    pub fn done(&self) -> usize {
+        self.journal.done
+    }
+
+    /// What was [noted](Patch::note) so far.
+    pub fn pruned(&self) -> &[Pruned] {
+        &self.journal.pruned
+    }
+
+    /// Keeps what became of a tensor.
+    pub fn note(&mut self, pruned: Pruned) {
+        self.journal.pruned.retain(|p| p.tensor != pruned.tensor);
+        self.journal.pruned.push(pruned);
+    }
+
+    /// The copy as it is now.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Checkpoint::open(&self.folder)
+    }
+
+    /// Overwrites the tensor of `entry`, an entry of the source, with `values`, row-major, rounded to its
+    /// type.
+    ///
+    /// # Errors
+    /// Another number of values, a type that is none of F64, F32, F16, BF16, a value beyond the range of
+    /// the type, or a failure to write.
+    pub fn write_f32(&mut self, entry: &Entry, values: &[f32]) -> Result<()> {
+        if values.len() != entry.elements() {
+            let reason = format!("{} values given, it has {}", values.len(), entry.elements());
+            return Err(Error::tensor(&entry.name, reason));
+        }
+        let bytes = encoded(entry, values)?;
+        let (path, file) = &mut self.files[entry.file];
+        let mut write = || {
+            file.seek(SeekFrom::Start(entry.range.start as u64))?;
+            file.write_all(&bytes)
+        };
+        write().map_err(|e| Error::io(path.as_path(), e))
+    }
+
+    /// Says that `done` steps are finished: they will not be lost.
+    ///
+    /// # Errors
+    /// If they cannot be written to disk.
+    pub fn finish_step(&mut self, done: usize) -> Result<()> {
+        for (path, file) in &self.files {
+            file.sync_data().map_err(|e| Error::io(path, e))?;
+        }
+        self.journal.done = done;
+        self.write_journal()
+    }
+
+    fn write_journal(&self) -> Result<()> {
+        let path = self.folder.join(JOURNAL);
+        let text = serde_json::to_vec(&self.journal).map_err(|e| Error::format(&path, e.to_string()))?;
+        atomic::write_atomic(&path, |out| out.write_all(&text))
+    }
+
+    /// Renames the folder to what it was made for.
+    ///
+    /// # Errors
+    /// If it cannot be renamed.
+    pub fn finish(mut self) -> Result<()> {
+        self.finish_step(self.journal.done)?;
+        let journal = self.folder.join(JOURNAL);
+        fs::remove_file(&journal).map_err(|e| Error::io(&journal, e))?;
+        fs::rename(&self.folder, &self.out).map_err(|e| Error::io(&self.out, e))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Patch {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _gone = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// `values` in the type of `entry`, little-endian, to nearest.
+fn encoded(entry: &Entry, values: &[f32]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(entry.bytes());
+    match entry.dtype {
+        Dtype::F64 => values.iter().for_each(|v| bytes.extend(f64::from(*v).to_le_bytes())),
+        Dtype::F32 => values.iter().for_each(|v| bytes.extend(v.to_le_bytes())),
+        Dtype::F16 => values.iter().for_each(|v| bytes.extend(f16::from_f32(*v).to_le_bytes())),
+        Dtype::BF16 => values.iter().for_each(|v| bytes.extend(bf16::from_f32(*v).to_le_bytes())),
+        other => return Err(Error::tensor(&entry.name, format!("type {other} is none of F64, F32, F16, BF16"))),
+    }
+    let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let fits =
+        values.iter().all(|v| v.is_finite()) && (entry.dtype != Dtype::F16 || f16::from_f32(largest).is_finite());
+    match fits {
+        true => Ok(bytes),
+        false => Err(Error::tensor(&entry.name, format!("{largest} is beyond the range of {}", entry.dtype))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    fn directory(folder: &Path) -> PathBuf {
+        let path = folder.join("in");
+        fs::create_dir(&path).unwrap();
+        let bytes: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let view = |shape: Vec<usize>| TensorView::new(Dtype::F16, shape, &bytes).unwrap();
+        let file = safetensors::serialize([("a", view(vec![4])), ("b", view(vec![2, 2]))], None).unwrap();
+        fs::write(path.join("model.safetensors"), file).unwrap();
+        fs::write(path.join("config.json"), "{}").unwrap();
+        path
+    }
+
+    #[test]
+    fn a_finished_copy_has_the_new_values_and_the_companions() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Checkpoint::open(directory(dir.path())).unwrap();
+        let out = dir.path().join("out");
+        let mut patch = Patch::create(&source, &out, "x").unwrap();
+        patch.write_f32(source.entry("b").unwrap(), &[0.0, 5.0, 0.0, 0.1]).unwrap();
+        assert_eq!(patch.checkpoint().unwrap().read_f32("b").unwrap()[..3], [0.0, 5.0, 0.0]);
+        patch.finish_step(1).unwrap();
+        assert!(!out.exists());
+        patch.finish().unwrap();
+        let done = Checkpoint::open(&out).unwrap();
+        assert_eq!(done.read_f32("a").unwrap(), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(done.read_f32("b").unwrap()[3], f16::from_f32(0.1).to_f32());
+        assert_eq!(fs::read_to_string(out.join("config.json")).unwrap(), "{}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Checkpoint::open(directory(dir.path())).unwrap();
+        let out = dir.path().join("out");
+        let mut patch = Patch::create(&source, &out, "x").unwrap();
+        patch.write_f32(source.entry("a").unwrap(), &[0.0; 4]).unwrap();
+        patch.note(Pruned { tensor: "a".into(), weights: 4, zeros: 4 });
+        patch.finish_step(1).unwrap();
+        std::mem::forget(patch);
+        assert!(Patch::resume(&source, &out, "y").err().unwrap().to_string().contains("other settings"));
+        let patch = Patch::resume(&source, &out, "x").unwrap();
+        assert_eq!((patch.done(), patch.pruned().len()), (1, 1));
+        assert_eq!(patch.checkpoint().unwrap().read_f32("a").unwrap(), [0.0; 4]);
+        // An error drops it: nothing is left.
+        drop(patch);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = directory(dir.path());
+        let source = Checkpoint::open(&path).unwrap();
+        assert!(Patch::create(&source, &path, "x").err().unwrap().to_string().contains("input itself"));
+        assert!(Patch::create(&source, dir.path(), "x").err().unwrap().to_string().contains("not empty"));
+        let mut patch = Patch::create(&source, dir.path().join("out"), "x").unwrap();
+        let says = |patch: &mut Patch, values: &[f32]| patch.write_f32(source.entry("a").unwrap(), values).unwrap_err();
+        assert!(says(&mut patch, &[0.0]).to_string().contains("1 values given"));
+        assert!(says(&mut patch, &[1e6, 0.0, 0.0, 0.0]).to_string().contains("beyond the range"));
+        assert!(says(&mut patch, &[f32::NAN, 0.0, 0.0, 0.0]).to_string().contains("beyond the range"));
+    }
+}

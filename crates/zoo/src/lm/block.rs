@@ -1,0 +1,156 @@
+//! One block of a decoder: attention and feed-forward layers, each behind a norm.
+
+use burn::module::Module;
+use burn::nn::{LayerNorm, Linear, RmsNorm};
+use burn::tensor::activation::{gelu, relu, silu, softmax};
+use burn::tensor::{Bool, Tensor};
+
+use super::config::Activation;
+use super::rope::rotate;
+
+/// A block; its linear layers in the order of [`INPUTS`](super::INPUTS).
+#[derive(Module, Debug)]
+pub struct Block {
+    pub(super) norm1: Norm,
+    pub(super) attention: Attention,
+    pub(super) norm2: Norm,
+    pub(super) mlp: Mlp,
+}
+
+/// Either norm.
+#[derive(Module, Debug)]
+pub enum Norm {
+    /// Root mean square.
+    Rms(RmsNorm),
+    /// Mean and variance.
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    /// Normalizes the last dimension.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward(x),
+        }
+    }
+}
+
+/// Attention with heads of keys and values shared among those of the queries.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Queries, keys, values; or one layer for all.
+    pub(super) qkv: Vec<Linear>,
+    pub(super) out: Linear,
+    pub(super) query_norm: Option<RmsNorm>,
+    pub(super) key_norm: Option<RmsNorm>,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+}
+
+/// The feed-forward layers: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    pub(super) gate: Option<Linear>,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+    #[module(skip)]
+    pub(super) activation: Activation,
+}
+
+/// What all blocks need to know of a sequence.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Cosines and sines, where positions are rotary.
+    pub(super) tables: Option<[Tensor<2>; 2]>,
+    /// Which keys a token must not see, `[tokens, tokens]`.
+    pub(super) hidden: Tensor<2, Bool>,
+}
+
+/// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
+pub type Observer<'a> = dyn FnMut(usize, Tensor<2>) + 'a;
+
+impl Block {
+    /// Hidden states `[batch, tokens, width]` after the block; `observe` sees the input of each group of
+    /// linear layers.
+    pub fn forward(&self, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
+        let y = self.attention.forward(self.norm1.forward(x.clone()), places, observe);
+        let x = x + y;
+        x.clone() + self.mlp.forward(self.norm2.forward(x), observe)
+    }
+}
+
+/// `[batch, tokens, d]` as `[batch * tokens, d]`.
+fn flat(x: &Tensor<3>) -> Tensor<2> {
+    x.clone().flatten(0, 1)
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
+        observe(0, flat(&x));
+        let [batch, tokens, _] = x.dims();
+        let projected: Vec<Tensor<3>> = self.qkv.iter().map(|layer| layer.forward(x.clone())).collect();
+        let [q, k, v] = self.split(projected);
+        let split = |t: Tensor<3>, heads: usize| t.reshape([batch, tokens, heads, self.head_dim]);
+        let normed = |t: Tensor<4>, norm: &Option<RmsNorm>| if let Some(norm) = norm { norm.forward(t) } else { t };
+        let q = normed(split(q, self.heads), &self.query_norm).swap_dims(1, 2);
+        let k = normed(split(k, self.kv_heads), &self.key_norm).swap_dims(1, 2);
+        let v = split(v, self.kv_heads).swap_dims(1, 2);
+        let (q, k) = match &places.tables {
+            Some(tables) => (rotate(q, tables), rotate(k, tables)),
+            None => (q, k),
+        };
+        let (k, v) = (self.shared(k), self.shared(v));
+        let scores = q.matmul(k.swap_dims(2, 3)) / (self.head_dim as f64).sqrt();
+        let hidden = places.hidden.clone().unsqueeze::<4>().expand([batch, self.heads, tokens, tokens]);
+        let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3);
+        let mixed = weights.matmul(v).swap_dims(1, 2).reshape([batch, tokens, self.heads * self.head_dim]);
+        observe(1, flat(&mixed));
+        self.out.forward(mixed)
+    }
+
+    fn split(&self, mut projected: Vec<Tensor<3>>) -> [Tensor<3>; 3] {
+        if projected.len() == 1 {
+            let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+            let all = projected.remove(0);
+            return [all.clone().narrow(2, 0, q), all.clone().narrow(2, q, kv), all.narrow(2, q + kv, kv)];
+        }
+        let (v, k, q) = (projected.remove(2), projected.remove(1), projected.remove(0));
+        [q, k, v]
+    }
+
+    /// Each head of keys or values, repeated for the queries that share it.
+    fn shared(&self, x: Tensor<4>) -> Tensor<4> {
+        let (repeats, [batch, heads, tokens, dim]) = (self.heads / self.kv_heads, x.dims());
+        if repeats == 1 {
+            return x;
+        }
+        x.unsqueeze_dim::<5>(2).repeat_dim(2, repeats).reshape([batch, heads * repeats, tokens, dim])
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>, observe: &mut Observer<'_>) -> Tensor<3> {
+        observe(2, flat(&x));
+        let act = |t: Tensor<3>| match self.activation {
+            Activation::Silu => silu(t),
+            Activation::Relu => relu(t),
+            Activation::Gelu => gelu(t),
+            Activation::GeluTanh => gelu_tanh(t),
+        };
+        let up = self.up.forward(x.clone());
+        let inner = match &self.gate {
+            Some(gate) => act(gate.forward(x)) * up,
+            None => act(up),
+        };
+        observe(3, flat(&inner));
+        self.down.forward(inner)
+    }
+}
+
+/// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
+fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
+    let inner = (x.clone() + x.clone().powf_scalar(3.0) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+    x * 0.5 * (inner.tanh() + 1.0)
+}

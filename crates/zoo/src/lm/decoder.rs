@@ -1,0 +1,292 @@
+//! A decoder on disk, loaded piece by piece: its embedding, one block at a time, its head.
+
+use std::path::Path;
+
+use burn::module::Param;
+use burn::nn::{LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
+use regrow_sparse_core::checkpoint::Checkpoint;
+use regrow_sparse_core::{Error, Result};
+
+use super::block::{Attention, Block, Mlp, Norm, Observer, Places};
+use super::config::{Config, NormKind, Positions};
+
+/// A decoder of one of the families that [`Config`] reads, its weights in a checkpoint.
+#[derive(Debug)]
+pub struct Decoder {
+    /// Its sizes and conventions.
+    pub config: Config,
+    checkpoint: Checkpoint,
+    device: Device,
+}
+
+/// What turns tokens into hidden states.
+#[derive(Debug)]
+pub struct Embedding {
+    tokens: Tensor<2>,
+    positions: Option<(Tensor<2>, usize)>,
+}
+
+/// What turns hidden states into logits.
+#[derive(Debug)]
+pub struct Head {
+    norm: Norm,
+    weight: Tensor<2>,
+}
+
+impl Decoder {
+    /// Opens a Hugging Face directory; weights are read when they are asked for.
+    ///
+    /// # Errors
+    /// A folder without `config.json` or weights, a family or variant that is not supported, tensors
+    /// that are missing or of other shapes than the configuration has.
+    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        let checkpoint = Checkpoint::open(folder)?;
+        let config = Config::read(folder, &checkpoint)?;
+        let decoder = Self { config, checkpoint, device: device.clone() };
+        for index in 0..decoder.config.layers {
+            for layer in decoder.layers(index) {
+                decoder.shape_of(&layer)?;
+            }
+        }
+        Ok(decoder)
+    }
+
+    /// The tensors on disk.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Where tensors are loaded to.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Loads the embedding.
+    ///
+    /// # Errors
+    /// A tensor that is missing, of another shape, or holds NaN or infinity.
+    pub fn embedding(&self) -> Result<Embedding> {
+        let Config { vocab, width, context, names, .. } = &self.config;
+        let tokens = self.matrix(&self.checkpoint, &self.name(names.embedding), [*vocab, *width])?;
+        let positions = match (names.positions, &self.config.positions) {
+            (Some(name), Positions::Learned { offset }) => {
+                Some((self.matrix(&self.checkpoint, &self.name(name), [context + offset, *width])?, *offset))
+            }
+            _ => None,
+        };
+        Ok(Embedding { tokens, positions })
+    }
+
+    /// Loads the final norm and the head; tied weights are those of the embedding.
+    ///
+    /// # Errors
+    /// As [`Decoder::embedding`].
+    pub fn head(&self) -> Result<Head> {
+        let Config { vocab, width, names, .. } = &self.config;
+        let norm = self.norm(&self.checkpoint, &self.name(names.final_norm))?;
+        let untied = self.checkpoint.entries().iter().find(|e| e.name == "lm_head.weight").map(|e| e.name.clone());
+        let name = untied.unwrap_or_else(|| self.name(names.embedding));
+        let name = if name == "lm_head.weight" { name.trim_end_matches(".weight").to_string() } else { name };
+        Ok(Head { norm, weight: self.matrix(&self.checkpoint, &name, [*vocab, *width])?.transpose() })
+    }
+
+    /// What blocks need to know of sequences of `tokens` tokens.
+    pub fn places(&self, tokens: usize) -> Places {
+        let tables = match &self.config.positions {
+            Positions::Rotary(rope) => Some(rope.tables(tokens, self.config.head_dim, &self.device)),
+            Positions::Learned { .. } => None,
+        };
+        let window = self.config.sliding_window.unwrap_or(usize::MAX);
+        let hidden = |i: usize| {
+            let (from, to) = (i / tokens, i % tokens);
+            to > from || from - to >= window
+        };
+        let hidden: Vec<bool> = (0..tokens * tokens).map(hidden).collect();
+        let hidden = Tensor::<2, Bool>::from_data(TensorData::new(hidden, [tokens, tokens]), &self.device);
+        Places { tables, hidden }
+    }
+
+    fn name(&self, part: &str) -> String {
+        format!("{}{part}", self.config.names.prefix)
+    }
+
+    fn block_name(&self, index: usize, part: &str) -> String {
+        format!("{}{}.{index}.{part}", self.config.names.prefix, self.config.names.blocks)
+    }
+
+    /// `[d_out, d_in]` of a linear layer by the configuration, refused where the checkpoint has another.
+    fn shape_of(&self, layer: &LayerRef) -> Result<[usize; 2]> {
+        let Config { width, heads, kv_heads, head_dim, inner, names, .. } = &self.config;
+        let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+        let shape = match (layer.input, layer.place) {
+            (0, _) if names.qkv.len() == 1 => [q + 2 * kv, *width],
+            (0, 0) => [q, *width],
+            (0, _) => [kv, *width],
+            (1, _) => [*width, q],
+            (2, _) => [*inner, *width],
+            _ => [*width, *inner],
+        };
+        let stored = if layer.transposed { [shape[1], shape[0]] } else { shape };
+        self.check(&self.checkpoint, &layer.tensor, &stored)?;
+        Ok(shape)
+    }
+
+    fn check(&self, source: &Checkpoint, tensor: &str, shape: &[usize]) -> Result<()> {
+        let found = &source.entry(tensor)?.shape;
+        match found.as_slice() == shape {
+            true => Ok(()),
+            false => {
+                let reason = format!("tensor {tensor:?} has shape {found:?}, config.json says {shape:?}");
+                Err(Error::format(source.path(), reason))
+            }
+        }
+    }
+
+    /// `name.weight` of this shape, as it is stored.
+    fn matrix(&self, source: &Checkpoint, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
+        let tensor = format!("{name}.weight");
+        self.check(source, &tensor, &shape)?;
+        Ok(Tensor::from_data(TensorData::new(finite(source, &tensor)?, shape), &self.device))
+    }
+
+    fn vector(&self, source: &Checkpoint, tensor: &str, len: usize) -> Result<Param<Tensor<1>>> {
+        self.check(source, tensor, &[len])?;
+        let values = TensorData::new(finite(source, tensor)?, [len]);
+        Ok(Param::from_tensor(Tensor::from_data(values, &self.device)))
+    }
+
+    /// `name.bias`, if there is one.
+    fn bias(&self, source: &Checkpoint, name: &str, len: usize) -> Result<Option<Param<Tensor<1>>>> {
+        let tensor = format!("{name}.bias");
+        source.entry(&tensor).is_ok().then(|| self.vector(source, &tensor, len)).transpose()
+    }
+
+    fn linear(&self, source: &Checkpoint, layer: &LayerRef) -> Result<Linear> {
+        let [d_out, d_in] = self.shape_of(layer)?;
+        let name = layer.tensor.trim_end_matches(".weight");
+        // Burn stores [d_in, d_out]; the transpose is a view.
+        let weight = match layer.transposed {
+            true => self.matrix(source, name, [d_in, d_out])?,
+            false => self.matrix(source, name, [d_out, d_in])?.transpose(),
+        };
+        Ok(Linear { weight: Param::from_tensor(weight), bias: self.bias(source, name, d_out)? })
+    }
+
+    fn norm(&self, source: &Checkpoint, name: &str) -> Result<Norm> {
+        let width = self.config.width;
+        match self.config.norm {
+            NormKind::Rms { .. } => Ok(Norm::Rms(self.rms(source, name, width)?)),
+            NormKind::Layer { eps } => {
+                let mut norm = LayerNormConfig::new(width).with_epsilon(eps).init(&self.device);
+                norm.gamma = self.vector(source, &format!("{name}.weight"), width)?;
+                norm.beta = self.bias(source, name, width)?;
+                Ok(Norm::Layer(norm))
+            }
+        }
+    }
+
+    fn rms(&self, source: &Checkpoint, name: &str, len: usize) -> Result<RmsNorm> {
+        let eps = if let NormKind::Rms { eps } = self.config.norm { eps } else { 1e-6 };
+        let gamma = self.vector(source, &format!("{name}.weight"), len)?;
+        Ok(RmsNorm { gamma, ..RmsNormConfig::new(len).with_epsilon(eps).init(&self.device) })
+    }
+}
+
+/// The values of a tensor, refused where one is not finite.
+fn finite(source: &Checkpoint, tensor: &str) -> Result<Vec<f32>> {
+    let values = source.read_f32(tensor)?;
+    match values.iter().all(|v| v.is_finite()) {
+        true => Ok(values),
+        false => Err(Error::format(source.path(), format!("tensor {tensor:?} holds NaN or infinity"))),
+    }
+}
+
+impl BlockModel for Decoder {
+    type Block = Block;
+    type Places = Places;
+
+    fn blocks(&self) -> usize {
+        self.config.layers
+    }
+
+    fn layers(&self, index: usize) -> Vec<LayerRef> {
+        let names = &self.config.names;
+        let gate_up: Vec<&str> = names.gate.into_iter().chain([names.up]).collect();
+        let groups: [&[&str]; 4] = [names.qkv, &[names.attention_out], &gate_up, &[names.down]];
+        let layer = |input: usize, place: usize, part: &str| LayerRef {
+            tensor: format!("{}.weight", self.block_name(index, part)),
+            input,
+            place,
+            transposed: names.transposed,
+        };
+        let of_group = |(input, parts): (usize, &&[&str])| -> Vec<LayerRef> {
+            parts.iter().enumerate().map(|(place, part)| layer(input, place, part)).collect()
+        };
+        groups.iter().enumerate().flat_map(of_group).collect()
+    }
+
+    fn load(&self, source: &Checkpoint, index: usize) -> Result<Block> {
+        let Config { heads, kv_heads, head_dim, names, activation, .. } = &self.config;
+        let mut groups: [Vec<Linear>; 4] = Default::default();
+        for layer in self.layers(index) {
+            groups[layer.input].push(self.linear(source, &layer)?);
+        }
+        let [qkv, mut out, mut gate_up, mut down] = groups;
+        let missing = || Error::format(source.path(), format!("block {index} lacks a linear layer"));
+        let head_norm = |part: &str| {
+            let name = self.block_name(index, part);
+            let there = source.entry(&format!("{name}.weight")).is_ok();
+            there.then(|| self.rms(source, &name, *head_dim)).transpose()
+        };
+        Ok(Block {
+            norm1: self.norm(source, &self.block_name(index, names.norm1))?,
+            attention: Attention {
+                qkv,
+                out: out.pop().ok_or_else(missing)?,
+                query_norm: head_norm("self_attn.q_norm")?,
+                key_norm: head_norm("self_attn.k_norm")?,
+                heads: *heads,
+                kv_heads: *kv_heads,
+                head_dim: *head_dim,
+            },
+            norm2: self.norm(source, &self.block_name(index, names.norm2))?,
+            mlp: Mlp {
+                up: gate_up.pop().ok_or_else(missing)?,
+                gate: gate_up.pop(),
+                down: down.pop().ok_or_else(missing)?,
+                activation: *activation,
+            },
+        })
+    }
+
+    fn forward(&self, block: &Block, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
+        block.forward(x, places, observe)
+    }
+}
+
+impl Embedding {
+    /// Hidden states `[batch, tokens, width]` of token numbers `[batch, tokens]`.
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, tokens] = ids.dims();
+        let width = self.tokens.dims()[1];
+        let hidden = self.tokens.clone().select(0, ids.flatten::<1>(0, 1)).reshape([batch, tokens, width]);
+        match &self.positions {
+            Some((table, offset)) => hidden + table.clone().narrow(0, *offset, tokens).unsqueeze::<3>(),
+            None => hidden,
+        }
+    }
+}
+
+impl Head {
+    /// Logits `[batch, tokens, vocab]` of hidden states `[batch, tokens, width]`.
+    pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, width] = hidden.dims();
+        let flat = self.norm.forward(hidden).reshape([batch * tokens, width]);
+        let logits = flat.matmul(self.weight.clone());
+        let vocab = logits.dims()[1];
+        logits.reshape([batch, tokens, vocab])
+    }
+}
