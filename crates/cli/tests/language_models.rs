@@ -1,0 +1,134 @@
+//! Language models as a user prunes them, on a directory made here, and bad input.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+
+const WIDTH: usize = 16;
+const WORDS: [&str; 8] = ["a", "man", "saw", "the", "old", "dog", "in", "town"];
+
+fn regrow(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_regrow")).args(args).output().expect("the binary runs")
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn complaint(args: &[&str]) -> String {
+    let output = regrow(args);
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success(), "{args:?} succeeded");
+    assert!(text.starts_with("error: ") && text.trim_end().lines().count() == 1 && !text.contains("panic"), "{text}");
+    text
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// A Llama of two blocks that knows eight words, and a text of 400 of them.
+fn model(folder: &Path) -> (PathBuf, PathBuf) {
+    let dir = folder.join("model");
+    fs::create_dir(&dir).expect("a folder");
+    let config = json!({"model_type": "llama", "hidden_size": WIDTH, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8, "max_position_embeddings": 32});
+    fs::write(dir.join("config.json"), config.to_string()).expect("written");
+    let vocab: serde_json::Map<_, _> = WORDS.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
+    let tokenizer = json!({"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "a"}});
+    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    let mut shapes =
+        vec![("model.embed_tokens.weight".to_string(), vec![8, WIDTH]), ("model.norm.weight".into(), vec![WIDTH])];
+    for block in 0..2 {
+        let layers: [(&str, Vec<usize>); 9] = [
+            ("input_layernorm", vec![WIDTH]),
+            ("post_attention_layernorm", vec![WIDTH]),
+            ("self_attn.q_proj", vec![WIDTH, WIDTH]),
+            ("self_attn.k_proj", vec![8, WIDTH]),
+            ("self_attn.v_proj", vec![8, WIDTH]),
+            ("self_attn.o_proj", vec![WIDTH, WIDTH]),
+            ("mlp.gate_proj", vec![24, WIDTH]),
+            ("mlp.up_proj", vec![24, WIDTH]),
+            ("mlp.down_proj", vec![WIDTH, 24]),
+        ];
+        shapes.extend(layers.map(|(name, shape)| (format!("model.layers.{block}.{name}.weight"), shape)));
+    }
+    let values = |name: &str, n: usize| -> Vec<u8> {
+        let value = |i: usize| ((i * 7919 + name.len() * 104_729) % 1009) as f32 / 1009.0 - 0.4999;
+        (0..n).flat_map(|i| value(i).to_le_bytes()).collect()
+    };
+    let tensors: Vec<_> =
+        shapes.into_iter().map(|(name, shape)| (values(&name, shape.iter().product()), name, shape)).collect();
+    let views = tensors.iter().map(|(b, n, s)| (n, TensorView::new(Dtype::F32, s.clone(), b).expect("a view")));
+    let file = safetensors::serialize(views, None).expect("bytes");
+    fs::write(dir.join("model.safetensors"), file).expect("written");
+    let words: Vec<&str> = (0..400).map(|i| WORDS[(i * i + 3 * i / 7) % 8]).collect();
+    let file = folder.join("text.txt");
+    fs::write(&file, words.join(" ")).expect("written");
+    (dir, file)
+}
+
+#[test]
+fn prune_then_inspect_then_eval() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, file) = model(folder.path());
+    let calibration = ["--calibration", text(&file), "--samples", "8", "--window", "16"];
+    for (method, pattern) in
+        [("wanda", "unstructured"), ("wanda", "2:4"), ("sparsegpt", "unstructured"), ("magnitude", "2:4")]
+    {
+        let out = folder.path().join(format!("{method} {pattern}"));
+        let args =
+            ["prune", text(&dir), "--method", method, "--pattern", pattern, "--sparsity", "0.5", "--out", text(&out)];
+        let said = stdout(&regrow(&[&args[..], &calibration].concat()));
+        assert!(
+            said.starts_with("sparsity 50.00 % (") && said.ends_with(" weights in 14 layers are zero)\n"),
+            "{said}"
+        );
+        let inspected = stdout(&regrow(&["inspect", text(&out)]));
+        assert!(pattern != "2:4" || inspected.matches("2:4").count() == 14, "{inspected}");
+        let said = stdout(&regrow(&["eval", text(&out), "--text", text(&file), "--window", "16"]));
+        // 25 windows of 16, 15 predictions each.
+        assert!(said.starts_with("perplexity ") && said.ends_with(" (375 tokens)\n"), "{said}");
+        assert!(out.join("tokenizer.json").exists() && out.join("config.json").exists());
+    }
+    let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
+    assert_eq!(left.len(), 2 + 4, "nothing half-written: {left:?}");
+}
+
+#[test]
+fn bad_input_is_one_line_and_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, file) = model(folder.path());
+    let out = folder.path().join("out");
+    let prune = |more: &[&str]| {
+        complaint(
+            &[&["prune", text(&dir), "--sparsity", "0.5", "--method", "wanda", "--out", text(&out)], more].concat(),
+        )
+    };
+    let calibrated = |more: &[&str]| prune(&[&["--calibration", text(&file), "--window", "16"], more].concat());
+    assert!(prune(&[]).contains("--calibration"));
+    assert!(calibrated(&[]).contains("has 25 windows of 16 tokens, fewer than the 128"));
+    assert!(calibrated(&["--samples", "0"]).contains("at least 1"));
+    assert!(calibrated(&["--samples", "2", "--pattern", "3:7"]).contains("does not divide"));
+    assert!(prune(&["--calibration", text(&file), "--window", "64"]).contains("takes 2 to 32"));
+    assert!(prune(&["--calibration", "/nonexistent.txt"]).contains("/nonexistent.txt"));
+    let own = ["prune", text(&dir), "--sparsity", "0.5", "--out", text(&dir)];
+    assert!(complaint(&own).contains("input itself"));
+    assert!(
+        complaint(&["prune", text(&dir), "--sparsity", "0.5", "--method", "magic", "--out", text(&out)])
+            .contains("wanda")
+    );
+    assert!(complaint(&["eval", text(&dir)]).contains("--text"));
+    let eval = ["eval", text(&dir), "--text", text(&file)];
+    assert!(complaint(&[&eval[..], &["--window", "1"]].concat()).contains("takes 2 to 32"));
+    fs::remove_file(dir.join("tokenizer.json")).expect("removed");
+    assert!(complaint(&[&eval[..], &["--window", "16"]].concat()).contains("tokenizer.json"));
+    fs::write(dir.join("config.json"), r#"{"model_type": "mamba"}"#).expect("written");
+    assert!(complaint(&[&eval[..], &["--window", "16"]].concat()).contains("mamba"));
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 2, "nothing half-written");
+}
