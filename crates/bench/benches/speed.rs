@@ -6,13 +6,14 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use regrow_pruners::Magnitude;
+use regrow_pruners::{Magnitude, Wanda};
+use regrow_sparse_core::blockwise::{Goal, LayerSolver};
 use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::score::{Recipe, Score};
 use regrow_sparse_core::select::top_k;
 use regrow_sparse_core::sparsify::{KeepMasks, PruningOptimizer};
 use regrow_sparse_core::weight::{Select, Weight, weights};
-use regrow_sparse_core::{Classifier, Error};
+use regrow_sparse_core::{Classifier, Error, Pattern};
 use regrow_zoo::{Arch, Net};
 
 const BATCH: usize = 128;
@@ -62,6 +63,10 @@ fn masks(criterion: &mut Criterion) {
     criterion.bench_function("mask/4096x11008/selection", |b| b.iter(|| top_k(&values, keep, f32::abs)));
     let weight =
         Weight { path: "w".into(), id: burn::module::ParamId::new(), shape: shape.to_vec(), values, mask: None };
+    let mut wanda = Wanda::default().watch(shape[1], &Device::default());
+    wanda.add(Tensor::random([256, shape[1]], Distribution::Normal(0.0, 1.0), &Device::default()));
+    let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    criterion.bench_function("mask/4096x11008/wanda", |b| b.iter(|| wanda.solve(&weight, &half)));
     let weight = [weight];
     let method: &dyn Score = &Magnitude;
     criterion.bench_function("mask/4096x11008/magnitude", |b| {
