@@ -1,33 +1,16 @@
 //! Every command as a user runs it, on embedded data and on bad input.
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use burn::tensor::Device;
 use regrow_zoo::{Arch, save};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tempfile::TempDir;
 
-fn regrow(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_regrow")).args(args).env_remove("REGROW_DATA").output().expect("the binary runs")
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-/// A failure is one line on stderr and no panic.
-fn complaint(args: &[&str]) -> String {
-    let output = regrow(args);
-    let text = String::from_utf8(output.stderr).expect("text");
-    assert!(!output.status.success(), "{args:?} succeeded");
-    assert!(
-        text.starts_with("error: ") && text.trim_end().lines().count() == 1 && !text.contains("panicked"),
-        "{text}"
-    );
-    text
-}
+use common::{complaint, regrow, stdout, text};
 
 /// A folder with a small network in it.
 fn folder() -> (TempDir, PathBuf) {
@@ -35,10 +18,6 @@ fn folder() -> (TempDir, PathBuf) {
     let path = dir.path().join("net.safetensors");
     save(&Arch::MlpSmall.init(10, 1, &Device::default()), &path).expect("saved");
     (dir, path)
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
 }
 
 fn names(dir: &Path) -> Vec<String> {

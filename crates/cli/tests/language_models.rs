@@ -1,35 +1,17 @@
 //! Language models as a user prunes them, on a directory made here, and bad input.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
+use common::{complaint, regrow, stdout, text};
+
 const WIDTH: usize = 16;
 const WORDS: [&str; 8] = ["a", "man", "saw", "the", "old", "dog", "in", "town"];
-
-fn regrow(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_regrow")).args(args).output().expect("the binary runs")
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-fn complaint(args: &[&str]) -> String {
-    let output = regrow(args);
-    let text = String::from_utf8(output.stderr).expect("text");
-    assert!(!output.status.success(), "{args:?} succeeded");
-    assert!(text.starts_with("error: ") && text.trim_end().lines().count() == 1 && !text.contains("panic"), "{text}");
-    text
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
 
 /// A Llama of two blocks that knows eight words, and a text of 400 of them.
 fn model(folder: &Path) -> (PathBuf, PathBuf) {

@@ -6,6 +6,8 @@
 //! are chosen a block of columns at a time, by `w^2 / U_jj^2`, the smallest of the whole block (eq. 5), or
 //! of each group of N:M where it begins.
 
+use std::cell::OnceCell;
+
 use burn::tensor::{Device, Tensor};
 use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
@@ -51,7 +53,8 @@ impl LayerSolver for SparseGpt {
     }
 
     fn watch(&self, d_in: usize, device: &Device) -> Box<dyn Watching> {
-        Box::new(Moments { settings: *self, moment: Tensor::zeros([d_in, d_in], device), sequences: 0 })
+        let moment = Tensor::zeros([d_in, d_in], device);
+        Box::new(Moments { settings: *self, moment, sequences: 0, factor: OnceCell::new() })
     }
 }
 
@@ -60,6 +63,31 @@ struct Moments {
     settings: SparseGpt,
     moment: Tensor<2>,
     sequences: usize,
+    /// Made at the first layer that reads this input, for all that do.
+    factor: OnceCell<Option<Factor>>,
+}
+
+/// What the columns of a layer need of their inputs.
+struct Factor {
+    /// `U`, row-major.
+    upper: Vec<f32>,
+    /// Inputs that are always zero.
+    dead: Vec<bool>,
+}
+
+impl Moments {
+    /// `None` where the moment is not finite or has no factor.
+    fn factor(&self) -> Option<&Factor> {
+        let make = || {
+            let [cols, _] = self.moment.dims();
+            let moment: Vec<f32> = self.moment.to_data().convert::<f32>().iter().collect();
+            let dead: Vec<bool> = (0..cols).map(|j| moment[j * cols + j] == 0.0).collect();
+            let finite = moment.iter().all(|v| v.is_finite());
+            let upper = finite.then(|| factor(&moment, &dead, self.settings.damping)).flatten()?;
+            Some(Factor { upper, dead })
+        };
+        self.factor.get_or_init(make).as_ref()
+    }
 }
 
 impl Watching for Moments {
@@ -68,21 +96,20 @@ impl Watching for Moments {
         let one = sequence.clone().transpose().matmul(sequence);
         self.moment = self.moment.clone() * (n / (n + 1.0)) + one * (2.0 / (n + 1.0));
         self.sequences += 1;
+        self.factor = OnceCell::new();
     }
 
     fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
         let (rows, cols) = weight.dims();
-        let moment: Vec<f32> = self.moment.to_data().convert::<f32>().iter().collect();
-        if moment.len() != cols * cols || moment.iter().chain(&weight.values).any(|v| !v.is_finite()) {
-            return Err(Error::tensor(&weight.path, "its weights or inputs are not finite, or do not fit each other"));
+        if self.moment.dims() != [cols, cols] || weight.values.iter().any(|v| !v.is_finite()) {
+            return Err(Error::tensor(&weight.path, "its weights are not finite, or do not fit its inputs"));
         }
         let block = columns(goal.pattern, self.settings.block, cols).map_err(|e| Error::tensor(&weight.path, e))?;
-        let dead: Vec<bool> = (0..cols).map(|j| moment[j * cols + j] == 0.0).collect();
-        let upper = factor(&moment, &dead, self.settings.damping)
-            .ok_or_else(|| Error::tensor(&weight.path, "the second moment of its inputs has no Cholesky factor"))?;
+        let none = || Error::tensor(&weight.path, "the second moment of its inputs has no Cholesky factor");
+        let Factor { upper, dead } = self.factor().ok_or_else(none)?;
         let mut values = weight.values.clone();
         for row in values.chunks_mut(cols) {
-            row.iter_mut().zip(&dead).filter(|(_, dead)| **dead).for_each(|(w, _)| *w = 0.0);
+            row.iter_mut().zip(dead).filter(|(_, dead)| **dead).for_each(|(w, _)| *w = 0.0);
         }
         let mut layer = Layer { values, rows, cols, upper, kept: vec![true; rows * cols] };
         for start in (0..cols).step_by(block) {
@@ -134,15 +161,15 @@ fn factor(moment: &[f32], dead: &[bool], damping: f64) -> Option<Vec<f32>> {
 }
 
 /// A layer under way, row-major.
-struct Layer {
+struct Layer<'a> {
     values: Vec<f32>,
     rows: usize,
     cols: usize,
-    upper: Vec<f32>,
+    upper: &'a [f32],
     kept: Vec<bool>,
 }
 
-impl Layer {
+impl Layer<'_> {
     /// Prunes a block of columns and hands its errors to the columns behind it.
     fn prune(&mut self, block: std::ops::Range<usize>, goal: &Goal) -> Result<()> {
         let (width, cols) = (block.len(), self.cols);
@@ -158,7 +185,7 @@ impl Layer {
         };
         let mut errors = vec![0.0f32; self.rows * width];
         let rows = self.values.par_chunks_mut(cols).zip(self.kept.par_chunks_mut(cols));
-        let (upper, start) = (&self.upper, block.start);
+        let (upper, start) = (self.upper, block.start);
         rows.zip(errors.par_chunks_mut(width)).enumerate().for_each(|(r, ((row, kept), errors))| {
             let (row, kept) = (&mut row[block.clone()], &mut kept[block.clone()]);
             for i in 0..width {
@@ -189,7 +216,7 @@ impl Layer {
         if after == 0 {
             return;
         }
-        let factors = MatRef::from_row_major_slice(&self.upper, cols, cols);
+        let factors = MatRef::from_row_major_slice(self.upper, cols, cols);
         let factors = factors.submatrix(block.start, block.end, block.len(), after);
         let errors = MatRef::from_row_major_slice(errors, self.rows, block.len());
         let rest = MatMut::from_row_major_slice_mut(&mut self.values, self.rows, cols);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget::rounded;
 use crate::checkpoint::{Checkpoint, Patch, Pruned};
 use crate::score::Score;
-use crate::weight::Weight;
+use crate::weight::{Weight, transposed};
 use crate::{Error, Mask, Pattern, Result};
 
 /// A linear layer of a block on disk.
@@ -214,7 +214,11 @@ fn solve(
     let Solved { mask, values } = watching.solve(&weight, goal)?;
     let mut values = values.unwrap_or(weight.values);
     values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, v)| *v = 0.0);
-    let values = if layer.transposed { transposed(&values, mask.shape()[0]) } else { values };
+    let values = if layer.transposed {
+        transposed(&values, mask.shape()[0], mask.len() / mask.shape()[0].max(1))
+    } else {
+        values
+    };
     out.write_f32(entry, &values)?;
     out.note(Pruned { tensor: layer.tensor.clone(), weights: mask.len(), zeros: mask.pruned() });
     Ok(())
@@ -225,14 +229,8 @@ fn read(source: &Checkpoint, layer: &LayerRef) -> Result<Weight> {
     let entry = source.entry(&layer.tensor)?;
     let (values, shape) = (source.read_f32(&layer.tensor)?, entry.shape.clone());
     let (values, shape) = match layer.transposed {
-        true => (transposed(&values, shape[0]), vec![shape[1], shape[0]]),
+        true => (transposed(&values, shape[0], shape[1]), vec![shape[1], shape[0]]),
         false => (values, shape),
     };
     Ok(Weight { path: layer.tensor.clone(), id: burn::module::ParamId::new(), shape, values, mask: None })
-}
-
-/// A row-major matrix of `rows` rows as its transpose.
-fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
-    let columns = values.len() / rows.max(1);
-    (0..values.len()).map(|i| values[i % rows * columns + i / rows]).collect()
 }

@@ -50,6 +50,11 @@ impl Select {
     }
 }
 
+/// The `values` of a row-major matrix `[rows, cols]` as those of its transpose `[cols, rows]`.
+pub fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..values.len()).map(|i| values[i % rows * cols + i / rows]).collect()
+}
+
 /// A prunable weight of a model, read out.
 #[derive(Clone, Debug)]
 pub struct Weight {

@@ -6,6 +6,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
+use regrow_sparse_core::weight::transposed;
+
 use crate::models::Net;
 
 /// What a tensor of a network is.
@@ -105,11 +107,6 @@ impl Place {
             _ => Role::Bias,
         }
     }
-}
-
-/// `values` of a `[rows, cols]` matrix as its transpose `[cols, rows]`.
-fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    (0..values.len()).map(|i| values[i % rows * cols + i / rows]).collect()
 }
 
 #[derive(Default)]

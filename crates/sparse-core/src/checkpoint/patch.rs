@@ -30,6 +30,8 @@ pub struct Pruned {
 #[derive(Serialize, Deserialize)]
 struct Journal {
     settings: String,
+    /// Whether the copy was complete.
+    copied: bool,
     done: usize,
     pruned: Vec<Pruned>,
 }
@@ -50,22 +52,23 @@ impl Patch {
     /// A fresh copy of `source`, a directory, to become `out`. `settings` identify the run.
     ///
     /// # Errors
-    /// `out` is the input, exists and is not empty, or cannot be written.
+    /// `out` is the input, exists and is not empty, or cannot be written; a folder `OUT.partial` that no
+    /// such run has left.
     pub fn create(source: &Checkpoint, out: impl AsRef<Path>, settings: &str) -> Result<Self> {
         let (out, folder) = Self::places(source, out.as_ref())?;
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        }
+        remove_own(&folder)?;
         fs::create_dir(&folder).map_err(|e| Error::io(&folder, e))?;
-        let journal = Journal { settings: settings.into(), done: 0, pruned: Vec::new() };
+        let journal = Journal { settings: settings.into(), copied: false, done: 0, pruned: Vec::new() };
         // Held from here on, so that an error in copying removes the folder.
         let mut patch = Self { out, folder, files: Vec::new(), journal, kept: false };
+        patch.write_journal()?;
         for file in source.files() {
             let copy = patch.folder.join(file.file_name().unwrap_or_default());
             fs::copy(file, &copy).map_err(|e| Error::io(&copy, e))?;
         }
         copy_companions(source, &patch.folder)?;
         patch.open_files(source)?;
+        patch.journal.copied = true;
         patch.write_journal()?;
         Ok(patch)
     }
@@ -84,6 +87,9 @@ impl Patch {
         let journal: Journal = serde_json::from_slice(&text).map_err(|e| Error::format(&path, e.to_string()))?;
         if journal.settings != settings {
             return Err(Error::format(&path, "belongs to a run with other settings; remove its folder to start anew"));
+        }
+        if !journal.copied {
+            return Self::create(source, out, settings);
         }
         let mut patch = Self { out: target, folder, files: Vec::new(), journal, kept: true };
         patch.open_files(source)?;
@@ -195,6 +201,15 @@ impl Drop for Patch {
     }
 }
 
+/// Removes what an interrupted run left in `folder`; anything else of that name is not ours to remove.
+fn remove_own(folder: &Path) -> Result<()> {
+    match (folder.exists(), folder.join(JOURNAL).exists()) {
+        (false, _) => Ok(()),
+        (true, true) => fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e)),
+        (true, false) => Err(Error::format(folder, "is in the way and was not left by an interrupted run; move it")),
+    }
+}
+
 /// `values` in the type of `entry`, little-endian, to nearest.
 fn encoded(entry: &Entry, values: &[f32]) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(entry.bytes());
@@ -267,6 +282,21 @@ mod tests {
         // An error drops it: nothing is left.
         drop(patch);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_alone_and_half_a_copy_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Checkpoint::open(directory(dir.path())).unwrap();
+        let (out, partial) = (dir.path().join("out"), dir.path().join("out.partial"));
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join("thesis.txt"), "years").unwrap();
+        assert!(Patch::create(&source, &out, "x").err().unwrap().to_string().contains("in the way"));
+        assert_eq!(fs::read_to_string(partial.join("thesis.txt")).unwrap(), "years");
+        fs::write(partial.join(JOURNAL), r#"{"settings": "x", "copied": false, "done": 0, "pruned": []}"#).unwrap();
+        let patch = Patch::resume(&source, &out, "x").unwrap();
+        assert!(!partial.join("thesis.txt").exists());
+        assert_eq!(patch.checkpoint().unwrap().read_f32("a").unwrap(), [1.0, 2.0, 3.0, 4.0]);
     }
 
     #[test]

@@ -87,9 +87,8 @@ impl Decoder {
     pub fn head(&self) -> Result<Head> {
         let Config { vocab, width, names, .. } = &self.config;
         let norm = self.norm(&self.checkpoint, &self.name(names.final_norm))?;
-        let untied = self.checkpoint.entries().iter().find(|e| e.name == "lm_head.weight").map(|e| e.name.clone());
-        let name = untied.unwrap_or_else(|| self.name(names.embedding));
-        let name = if name == "lm_head.weight" { name.trim_end_matches(".weight").to_string() } else { name };
+        let untied = self.checkpoint.entry("lm_head.weight").is_ok();
+        let name = if untied { "lm_head".into() } else { self.name(names.embedding) };
         Ok(Head { norm, weight: self.matrix(&self.checkpoint, &name, [*vocab, *width])?.transpose() })
     }
 
