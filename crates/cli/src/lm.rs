@@ -12,7 +12,7 @@ use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Unw
 use regrow_sparse_core::checkpoint::{Patch, Pruned};
 use regrow_sparse_core::train::mix;
 use regrow_sparse_core::{Pattern, schedule::check_sparsity};
-use regrow_zoo::lm::{Decoder, Words, batch, perplexity, windows};
+use regrow_zoo::lm::{Transformer, Words, batch, perplexity, windows};
 
 use crate::error::{Error, Result};
 use crate::text;
@@ -22,7 +22,7 @@ const METHODS: &str = "magnitude, random, sparsegpt, wanda";
 
 /// Perplexity of the model in `folder` on the text in `file`.
 pub fn eval(folder: &Path, file: &Path, window: usize, out: &mut dyn Write) -> Result<()> {
-    let decoder = Decoder::open(folder, &Device::default())?;
+    let decoder = Transformer::open(folder, &Device::default())?;
     let tokens = tokens(folder, &decoder, file)?;
     check_window(&decoder, window)?;
     let windows = windows(&tokens, window)?;
@@ -61,7 +61,7 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     check_sparsity(job.sparsity)?;
     let solver = solver(job.method, job.seed.unwrap_or(0))?;
     let device = Device::default();
-    let decoder = Decoder::open(job.folder, &device)?;
+    let decoder = Transformer::open(job.folder, &device)?;
     let goal = Goal { sparsity: job.sparsity, pattern: job.pattern };
     let (window, samples) = calibration(job, &decoder)?;
     let mut patch = patch(job, &decoder, window)?;
@@ -93,7 +93,7 @@ fn solver(method: &str, seed: u64) -> Result<Box<dyn LayerSolver>> {
 
 /// The length of the calibration windows, and their tokens. Methods that look at weights alone get by
 /// with a window of any tokens.
-fn calibration(job: &Job<'_>, decoder: &Decoder) -> Result<(usize, Vec<Vec<u32>>)> {
+fn calibration(job: &Job<'_>, decoder: &Transformer) -> Result<(usize, Vec<Vec<u32>>)> {
     let window = job.window.unwrap_or_else(|| decoder.config.context.min(2048));
     check_window(decoder, window)?;
     let Some(file) = job.calibration else {
@@ -127,7 +127,7 @@ fn calibration(job: &Job<'_>, decoder: &Decoder) -> Result<(usize, Vec<Vec<u32>>
 }
 
 /// The copy to write to; what identifies the run goes with it.
-fn patch(job: &Job<'_>, decoder: &Decoder, window: usize) -> Result<Patch> {
+fn patch(job: &Job<'_>, decoder: &Transformer, window: usize) -> Result<Patch> {
     let Job { method, sparsity, pattern, samples, seed, .. } = job;
     let text = job.calibration.map_or_else(String::new, |file| file.display().to_string());
     let settings = format!("{method} {sparsity} {pattern} {text} {samples} {window} {seed:?}");
@@ -135,7 +135,7 @@ fn patch(job: &Job<'_>, decoder: &Decoder, window: usize) -> Result<Patch> {
     Ok(if job.resume { Patch::resume(source, job.out, &settings)? } else { Patch::create(source, job.out, &settings)? })
 }
 
-fn check_window(decoder: &Decoder, window: usize) -> Result<()> {
+fn check_window(decoder: &Transformer, window: usize) -> Result<()> {
     match (2..=decoder.config.context).contains(&window) {
         true => Ok(()),
         false => Err(Error::Argument(format!(
@@ -145,7 +145,7 @@ fn check_window(decoder: &Decoder, window: usize) -> Result<()> {
     }
 }
 
-fn tokens(folder: &Path, decoder: &Decoder, file: &Path) -> Result<Vec<u32>> {
+fn tokens(folder: &Path, decoder: &Transformer, file: &Path) -> Result<Vec<u32>> {
     let words = Words::open(folder, decoder.config.vocab)?;
     let text = fs::read_to_string(file).map_err(|e| regrow_sparse_core::Error::io(file, e))?;
     Ok(words.encode(&text)?)

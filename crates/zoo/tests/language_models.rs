@@ -1,4 +1,4 @@
-//! Decoders of every family against transformers, and the perplexity of a trained one.
+//! Models of every family against transformers, and the perplexity of a trained one.
 #![allow(clippy::unwrap_used)]
 
 use std::cell::Cell;
@@ -10,7 +10,7 @@ use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Sol
 use regrow_sparse_core::checkpoint::Patch;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Pattern, Result};
-use regrow_zoo::lm::{Decoder, Words, batch, perplexity, windows};
+use regrow_zoo::lm::{Transformer, Words, batch, perplexity, windows};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
@@ -37,15 +37,15 @@ fn write(folder: &Path, model: &Value) {
     fs::write(folder.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// Logits `[batch, tokens, vocab]`, block by block.
-fn logits(decoder: &Decoder, ids: &[&[u32]]) -> Tensor<3> {
+/// Logits `[batch, tokens, vocab]`, of encoders the hidden states, block by block.
+fn logits(decoder: &Transformer, ids: &[&[u32]]) -> Tensor<3> {
     let places = decoder.places(ids[0].len());
     let mut hidden = decoder.embedding().unwrap().forward(batch(ids, decoder.device()));
     for index in 0..decoder.blocks() {
         let block = decoder.load(decoder.checkpoint(), index).unwrap();
         hidden = decoder.forward(&block, hidden, &places, &mut |_, _| {});
     }
-    decoder.head().unwrap().forward(hidden)
+    if decoder.config.encoder { hidden } else { decoder.head().unwrap().forward(hidden) }
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn logits_equal_those_of_transformers() {
     for (name, model) in fixture["models"].as_object().unwrap() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), model);
-        let decoder = Decoder::open(folder.path(), &Device::default()).unwrap();
+        let decoder = Transformer::open(folder.path(), &Device::default()).unwrap();
         let last = logits(&decoder, &ids).narrow(1, ids[0].len() - 2, 2);
         let ours: Vec<f32> = last.into_data().iter().collect();
         let theirs: Vec<f32> = model["logits"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
@@ -107,7 +107,7 @@ impl Watching for Sums {
 
 /// Prunes the model in `folder` to `out`; `Err` if it died, leaving what a killed process leaves.
 fn prune(folder: &Path, out: &Path, inputs: usize) -> Result<()> {
-    let decoder = Decoder::open(folder, &Device::default())?;
+    let decoder = Transformer::open(folder, &Device::default())?;
     let solver = Mortal { layers_left: Cell::new(inputs) };
     let goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
     let walk = Walk {
@@ -157,7 +157,7 @@ fn a_checkpoint_that_is_not_what_its_config_says_is_refused() {
         let mut model = fixture["models"]["llama"].clone();
         model["config"][key] = to;
         write(folder.path(), &model);
-        let opened = Decoder::open(folder.path(), &Device::default());
+        let opened = Transformer::open(folder.path(), &Device::default());
         opened.and_then(|d| d.embedding()).map(|_| ()).unwrap_err().to_string()
     };
     assert!(says("intermediate_size", 1_000_000_000_000u64.into()).contains("config.json says [1000000000000, 16]"));
@@ -174,7 +174,7 @@ fn the_shared_llama_has_its_published_perplexity() {
     };
     let data = Path::new(&data);
     let folder = data.join("tiny-llama");
-    let decoder = Decoder::open(&folder, &Device::default()).unwrap();
+    let decoder = Transformer::open(&folder, &Device::default()).unwrap();
     let text = fs::read_to_string(data.join("text/tinyshakespeare.txt")).unwrap();
     let tokens = Words::open(&folder, decoder.config.vocab).unwrap().encode(&text).unwrap();
     let windows = windows(&tokens, 256).unwrap();

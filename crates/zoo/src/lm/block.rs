@@ -1,8 +1,10 @@
-//! One block of a decoder: attention and feed-forward layers, each behind a norm.
+//! One block of a transformer: attention and feed-forward layers, each behind a norm or before one.
 
 use burn::module::Module;
 use burn::nn::{LayerNorm, Linear, RmsNorm};
-use burn::tensor::activation::{gelu, relu, silu, softmax};
+use burn::tensor::activation::{gelu, relu, silu};
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Tensor};
 
 use super::config::Activation;
@@ -15,6 +17,8 @@ pub struct Block {
     pub(super) attention: Attention,
     pub(super) norm2: Norm,
     pub(super) mlp: Mlp,
+    /// Whether the norms come after each half, as in encoders.
+    pub(super) norms_after: bool,
 }
 
 /// Either norm.
@@ -64,8 +68,18 @@ pub struct Mlp {
 pub struct Places {
     /// Cosines and sines, where positions are rotary.
     pub(super) tables: Option<[Tensor<2>; 2]>,
-    /// Which keys a token must not see, `[tokens, tokens]`.
-    pub(super) hidden: Tensor<2, Bool>,
+    pub(super) sight: Sight,
+}
+
+/// What a token sees.
+#[derive(Clone, Debug)]
+pub(super) enum Sight {
+    /// Every token.
+    All,
+    /// Itself and those before it.
+    Before,
+    /// All but these, `[tokens, tokens]`.
+    But(Tensor<2, Bool>),
 }
 
 /// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
@@ -75,6 +89,10 @@ impl Block {
     /// Hidden states `[batch, tokens, width]` after the block; `observe` sees the input of each group of
     /// linear layers.
     pub fn forward(&self, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
+        if self.norms_after {
+            let x = self.norm1.forward(x.clone() + self.attention.forward(x, places, observe));
+            return self.norm2.forward(x.clone() + self.mlp.forward(x, observe));
+        }
         let y = self.attention.forward(self.norm1.forward(x.clone()), places, observe);
         let x = x + y;
         x.clone() + self.mlp.forward(self.norm2.forward(x), observe)
@@ -102,10 +120,14 @@ impl Attention {
             None => (q, k),
         };
         let (k, v) = (self.shared(k), self.shared(v));
-        let scores = q.matmul(k.swap_dims(2, 3)) / (self.head_dim as f64).sqrt();
-        let hidden = places.hidden.clone().unsqueeze::<4>().expand([batch, self.heads, tokens, tokens]);
-        let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3);
-        let mixed = weights.matmul(v).swap_dims(1, 2).reshape([batch, tokens, self.heads * self.head_dim]);
+        let mask = match &places.sight {
+            Sight::But(hidden) => Some(hidden.clone().unsqueeze::<4>().expand([batch, self.heads, tokens, tokens])),
+            Sight::All | Sight::Before => None,
+        };
+        let is_causal = matches!(places.sight, Sight::Before);
+        let options = AttentionModuleOptions { is_causal, ..AttentionModuleOptions::default() };
+        let mixed = attention(q, k, v, mask, None, options);
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, self.heads * self.head_dim]);
         observe(1, flat(&mixed));
         self.out.forward(mixed)
     }

@@ -1,4 +1,4 @@
-//! What `config.json` says of a decoder: its sizes, and how its family names tensors.
+//! What `config.json` says of a transformer: its sizes, and how its family names tensors.
 
 use std::fs;
 use std::path::Path;
@@ -10,11 +10,13 @@ use serde_json::Value;
 
 use super::rope::Rope;
 
-/// A decoder's sizes and conventions.
+/// A transformer's sizes and conventions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// As `model_type` has it: llama, mistral, qwen2, qwen3, opt, gpt2.
+    /// As `model_type` has it: llama, mistral, qwen2, qwen3, opt, gpt2, bert, roberta, xlm-roberta.
     pub family: String,
+    /// Whether every token sees all others (encoders), not only those before it.
+    pub encoder: bool,
     /// Blocks.
     pub layers: usize,
     /// Width of the hidden states.
@@ -55,7 +57,7 @@ pub enum Positions {
     },
 }
 
-/// A normalization before each half of a block.
+/// The norms: before each half of a block, in encoders after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NormKind {
     /// Root mean square.
@@ -90,6 +92,8 @@ pub(crate) struct Names {
     pub prefix: String,
     pub embedding: &'static str,
     pub positions: Option<&'static str>,
+    /// Added to every token, and the norm of the sum.
+    pub of_encoder: Option<[&'static str; 2]>,
     /// Before the number of a block.
     pub blocks: &'static str,
     pub norm1: &'static str,
@@ -100,6 +104,7 @@ pub(crate) struct Names {
     pub gate: Option<&'static str>,
     pub up: &'static str,
     pub down: &'static str,
+    /// Before the head; encoders have none.
     pub final_norm: &'static str,
     /// Whether matrices are stored `[d_in, d_out]` (GPT-2's `Conv1D`).
     pub transposed: bool,
@@ -109,6 +114,7 @@ const LLAMA: Names = Names {
     prefix: String::new(),
     embedding: "embed_tokens",
     positions: None,
+    of_encoder: None,
     blocks: "layers",
     norm1: "input_layernorm",
     qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
@@ -125,6 +131,7 @@ const OPT: Names = Names {
     prefix: String::new(),
     embedding: "embed_tokens",
     positions: Some("embed_positions"),
+    of_encoder: None,
     blocks: "layers",
     norm1: "self_attn_layer_norm",
     qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
@@ -141,6 +148,7 @@ const GPT2: Names = Names {
     prefix: String::new(),
     embedding: "wte",
     positions: Some("wpe"),
+    of_encoder: None,
     blocks: "h",
     norm1: "ln_1",
     qkv: &["attn.c_attn"],
@@ -153,8 +161,25 @@ const GPT2: Names = Names {
     transposed: true,
 };
 
+const BERT: Names = Names {
+    prefix: String::new(),
+    embedding: "embeddings.word_embeddings",
+    positions: Some("embeddings.position_embeddings"),
+    of_encoder: Some(["embeddings.token_type_embeddings", "embeddings.LayerNorm"]),
+    blocks: "encoder.layer",
+    norm1: "attention.output.LayerNorm",
+    qkv: &["attention.self.query", "attention.self.key", "attention.self.value"],
+    attention_out: "attention.output.dense",
+    norm2: "output.LayerNorm",
+    gate: None,
+    up: "intermediate.dense",
+    down: "output.dense",
+    final_norm: "",
+    transposed: false,
+};
+
 /// What families are read.
-const KNOWN: &str = "gpt2, llama, mistral, opt, qwen2, qwen3";
+const KNOWN: &str = "bert, gpt2, llama, mistral, opt, qwen2, qwen3, roberta, xlm-roberta";
 
 /// `config.json` as far as it matters here; families use other names for the same.
 #[derive(Deserialize)]
@@ -176,6 +201,7 @@ struct Raw {
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
     rms_norm_eps: Option<f64>,
+    #[serde(alias = "layer_norm_eps")]
     layer_norm_epsilon: Option<f64>,
     #[serde(alias = "activation_function")]
     hidden_act: Option<String>,
@@ -185,6 +211,9 @@ struct Raw {
     do_layer_norm_before: Option<bool>,
     word_embed_proj_dim: Option<usize>,
     scale_attn_by_inverse_layer_idx: Option<bool>,
+    position_embedding_type: Option<String>,
+    is_decoder: Option<bool>,
+    pad_token_id: Option<usize>,
 }
 
 impl Config {
@@ -211,6 +240,7 @@ impl Config {
             "llama" | "mistral" | "qwen2" | "qwen3" => LLAMA,
             "opt" => OPT,
             "gpt2" => GPT2,
+            "bert" | "roberta" | "xlm-roberta" => BERT,
             other => return Err(format!("model_type {other:?} is not supported: use {KNOWN}")),
         };
         refuse_variants(&raw)?;
@@ -220,16 +250,17 @@ impl Config {
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             return Err(format!("{heads} attention heads cannot share {kv_heads} key-value heads"));
         }
+        let context = need("max_position_embeddings", raw.max_position_embeddings)?;
         let head_dim = need("head_dim", raw.head_dim.or(Some(width / heads)))?;
         let positions = match names.positions {
-            Some(_) => Positions::Learned { offset: if family == "opt" { 2 } else { 0 } },
+            Some(_) => Positions::Learned { offset: offset(&family, raw.pad_token_id) },
             None => {
                 let parameters = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
                 Positions::Rotary(Rope::read(raw.rope_theta, parameters)?)
             }
         };
         let norm = match names.positions {
-            Some(_) => NormKind::Layer { eps: raw.layer_norm_epsilon.unwrap_or(1e-5) },
+            Some(_) => NormKind::Layer { eps: raw.layer_norm_epsilon.unwrap_or(usual_eps(&family)) },
             None => NormKind::Rms { eps: raw.rms_norm_eps.unwrap_or(1e-6) },
         };
         // Qwen2 writes the width of a window that it does not use.
@@ -238,7 +269,12 @@ impl Config {
             layers: need("num_hidden_layers", raw.num_hidden_layers)?,
             inner: need("intermediate_size", raw.intermediate_size.or((family == "gpt2").then_some(4 * width)))?,
             vocab: need("vocab_size", raw.vocab_size)?,
-            context: need("max_position_embeddings", raw.max_position_embeddings)?,
+            // RoBERTa counts the rows of its table, of which the first are no positions.
+            context: match (&positions, family.contains("roberta")) {
+                (Positions::Learned { offset }, true) => need("context", context.checked_sub(*offset))?,
+                _ => context,
+            },
+            encoder: names.of_encoder.is_some(),
             sliding_window: raw.sliding_window.filter(|_| slides),
             activation: activation(&family, raw.hidden_act.as_deref())?,
             family,
@@ -258,6 +294,12 @@ fn refuse_variants(raw: &Raw) -> std::result::Result<(), String> {
     if raw.do_layer_norm_before == Some(false) {
         return Err("do_layer_norm_before false (a norm after each half of a block) is not supported".into());
     }
+    if raw.position_embedding_type.as_deref().is_some_and(|kind| kind != "absolute") {
+        return Err("a position_embedding_type other than absolute is not supported".into());
+    }
+    if raw.is_decoder == Some(true) {
+        return Err("is_decoder true (an encoder made a decoder) is not supported".into());
+    }
     if raw.word_embed_proj_dim.is_some_and(|dim| Some(dim) != raw.hidden_size) {
         return Err("word_embed_proj_dim other than hidden_size is not supported".into());
     }
@@ -267,10 +309,24 @@ fn refuse_variants(raw: &Raw) -> std::result::Result<(), String> {
     Ok(())
 }
 
+fn usual_eps(family: &str) -> f64 {
+    if matches!(family, "opt" | "gpt2") { 1e-5 } else { 1e-12 }
+}
+
+/// What is added to a position: the first rows of some tables stand for none.
+fn offset(family: &str, padding: Option<usize>) -> usize {
+    match family {
+        "opt" => 2,
+        "roberta" | "xlm-roberta" => padding.unwrap_or(1) + 1,
+        _ => 0,
+    }
+}
+
 fn activation(family: &str, name: Option<&str>) -> std::result::Result<Activation, String> {
     let usual = match family {
         "opt" => "relu",
         "gpt2" => "gelu_new",
+        "bert" | "roberta" | "xlm-roberta" => "gelu",
         _ => "silu",
     };
     match name.unwrap_or(usual) {

@@ -1,4 +1,4 @@
-//! A decoder on disk, loaded piece by piece: its embedding, one block at a time, its head.
+//! A transformer on disk, loaded piece by piece: its embedding, one block at a time, its head.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
 use regrow_sparse_core::checkpoint::Checkpoint;
 use regrow_sparse_core::{Error, Result};
 
-use super::block::{Attention, Block, Mlp, Norm, Observer, Places};
+use super::block::{Attention, Block, Mlp, Norm, Observer, Places, Sight};
 use super::config::{Config, NormKind, Positions};
 
-/// A decoder of one of the families that [`Config`] reads, its weights in a checkpoint.
+/// A transformer of one of the families that [`Config`] reads, its weights in a checkpoint.
 #[derive(Debug)]
-pub struct Decoder {
+pub struct Transformer {
     /// Its sizes and conventions.
     pub config: Config,
     checkpoint: Checkpoint,
@@ -26,6 +26,8 @@ pub struct Decoder {
 pub struct Embedding {
     tokens: Tensor<2>,
     positions: Option<(Tensor<2>, usize)>,
+    /// What encoders add to every token, `[1, width]`, and their norm of the sum.
+    of_encoder: Option<(Tensor<2>, Norm)>,
 }
 
 /// What turns hidden states into logits.
@@ -35,7 +37,7 @@ pub struct Head {
     weight: Tensor<2>,
 }
 
-impl Decoder {
+impl Transformer {
     /// Opens a Hugging Face directory; weights are read when they are asked for.
     ///
     /// # Errors
@@ -77,14 +79,27 @@ impl Decoder {
             }
             _ => None,
         };
-        Ok(Embedding { tokens, positions })
+        let of_encoder = names.of_encoder.map(|parts| self.of_encoder(parts)).transpose()?;
+        Ok(Embedding { tokens, positions, of_encoder })
+    }
+
+    /// The vector of the first kind of token (there is only one in a single text), and a norm.
+    fn of_encoder(&self, [kinds, norm]: [&str; 2]) -> Result<(Tensor<2>, Norm)> {
+        let name = self.name(kinds);
+        let rows = self.checkpoint.entry(&format!("{name}.weight"))?.shape.first().copied().unwrap_or(0);
+        let table = self.matrix(&self.checkpoint, &name, [rows.max(1), self.config.width])?;
+        Ok((table.narrow(0, 0, 1), self.norm(&self.checkpoint, &self.name(norm))?))
     }
 
     /// Loads the final norm and the head; tied weights are those of the embedding.
     ///
     /// # Errors
-    /// As [`Decoder::embedding`].
+    /// As [`Transformer::embedding`]; an encoder, which has none.
     pub fn head(&self) -> Result<Head> {
+        if self.config.encoder {
+            let reason = format!("is a {}, an encoder, which predicts no next token", self.config.family);
+            return Err(Error::format(self.checkpoint.path(), reason));
+        }
         let Config { vocab, width, names, .. } = &self.config;
         let norm = self.norm(&self.checkpoint, &self.name(names.final_norm))?;
         let untied = self.checkpoint.entry("lm_head.weight").is_ok();
@@ -98,14 +113,22 @@ impl Decoder {
             Positions::Rotary(rope) => Some(rope.tables(tokens, self.config.head_dim, &self.device)),
             Positions::Learned { .. } => None,
         };
-        let window = self.config.sliding_window.unwrap_or(usize::MAX);
+        let sight = match self.config.sliding_window {
+            _ if self.config.encoder => Sight::All,
+            Some(window) if window < tokens => Sight::But(self.hidden(tokens, window)),
+            _ => Sight::Before,
+        };
+        Places { tables, sight }
+    }
+
+    /// Which tokens a token does not see: those after it, and those `window` or more before it.
+    fn hidden(&self, tokens: usize, window: usize) -> Tensor<2, Bool> {
         let hidden = |i: usize| {
             let (from, to) = (i / tokens, i % tokens);
             to > from || from - to >= window
         };
         let hidden: Vec<bool> = (0..tokens * tokens).map(hidden).collect();
-        let hidden = Tensor::<2, Bool>::from_data(TensorData::new(hidden, [tokens, tokens]), &self.device);
-        Places { tables, hidden }
+        Tensor::from_data(TensorData::new(hidden, [tokens, tokens]), &self.device)
     }
 
     fn name(&self, part: &str) -> String {
@@ -203,7 +226,7 @@ fn finite(source: &Checkpoint, tensor: &str) -> Result<Vec<f32>> {
     }
 }
 
-impl BlockModel for Decoder {
+impl BlockModel for Transformer {
     type Block = Block;
     type Places = Places;
 
@@ -258,6 +281,7 @@ impl BlockModel for Decoder {
                 down: down.pop().ok_or_else(missing)?,
                 activation: *activation,
             },
+            norms_after: self.config.encoder,
         })
     }
 
@@ -272,8 +296,12 @@ impl Embedding {
         let [batch, tokens] = ids.dims();
         let width = self.tokens.dims()[1];
         let hidden = self.tokens.clone().select(0, ids.flatten::<1>(0, 1)).reshape([batch, tokens, width]);
-        match &self.positions {
+        let hidden = match &self.positions {
             Some((table, offset)) => hidden + table.clone().narrow(0, *offset, tokens).unsqueeze::<3>(),
+            None => hidden,
+        };
+        match &self.of_encoder {
+            Some((kind, norm)) => norm.forward(hidden + kind.clone().unsqueeze::<3>()),
             None => hidden,
         }
     }
