@@ -18,7 +18,8 @@ use crate::lm;
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  regrow eval resnet20.safetensors --arch resnet20 --dataset cifar10 --data DIR\n  \
-                        regrow eval MODEL_DIR --text wikitext2-test.txt --window 256"
+                        regrow eval MODEL_DIR --text wikitext2-test.txt --window 256\n  \
+                        regrow eval PRUNED_ENCODER_DIR --text sentences.txt --against ENCODER_DIR"
 )]
 pub struct Args {
     /// A safetensors file with PyTorch's names, or a Hugging Face directory
@@ -32,9 +33,16 @@ pub struct Args {
     /// For a language model: the text to predict
     #[arg(long, conflicts_with_all = ["arch", "dataset"])]
     text: Option<PathBuf>,
-    /// For a language model: tokens in a window; windows do not overlap
+    /// For a language model: tokens in a window
     #[arg(long, default_value_t = 256)]
     window: usize,
+    /// Begin a window every so many tokens, each predicting what none before it has; by default windows
+    /// do not overlap
+    #[arg(long, requires = "text")]
+    stride: Option<usize>,
+    /// For an encoder: another one's directory, to compare how the two embed each line of the text
+    #[arg(long, requires = "text", conflicts_with_all = ["stride", "window"])]
+    against: Option<PathBuf>,
     /// The folder of the data set, or one that holds it under its name
     #[arg(long, env = "REGROW_DATA")]
     data: Option<PathBuf>,
@@ -45,9 +53,10 @@ pub struct Args {
 
 /// Loads network and images, counts, prints.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    match &args.text {
-        Some(text) => lm::eval(&args.file, text, args.window, out),
-        None => images(args, out),
+    match (&args.text, &args.against) {
+        (Some(text), Some(other)) => lm::cosine(&args.file, other, text, out),
+        (Some(text), None) => lm::perplexity(&args.file, text, args.window, args.stride, out),
+        (None, _) => images(args, out),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line: look inside a checkpoint, prune it, measure its accuracy; crop a network.
+//! The command line: look inside a checkpoint, prune it, measure it, hear it; crop a network.
 
 mod crop;
 mod error;
@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 use error::Result;
 
-/// Look inside checkpoints, prune them, measure their accuracy; make networks narrower.
+/// Look inside checkpoints, prune them, measure them; make networks narrower; hear language models.
 #[derive(Parser)]
 #[command(name = "regrow", version)]
 struct Cli {
@@ -29,6 +29,7 @@ enum Command {
     Prune(prune::Args),
     Eval(eval::Args),
     Crop(crop::Args),
+    Generate(lm::GenerateArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,5 +50,6 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Prune(args) => prune::run(&args, out),
         Command::Eval(args) => eval::run(&args, out),
         Command::Crop(args) => crop::run(&args, out),
+        Command::Generate(args) => lm::generate(&args, out),
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use burn::module::ParamId;
+use regrow_pruners::Owl;
 use regrow_sparse_core::checkpoint::{Checkpoint, Entry, apply_mask, rewrite};
 use regrow_sparse_core::report::Report;
 use regrow_sparse_core::score::Recipe;
@@ -34,10 +35,22 @@ pub struct Args {
     /// What is kept: magnitude or random; for a language model also sparsegpt or wanda
     #[arg(long, default_value = "magnitude")]
     method: String,
-    /// How the total is shared among layers: erk, global, lamp, uniform; by default global, for a
-    /// language model uniform
+    /// How the total is shared among layers: erk, global, lamp, uniform, by default global; for a
+    /// language model owl or uniform, the default
     #[arg(long)]
     budget: Option<String>,
+    /// For a language model: only layers whose tensor names this regular expression matches somewhere
+    #[arg(long)]
+    target: Option<String>,
+    /// For a language model: no layers whose tensor names this one matches
+    #[arg(long)]
+    ignore: Option<String>,
+    /// How far OWL lets blocks differ from the sparsity asked for
+    #[arg(long, default_value_t = 0.08, allow_negative_numbers = true)]
+    owl_lambda: f64,
+    /// How many times the mean is an outlier to OWL
+    #[arg(long, default_value_t = 5.0, allow_negative_numbers = true)]
+    owl_outlier: f64,
     /// For a language model: a text to calibrate on
     #[arg(long)]
     calibration: Option<PathBuf>,
@@ -112,10 +125,8 @@ fn sparsity(args: &Args, pattern: Pattern) -> Result<f64> {
 
 /// Prunes a language model.
 fn model(args: &Args, out: &mut dyn Write) -> Result<()> {
-    if args.budget.as_ref().is_some_and(|budget| budget != "uniform") || args.include_head || args.picture.is_some() {
-        return Err(Error::Argument(
-            "a language model is pruned uniformly, without its head and without a picture so far".into(),
-        ));
+    if args.include_head || args.picture.is_some() {
+        return Err(Error::Argument("a language model is pruned without its head and without a picture so far".into()));
     }
     let pattern = Pattern::parse(&args.pattern)?;
     lm::prune(
@@ -124,6 +135,8 @@ fn model(args: &Args, out: &mut dyn Write) -> Result<()> {
             method: &args.method,
             sparsity: sparsity(args, pattern)?,
             pattern,
+            selection: lm::Selection::new(args.target.as_deref(), args.ignore.as_deref())?,
+            owl: owl(args, pattern)?,
             calibration: args.calibration.as_deref(),
             samples: args.samples,
             window: args.window,
@@ -133,6 +146,18 @@ fn model(args: &Args, out: &mut dyn Write) -> Result<()> {
         },
         out,
     )
+}
+
+/// How blocks of a language model are to differ, if they are.
+fn owl(args: &Args, pattern: Pattern) -> Result<Option<Owl>> {
+    match args.budget.as_deref() {
+        None | Some("uniform") => Ok(None),
+        Some("owl") if pattern.fixed_sparsity().is_some() => {
+            Err(Error::Argument(format!("{pattern} has one sparsity in every block: OWL has nothing to share out")))
+        }
+        Some("owl") => Ok(Some(Owl::new(args.owl_lambda, args.owl_outlier)?)),
+        Some(other) => Err(Error::Argument(format!("unknown budget `{other}` for a language model: use owl, uniform"))),
+    }
 }
 
 fn read(checkpoint: &Checkpoint, entry: &Entry) -> Result<Weight> {

@@ -76,10 +76,56 @@ fn prune_then_inspect_then_eval() {
         let said = stdout(&regrow(&["eval", text(&out), "--text", text(&file), "--window", "16"]));
         // 25 windows of 16, 15 predictions each.
         assert!(said.starts_with("perplexity ") && said.ends_with(" (375 tokens)\n"), "{said}");
+        let slid = stdout(&regrow(&["eval", text(&out), "--text", text(&file), "--window", "16", "--stride", "8"]));
+        assert!(slid.ends_with(" (399 tokens)\n"), "{slid}");
         assert!(out.join("tokenizer.json").exists() && out.join("config.json").exists());
     }
     let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
     assert_eq!(left.len(), 2 + 4, "nothing half-written: {left:?}");
+}
+
+#[test]
+fn budgets_and_selections() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, file) = model(folder.path());
+    let prune = |name: &str, more: &[&str]| -> (PathBuf, String) {
+        let out = folder.path().join(name);
+        let base = ["prune", text(&dir), "--method", "magnitude", "--sparsity", "0.5", "--out", text(&out)];
+        let calibration = ["--calibration", text(&file), "--samples", "8", "--window", "16"];
+        let said = stdout(&regrow(&[&base[..], &calibration, more].concat()));
+        (out, said)
+    };
+    let sparsities = |out: &Path| -> Vec<f64> {
+        let json = stdout(&regrow(&["inspect", text(out), "--json"]));
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let tensors = json["tensors"].as_array().expect("tensors").iter();
+        let down = tensors.filter(|t| t["name"].as_str().is_some_and(|n| n.contains("down_proj")));
+        down.map(|t| t["zeros"].as_f64().expect("a number") / (24.0 * WIDTH as f64)).collect()
+    };
+    let (out, said) = prune("owl", &["--budget", "owl", "--owl-outlier", "2"]);
+    let [a, b] = sparsities(&out)[..] else { panic!("two blocks") };
+    assert!((a - b).abs() > 0.1 && (a + b - 1.0).abs() < 0.01, "{a} {b}");
+    assert!(said.starts_with("sparsity 50.0") || said.starts_with("sparsity 49.9"), "{said}");
+    let (out, said) = prune("down", &["--target", "mlp", "--ignore", r"layers\.0\."]);
+    assert_eq!(sparsities(&out), [0.0, 0.5]);
+    assert!(said.ends_with("weights in 3 layers are zero)\n"), "{said}");
+}
+
+#[test]
+fn a_model_speaks_the_same_with_the_same_seed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, _) = model(folder.path());
+    let say = |more: &[&str]| {
+        stdout(&regrow(&[&["generate", text(&dir), "--prompt", "the old", "--tokens", "12"], more].concat()))
+    };
+    let greedy = say(&[]);
+    assert!(greedy.starts_with("the old ") && greedy.split_whitespace().count() == 14, "{greedy}");
+    let drawn = say(&["--temperature", "5", "--seed", "3"]);
+    assert_eq!(drawn, say(&["--temperature", "5", "--seed", "3"]));
+    assert_ne!(drawn, say(&["--temperature", "5", "--seed", "4"]));
+    let generate = ["generate", text(&dir), "--prompt"];
+    assert!(complaint(&[&generate[..], &[""]].concat()).contains("a prompt of 0 tokens"));
+    assert!(complaint(&[&generate[..], &["dog", "--temperature", "-1"]].concat()).contains("temperature"));
 }
 
 #[test]
@@ -105,9 +151,16 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         complaint(&["prune", text(&dir), "--sparsity", "0.5", "--method", "magic", "--out", text(&out)])
             .contains("wanda")
     );
+    assert!(calibrated(&["--samples", "2", "--budget", "lamp"]).contains("owl, uniform"));
+    assert!(calibrated(&["--samples", "2", "--budget", "owl", "--pattern", "2:4"]).contains("one sparsity"));
+    assert!(calibrated(&["--samples", "2", "--budget", "owl", "--owl-lambda", "0.9"]).contains("smaller lambda"));
+    assert!(calibrated(&["--samples", "2", "--target", "("]).contains("pattern"));
+    assert!(calibrated(&["--samples", "2", "--target", "nothing"]).contains("no layer"));
     assert!(complaint(&["eval", text(&dir)]).contains("--text"));
     let eval = ["eval", text(&dir), "--text", text(&file)];
     assert!(complaint(&[&eval[..], &["--window", "1"]].concat()).contains("takes 2 to 32"));
+    assert!(complaint(&[&eval[..], &["--window", "16", "--stride", "17"]].concat()).contains("use 1 to 16"));
+    assert!(complaint(&[&eval[..], &["--against", text(&dir)]].concat()).contains("no encoder"));
     fs::remove_file(dir.join("tokenizer.json")).expect("removed");
     assert!(complaint(&[&eval[..], &["--window", "16"]].concat()).contains("tokenizer.json"));
     fs::write(dir.join("config.json"), r#"{"model_type": "mamba"}"#).expect("written");

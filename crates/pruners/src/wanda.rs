@@ -4,7 +4,7 @@
 //! squares of input `j`; within each output (row) the smallest go, or the smallest of each group of N:M.
 
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Watching};
+use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Squares, Watching};
 use regrow_sparse_core::budget::rounded;
 use regrow_sparse_core::select::top_k_rows;
 use regrow_sparse_core::weight::Weight;
@@ -43,31 +43,24 @@ impl LayerSolver for Wanda {
     }
 
     fn watch(&self, d_in: usize, _device: &Device) -> Box<dyn Watching> {
-        Box::new(Norms { group: self.group, squares: vec![0.0; d_in], sequences: 0 })
+        Box::new(Norms { group: self.group, squares: Squares::new(d_in) })
     }
 }
 
-/// The mean over sequences of the summed squares of each input.
+/// What the layers of one input need to know of it.
 struct Norms {
     group: Group,
-    squares: Vec<f64>,
-    sequences: usize,
+    squares: Squares,
 }
 
 impl Watching for Norms {
     fn add(&mut self, sequence: Tensor<2>) {
-        let sums = (sequence.clone() * sequence).sum_dim(0).into_data().convert::<f32>();
-        let n = self.sequences as f64;
-        self.squares.iter_mut().zip(sums.iter::<f32>()).for_each(|(a, s)| *a = (*a * n + f64::from(s)) / (n + 1.0));
-        self.sequences += 1;
+        self.squares.add(sequence);
     }
 
     fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
         let (_, cols) = weight.dims();
-        if self.squares.len() != cols || self.squares.iter().any(|s| !s.is_finite()) {
-            return Err(Error::tensor(&weight.path, "its inputs are not finite, or not as many as its columns"));
-        }
-        let norms: Vec<f32> = self.squares.iter().map(|s| s.sqrt() as f32).collect();
+        let norms = self.squares.norms(weight)?;
         let score = |col: usize, w: f32| w.abs() * norms[col];
         let mask = match (goal.pattern, self.group) {
             (Pattern::Unstructured, Group::Row) => {

@@ -131,6 +131,82 @@ impl<S: Score + Clone + 'static> Watching for Unwatched<S> {
     }
 }
 
+/// The mean over sequences of the summed squares of each column of an input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Squares {
+    means: Vec<f64>,
+    sequences: usize,
+}
+
+impl Squares {
+    /// Of an input of `d_in` columns, before any sequence.
+    pub fn new(d_in: usize) -> Self {
+        Self { means: vec![0.0; d_in], sequences: 0 }
+    }
+
+    /// One more sequence `[tokens, d_in]`.
+    pub fn add(&mut self, sequence: Tensor<2>) {
+        let sums = (sequence.clone() * sequence).sum_dim(0).into_data().convert::<f32>();
+        let n = self.sequences as f64;
+        self.means.iter_mut().zip(sums.iter::<f32>()).for_each(|(a, s)| *a = (*a * n + f64::from(s)) / (n + 1.0));
+        self.sequences += 1;
+    }
+
+    /// The root of each mean, for a `weight` that reads this input.
+    ///
+    /// # Errors
+    /// Inputs that are not finite, or not as many as the weight has columns.
+    pub fn norms(&self, weight: &Weight) -> Result<Vec<f32>> {
+        let (_, cols) = weight.dims();
+        if self.means.len() != cols || self.means.iter().any(|s| !s.is_finite()) {
+            return Err(Error::tensor(&weight.path, "its inputs are not finite, or not as many as its columns"));
+        }
+        Ok(self.means.iter().map(|s| s.sqrt() as f32).collect())
+    }
+}
+
+/// Runs the model as it is over calibration inputs (as for [`Walk::prune`]); `visit` gets each block's
+/// number, its linear weights and the squares of what each reads.
+///
+/// # Errors
+/// Whatever loading or `visit` runs into, a layer that no input reaches.
+pub fn survey<M: BlockModel>(
+    model: &M,
+    source: &Checkpoint,
+    places: &M::Places,
+    mut hidden: Vec<Tensor<3>>,
+    visit: &mut dyn FnMut(usize, &[(Weight, &Squares)]) -> Result<()>,
+) -> Result<()> {
+    for index in 0..model.blocks() {
+        let block = model.load(source, index)?;
+        let mut seen: Vec<Option<Squares>> = Vec::new();
+        for x in &mut hidden {
+            *x = model.forward(&block, x.clone(), places, &mut |input, values| {
+                slot(&mut seen, input).get_or_insert_with(|| Squares::new(values.dims()[1])).add(values);
+            });
+        }
+        let reached = |layer: &LayerRef| {
+            let squares = seen.get(layer.input).and_then(Option::as_ref).ok_or_else(|| unreached(layer))?;
+            Ok((read(source, layer)?, squares))
+        };
+        let layers = model.layers(index).iter().map(reached).collect::<Result<Vec<_>>>()?;
+        visit(index, &layers)?;
+    }
+    Ok(())
+}
+
+/// The place of number `index`, made if it is not there yet.
+fn slot<T>(places: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
+    if places.len() <= index {
+        places.resize_with(index + 1, || None);
+    }
+    &mut places[index]
+}
+
+fn unreached(layer: &LayerRef) -> Error {
+    Error::tensor(&layer.tensor, "was not reached by the calibration inputs")
+}
+
 /// A model to prune, and how.
 pub struct Walk<'a, M: BlockModel> {
     /// The model.
@@ -141,8 +217,8 @@ pub struct Walk<'a, M: BlockModel> {
     pub places: M::Places,
     /// The method.
     pub solver: &'a dyn LayerSolver,
-    /// What to do with a layer; `None` leaves it.
-    pub goal: &'a dyn Fn(&LayerRef) -> Option<Goal>,
+    /// What to do with a layer of block `index`; `None` leaves it.
+    pub goal: &'a dyn Fn(usize, &LayerRef) -> Option<Goal>,
 }
 
 impl<M: BlockModel> Walk<'_, M> {
@@ -165,7 +241,9 @@ impl<M: BlockModel> Walk<'_, M> {
             if index >= first {
                 let seen = self.observed(index, &hidden)?;
                 let layers = self.model.layers(index);
-                for (layer, goal) in layers.iter().filter_map(|layer| (self.goal)(layer).map(|goal| (layer, goal))) {
+                for (layer, goal) in
+                    layers.iter().filter_map(|layer| (self.goal)(index, layer).map(|goal| (layer, goal)))
+                {
                     solve(self.source, layer, &goal, &seen, out)?;
                 }
                 out.finish_step(index + 1)?;
@@ -188,10 +266,7 @@ impl<M: BlockModel> Walk<'_, M> {
         let mut seen: Vec<Option<Box<dyn Watching>>> = Vec::new();
         for x in hidden {
             let _ = self.model.forward(&block, x.clone(), &self.places, &mut |input, values| {
-                if seen.len() <= input {
-                    seen.resize_with(input + 1, || None);
-                }
-                let watching = &mut seen[input];
+                let watching = slot(&mut seen, input);
                 watching.get_or_insert_with(|| self.solver.watch(values.dims()[1], &values.device())).add(values);
             });
         }
@@ -210,7 +285,7 @@ fn solve(
     let entry = source.entry(&layer.tensor)?;
     let weight = read(source, layer)?;
     let watching = seen.get(layer.input).and_then(Option::as_ref);
-    let watching = watching.ok_or_else(|| Error::tensor(&layer.tensor, "was not reached by the calibration inputs"))?;
+    let watching = watching.ok_or_else(|| unreached(layer))?;
     let Solved { mask, values } = watching.solve(&weight, goal)?;
     let mut values = values.unwrap_or(weight.values);
     values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, v)| *v = 0.0);

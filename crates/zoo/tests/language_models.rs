@@ -10,7 +10,7 @@ use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Sol
 use regrow_sparse_core::checkpoint::Patch;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Pattern, Result};
-use regrow_zoo::lm::{Transformer, Words, batch, perplexity, windows};
+use regrow_zoo::lm::{Transformer, Words, batch, perplexity, sliding};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
@@ -115,7 +115,7 @@ fn prune(folder: &Path, out: &Path, inputs: usize) -> Result<()> {
         source: decoder.checkpoint(),
         places: decoder.places(5),
         solver: &solver,
-        goal: &|_: &LayerRef| Some(goal),
+        goal: &|_, _: &LayerRef| Some(goal),
     };
     let embedding = decoder.embedding()?;
     let hidden = [[1u32, 2, 3, 4, 5], [9, 8, 7, 6, 0]].map(|ids| embedding.forward(batch(&[&ids], decoder.device())));
@@ -177,7 +177,7 @@ fn the_shared_llama_has_its_published_perplexity() {
     let decoder = Transformer::open(&folder, &Device::default()).unwrap();
     let text = fs::read_to_string(data.join("text/tinyshakespeare.txt")).unwrap();
     let tokens = Words::open(&folder, decoder.config.vocab).unwrap().encode(&text).unwrap();
-    let windows = windows(&tokens, 256).unwrap();
+    let windows = sliding(&tokens, 256, 256).unwrap();
     // The README's figure for the first forty windows.
     let found = perplexity(&decoder, &windows[..40], &mut |_, _| {}).unwrap();
     assert_eq!(found.tokens, 40 * 255);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::iter;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
@@ -100,9 +101,20 @@ fn safetensors_files(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The files that accompany the weights and go along with them into a rewritten directory:
-/// configuration, tokenizer, licence. Other forms of the same weights would be stale there and
-/// stay behind, as do folders and hidden files.
+/// configuration, tokenizer, licence, also from folders in it (a sentence encoder keeps its pooling in
+/// one); paths within the directory. Other forms of the same weights would be stale there and stay
+/// behind, as do hidden files and folders.
 pub(super) fn companions(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for folder in iter::once(PathBuf::new()).chain(folders(path)?) {
+        let files = beside_weights(&path.join(&folder))?;
+        found.extend(files.iter().filter_map(|file| Some(folder.join(file.file_name()?))));
+    }
+    Ok(found)
+}
+
+/// The files of a folder that are no weights.
+fn beside_weights(path: &Path) -> Result<Vec<PathBuf>> {
     const WEIGHTS: [&str; 11] =
         ["safetensors", "bin", "pt", "pth", "ckpt", "gguf", "ggml", "h5", "msgpack", "onnx", "mpk"];
     let mut files = list(path)?;
@@ -115,17 +127,27 @@ pub(super) fn companions(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// The plain files of a folder that are not hidden, sorted.
 fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(visible(path)?.into_iter().filter(|entry| entry.is_file()).collect())
+}
+
+/// The names of the folders in a folder that are not hidden, sorted.
+fn folders(path: &Path) -> Result<Vec<PathBuf>> {
+    let folders = visible(path)?.into_iter().filter(|entry| entry.is_dir());
+    Ok(folders.filter_map(|entry| entry.file_name().map(PathBuf::from)).collect())
+}
+
+/// What is in a folder and not hidden, sorted.
+fn visible(path: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(path, e);
-    let mut files = Vec::new();
+    let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(io)? {
         let entry = entry.map_err(io)?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && entry.path().is_file() {
-            files.push(entry.path());
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            found.push(entry.path());
         }
     }
-    files.sort();
-    Ok(files)
+    found.sort();
+    Ok(found)
 }
 
 fn extension(file: &Path) -> String {

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// memory.
 ///
 /// A file becomes a file, a directory a directory with its configuration, tokenizer and index
-/// copied; subfolders, hidden files and weights in other formats stay behind. Everything is written
+/// copied, those of its folders too; hidden files and weights in other formats stay behind. Everything is written
 /// beside `out` and renamed at the end: after an error nothing is left, and an existing `out` is as
 /// it was.
 ///
@@ -88,9 +88,12 @@ where
 
 /// Copies configuration, tokenizer and the like into the folder `out`.
 pub(super) fn copy_companions(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
-    for source in directory::companions(&checkpoint.path)? {
-        let copy = out.join(source.file_name().unwrap_or_default());
-        fs::copy(&source, &copy).map_err(|e| Error::io(copy, e))?;
+    for name in directory::companions(&checkpoint.path)? {
+        let copy = out.join(&name);
+        if let Some(folder) = copy.parent() {
+            fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        }
+        fs::copy(checkpoint.path.join(&name), &copy).map_err(|e| Error::io(copy, e))?;
     }
     Ok(())
 }

@@ -3,20 +3,25 @@
 //!
 //! - [`Transformer`]: the model, its [`Config`] and its weights on disk
 //! - [`Words`], [`windows`]: text to tokens, cut into windows
-//! - [`perplexity()`]: how good it is
+//! - [`perplexity()`]: how good it is; [`embeddings`]: what an encoder makes of sentences
+//! - [`generate()`]: text from it
 
 mod block;
 mod config;
+mod generate;
 mod perplexity;
 mod rope;
+mod sentences;
 mod text;
 mod transformer;
 
 pub use block::{Block, Observer, Places};
 pub use config::{Activation, Config, NormKind, Positions};
+pub use generate::{Choice, generate};
 pub use perplexity::{Perplexity, perplexity};
 pub use rope::Rope;
-pub use text::{Words, batch, windows};
+pub use sentences::{cosine, embeddings};
+pub use text::{Window, Words, batch, sliding, windows};
 pub use transformer::{Embedding, Head, Transformer};
 
 /// What the linear layers of a block read, by the number that observers are told.

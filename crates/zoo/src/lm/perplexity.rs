@@ -3,15 +3,14 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Int, Tensor};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::blockwise::BlockModel;
 
-use super::text::batch;
+use super::text::{Window, batch};
 use super::transformer::{Head, Transformer};
 
 /// Tokens whose hidden states are held at once.
-const HELD: usize = 1 << 16;
+pub(super) const HELD: usize = 1 << 16;
 /// Tokens that go through a block, or through the head, together.
-const TOGETHER: usize = 1 << 11;
+pub(super) const TOGETHER: usize = 1 << 11;
 
 /// A perplexity and what it is the mean of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,43 +28,49 @@ impl Perplexity {
     }
 }
 
-/// The perplexity over `windows` of one length, each by itself: every token but the first of a window
-/// is predicted from those before it.
+/// The perplexity over `windows`, each by itself: its last tokens, as many as it says, are predicted from
+/// those before them.
 ///
 /// One block is in memory at a time, and the hidden states of some tens of thousands of tokens. `watch`
 /// is told the tokens done and all there are.
 ///
 /// # Errors
-/// Weights that are missing or not finite.
-pub fn perplexity(model: &Transformer, windows: &[&[u32]], watch: &mut dyn FnMut(usize, usize)) -> Result<Perplexity> {
-    let tokens = windows.first().map_or(0, |w| w.len());
-    let (places, embedding, head) = (model.places(tokens), model.embedding()?, model.head()?);
-    let per = |budget: usize| (budget / tokens.max(1)).max(1);
+/// Weights that are missing or not finite; an encoder.
+pub fn perplexity(
+    model: &Transformer,
+    windows: &[Window<'_>],
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Perplexity> {
+    let (embedding, head) = (model.embedding()?, model.head()?);
+    let longest = windows.iter().map(|w| w.tokens.len()).max().unwrap_or(0).max(1);
+    let all = windows.iter().map(|w| w.scored).sum();
     let mut sum = Perplexity { loss: 0.0, tokens: 0 };
-    for held in windows.chunks(per(HELD)) {
-        let parts: Vec<&[&[u32]]> = held.chunks(per(TOGETHER)).collect();
-        let mut hidden: Vec<Tensor<3>> =
-            parts.iter().map(|part| embedding.forward(batch(part, model.device()))).collect();
-        for index in 0..model.blocks() {
-            let block = model.load(model.checkpoint(), index)?;
-            for x in &mut hidden {
-                *x = model.forward(&block, x.clone(), &places, &mut |_, _| {});
-            }
-        }
+    for held in windows.chunks((HELD / longest).max(1)) {
+        let parts: Vec<&[Window<'_>]> = alike(held, (TOGETHER / longest).max(1));
+        let ids = |part: &&[Window<'_>]| batch(&part.iter().map(|w| w.tokens).collect::<Vec<_>>(), model.device());
+        let mut hidden = parts.iter().map(|part| embedding.forward(ids(part))).collect();
+        model.run(&mut hidden)?;
         for (part, x) in parts.iter().zip(hidden) {
-            sum.loss += loss(&head, x, batch(part, model.device()));
-            sum.tokens += part.len() * (tokens - 1);
-            watch(sum.tokens, windows.len() * (tokens - 1));
+            let scored = part[0].scored;
+            sum.loss += loss(&head, x, ids(part), scored);
+            sum.tokens += part.len() * scored;
+            watch(sum.tokens, all);
         }
     }
     Ok(sum)
 }
 
-/// The summed negative log-likelihood of every token but the first.
-fn loss(head: &Head, hidden: Tensor<3>, ids: Tensor<2, Int>) -> f64 {
+/// Runs of windows of one kind, at most `most` long.
+fn alike<'a, 'b>(windows: &'a [Window<'b>], most: usize) -> Vec<&'a [Window<'b>]> {
+    let kind = |w: &Window<'_>| (w.tokens.len(), w.scored);
+    windows.chunk_by(|a, b| kind(a) == kind(b)).flat_map(|run| run.chunks(most)).collect()
+}
+
+/// The summed negative log-likelihood of the last `scored` tokens.
+fn loss(head: &Head, hidden: Tensor<3>, ids: Tensor<2, Int>, scored: usize) -> f64 {
     let [_, tokens] = ids.dims();
-    let logits = head.forward(hidden.narrow(1, 0, tokens - 1));
-    let targets = ids.narrow(1, 1, tokens - 1).unsqueeze_dim::<3>(2);
+    let logits = head.forward(hidden.narrow(1, tokens - 1 - scored, scored));
+    let targets = ids.narrow(1, tokens - scored, scored).unsqueeze_dim::<3>(2);
     let chosen = softmax(logits.clone(), 2).gather(2, targets.clone()).into_data().convert::<f32>();
     // Where a probability is too small for an f32, its logarithm still is not.
     if chosen.iter::<f32>().any(|p| p < 1e-30) {

@@ -41,6 +41,31 @@ impl Words {
         }
     }
 
+    /// The tokens of a sentence with the special ones that its model expects around it, at most `longest`:
+    /// what is longer is cut before the last special ones.
+    ///
+    /// # Errors
+    /// As [`Words::encode`].
+    pub fn sentence(&self, text: &str, longest: usize) -> Result<Vec<u32>> {
+        let (before, after) = self.frame()?;
+        let mut inner = self.encode(text)?;
+        inner.truncate(longest.saturating_sub(before.len() + after.len()));
+        Ok([before, inner, after].concat())
+    }
+
+    /// The special tokens before and after a text.
+    ///
+    /// # Errors
+    /// As [`Words::encode`].
+    pub fn frame(&self) -> Result<(Vec<u32>, Vec<u32>)> {
+        let failed = |e: tokenizers::Error| Error::Argument(format!("the tokenizer does not frame texts: {e}"));
+        let plain = self.encode("a")?;
+        let framed = self.tokenizer.encode_fast("a", true).map_err(failed)?.get_ids().to_vec();
+        let start = framed.windows(plain.len().max(1)).position(|part| part == plain).unwrap_or(0);
+        let end = (start + plain.len()).min(framed.len());
+        Ok((framed[..start].to_vec(), framed[end..].to_vec()))
+    }
+
     /// The text of `tokens`.
     ///
     /// # Errors
@@ -65,6 +90,37 @@ pub fn windows(tokens: &[u32], len: usize) -> Result<Vec<&[u32]>> {
     }
 }
 
+/// A window of a text, the last `scored` of whose tokens are predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window<'a> {
+    /// Its tokens.
+    pub tokens: &'a [u32],
+    /// How many of the last ones count.
+    pub scored: usize,
+}
+
+/// Windows of `len` tokens every `stride`, each predicting what none before it has; the last may be
+/// shorter. With `stride` equal to `len`, [`windows`] with all but the first token predicted.
+///
+/// # Errors
+/// As [`windows`], or a stride of zero or beyond the window.
+pub fn sliding(tokens: &[u32], len: usize, stride: usize) -> Result<Vec<Window<'_>>> {
+    if stride == 0 || stride > len {
+        return Err(Error::Argument(format!("a stride of {stride} in windows of {len} tokens: use 1 to {len}")));
+    }
+    let whole = windows(tokens, len)?;
+    if stride == len {
+        return Ok(whole.into_iter().map(|tokens| Window { tokens, scored: len - 1 }).collect());
+    }
+    let (mut found, mut begin, mut scored) = (Vec::new(), 0, 1);
+    while scored < tokens.len() {
+        let end = (begin + len).min(tokens.len());
+        found.push(Window { tokens: &tokens[begin..end], scored: end - scored });
+        (begin, scored) = (begin + stride, end);
+    }
+    Ok(found)
+}
+
 /// Windows of one length as token numbers `[windows, tokens]`.
 pub fn batch(windows: &[&[u32]], device: &Device) -> Tensor<2, Int> {
     let ids: Vec<i64> = windows.iter().flat_map(|w| w.iter().map(|t| i64::from(*t))).collect();
@@ -82,5 +138,18 @@ mod tests {
         assert_eq!(windows(&tokens, 3).unwrap(), [&[0, 1, 2][..], &[3, 4, 5]]);
         assert!(windows(&tokens, 8).unwrap_err().to_string().contains("7 tokens"));
         assert!(windows(&tokens, 1).is_err());
+    }
+
+    #[test]
+    fn sliding_windows_predict_every_token_once() {
+        let tokens: Vec<u32> = (0..8).collect();
+        let shape = |len, stride| -> Vec<(u32, usize, usize)> {
+            let found = sliding(&tokens, len, stride).unwrap();
+            found.iter().map(|w| (w.tokens[0], w.tokens.len(), w.scored)).collect()
+        };
+        assert_eq!(shape(4, 4), [(0, 4, 3), (4, 4, 3)]);
+        assert_eq!(shape(4, 3), [(0, 4, 3), (3, 4, 3), (6, 2, 1)]);
+        assert_eq!(shape(5, 1).iter().map(|w| w.2).collect::<Vec<_>>(), [4, 1, 1, 1]);
+        assert!(sliding(&tokens, 4, 5).is_err() && sliding(&tokens, 4, 0).is_err());
     }
 }

@@ -107,6 +107,26 @@ impl Transformer {
         Ok(Head { norm, weight: self.matrix(&self.checkpoint, &name, [*vocab, *width])?.transpose() })
     }
 
+    /// Takes hidden states `[batch, tokens, width]` through all blocks, one block in memory at a time.
+    ///
+    /// # Errors
+    /// As [`Transformer::embedding`].
+    pub fn run(&self, hidden: &mut Vec<Tensor<3>>) -> Result<()> {
+        for index in 0..self.config.layers {
+            let block = self.load(&self.checkpoint, index)?;
+            let mut places: Option<(usize, Places)> = None;
+            for x in hidden.iter_mut() {
+                let tokens = x.dims()[1];
+                if places.as_ref().is_none_or(|(of, _)| *of != tokens) {
+                    places = Some((tokens, self.places(tokens)));
+                }
+                let Some((_, places)) = &places else { continue };
+                *x = block.forward(x.clone(), places, &mut |_, _| {});
+            }
+        }
+        Ok(())
+    }
+
     /// What blocks need to know of sequences of `tokens` tokens.
     pub fn places(&self, tokens: usize) -> Places {
         let tables = match &self.config.positions {

@@ -1,0 +1,62 @@
+//! How good a language model is: perplexity of a decoder, sentences of an encoder beside another's.
+
+use std::io::Write;
+use std::path::Path;
+
+use burn::tensor::Device;
+use regrow_zoo::lm::{self, Transformer, Window, sliding};
+
+use super::{Bar, check_window, read, words};
+use crate::error::{Error, Result};
+
+/// Perplexity of the model in `folder` on the text in `file`, in windows every `stride` tokens.
+pub fn perplexity(folder: &Path, file: &Path, window: usize, stride: Option<usize>, out: &mut dyn Write) -> Result<()> {
+    let model = Transformer::open(folder, &Device::default())?;
+    if model.config.encoder {
+        let family = &model.config.family;
+        return Err(Error::Argument(format!("{family} is an encoder: compare its sentences (--against MODEL_DIR)")));
+    }
+    let tokens = words(folder, &model)?.encode(&read(file)?)?;
+    check_window(&model, window)?;
+    let windows: Vec<Window<'_>> = sliding(&tokens, window, stride.unwrap_or(window))?;
+    let bar = Bar::new("tokens");
+    let found = lm::perplexity(&model, &windows, &mut |done, all| bar.at(done, all))?;
+    writeln!(out, "perplexity {:.2} ({} tokens)", found.value(), found.tokens)?;
+    Ok(())
+}
+
+/// How like the sentences (lines) of `file` the encoders in `folder` and `other` see.
+pub fn cosine(folder: &Path, other: &Path, file: &Path, out: &mut dyn Write) -> Result<()> {
+    let text = read(file)?;
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return Err(Error::Argument(format!("{} has no line that is not empty", file.display())));
+    }
+    let (ours, theirs) = (embeddings(folder, &lines)?, embeddings(other, &lines)?);
+    if ours[0].len() != theirs[0].len() {
+        let (a, b) = (ours[0].len(), theirs[0].len());
+        return Err(Error::Argument(format!("the models' embeddings have {a} and {b} numbers: nothing to compare")));
+    }
+    let cosines: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| lm::cosine(a, b)).collect();
+    let least = cosines.iter().copied().fold(f64::INFINITY, f64::min);
+    let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
+    writeln!(out, "cosine {mean:.4} ({} sentences, the least {least:.4})", cosines.len())?;
+    Ok(())
+}
+
+fn embeddings(folder: &Path, lines: &[&str]) -> Result<Vec<Vec<f32>>> {
+    let model = Transformer::open(folder, &Device::default())?;
+    if !model.config.encoder {
+        let reason = format!(
+            "{} holds a {}, which is no encoder: use --text without --against",
+            folder.display(),
+            model.config.family
+        );
+        return Err(Error::Argument(reason));
+    }
+    let words = words(folder, &model)?;
+    let sentence = |line: &&str| words.sentence(line, model.config.context);
+    let sentences = lines.iter().map(sentence).collect::<regrow_sparse_core::Result<Vec<_>>>()?;
+    let bar = Bar::new("sentences");
+    Ok(lm::embeddings(&model, &sentences, &mut |done, all| bar.at(done, all))?)
+}
