@@ -165,6 +165,9 @@ impl Squares {
     }
 }
 
+/// What [`survey`] shows: a block's number, its linear weights and the squares of what each reads.
+pub type Visit<'a> = dyn FnMut(usize, &[(Weight, &Squares)]) -> Result<()> + 'a;
+
 /// Runs the model as it is over calibration inputs (as for [`Walk::prune`]); `visit` gets each block's
 /// number, its linear weights and the squares of what each reads.
 ///
@@ -175,7 +178,7 @@ pub fn survey<M: BlockModel>(
     source: &Checkpoint,
     places: &M::Places,
     mut hidden: Vec<Tensor<3>>,
-    visit: &mut dyn FnMut(usize, &[(Weight, &Squares)]) -> Result<()>,
+    visit: &mut Visit<'_>,
 ) -> Result<()> {
     for index in 0..model.blocks() {
         let block = model.load(source, index)?;

@@ -79,7 +79,7 @@ pub(super) enum Sight {
     /// Itself and those before it.
     Before,
     /// All but these, `[tokens, tokens]`.
-    But(Tensor<2, Bool>),
+    But(Box<Tensor<2, Bool>>),
 }
 
 /// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
@@ -121,7 +121,9 @@ impl Attention {
         };
         let (k, v) = (self.shared(k), self.shared(v));
         let mask = match &places.sight {
-            Sight::But(hidden) => Some(hidden.clone().unsqueeze::<4>().expand([batch, self.heads, tokens, tokens])),
+            Sight::But(hidden) => {
+                Some(Tensor::clone(hidden).unsqueeze::<4>().expand([batch, self.heads, tokens, tokens]))
+            }
             Sight::All | Sight::Before => None,
         };
         let is_causal = matches!(places.sight, Sight::Before);

@@ -48,7 +48,7 @@ pub fn perplexity(
     for held in windows.chunks((HELD / longest).max(1)) {
         let parts: Vec<&[Window<'_>]> = alike(held, (TOGETHER / longest).max(1));
         let ids = |part: &&[Window<'_>]| batch(&part.iter().map(|w| w.tokens).collect::<Vec<_>>(), model.device());
-        let mut hidden = parts.iter().map(|part| embedding.forward(ids(part))).collect();
+        let mut hidden: Vec<_> = parts.iter().map(|part| embedding.forward(ids(part))).collect();
         model.run(&mut hidden)?;
         for (part, x) in parts.iter().zip(hidden) {
             let scored = part[0].scored;

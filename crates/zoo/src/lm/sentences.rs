@@ -32,7 +32,8 @@ pub fn embeddings(
             .flat_map(|run| run.chunks((TOGETHER / sentences[run[0]].len()).max(1)))
             .collect();
         let ids = |part: &&[usize]| part.iter().map(|i| sentences[*i].as_slice()).collect::<Vec<_>>();
-        let mut hidden = parts.iter().map(|part| embedding.forward(batch(&ids(part), model.device()))).collect();
+        let mut hidden: Vec<_> =
+            parts.iter().map(|part| embedding.forward(batch(&ids(part), model.device()))).collect();
         model.run(&mut hidden)?;
         for (part, x) in parts.iter().zip(hidden) {
             let width = x.dims()[2];

@@ -111,7 +111,7 @@ impl Transformer {
     ///
     /// # Errors
     /// As [`Transformer::embedding`].
-    pub fn run(&self, hidden: &mut Vec<Tensor<3>>) -> Result<()> {
+    pub fn run(&self, hidden: &mut [Tensor<3>]) -> Result<()> {
         for index in 0..self.config.layers {
             let block = self.load(&self.checkpoint, index)?;
             let mut places: Option<(usize, Places)> = None;
@@ -135,7 +135,7 @@ impl Transformer {
         };
         let sight = match self.config.sliding_window {
             _ if self.config.encoder => Sight::All,
-            Some(window) if window < tokens => Sight::But(self.hidden(tokens, window)),
+            Some(window) if window < tokens => Sight::But(Box::new(self.hidden(tokens, window))),
             _ => Sight::Before,
         };
         Places { tables, sight }
