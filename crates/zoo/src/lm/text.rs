@@ -5,24 +5,36 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_sparse_core::{Error, Result};
+use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 /// The tokenizer of a Hugging Face directory.
 pub struct Words {
     tokenizer: Tokenizer,
     vocab: usize,
+    longest: usize,
+}
+
+/// `sentence_bert_config.json`, of which only the length is of use.
+#[derive(Deserialize)]
+struct SentenceConfig {
+    max_seq_length: Option<usize>,
 }
 
 impl Words {
-    /// Reads `tokenizer.json` in `folder`, for a model of `vocab` tokens.
+    /// Reads `tokenizer.json` in `folder`, for a model of `vocab` tokens. Texts are neither cut nor padded,
+    /// whatever lengths the file was saved with.
     ///
     /// # Errors
     /// A file that is missing or no tokenizer.
     pub fn open(folder: impl AsRef<Path>, vocab: usize) -> Result<Self> {
         let path = folder.as_ref().join("tokenizer.json");
         let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| Error::format(&path, e.to_string()))?;
-        Ok(Self { tokenizer, vocab })
+        let failed = |e: tokenizers::Error| Error::format(&path, e.to_string());
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(failed)?;
+        tokenizer.with_truncation(None).map_err(failed)?;
+        tokenizer.with_padding(None);
+        Ok(Self { tokenizer, vocab, longest: longest(folder.as_ref())? })
     }
 
     /// The tokens of `text`, without special ones.
@@ -41,15 +53,16 @@ impl Words {
         }
     }
 
-    /// The tokens of a sentence with the special ones that its model expects around it, at most `longest`:
-    /// what is longer is cut before the last special ones.
+    /// The tokens of a sentence with the special ones that its model expects around it, at most `context`,
+    /// and no more than the directory's `sentence_bert_config.json` allows: what is longer is cut before
+    /// the last special ones.
     ///
     /// # Errors
     /// As [`Words::encode`].
-    pub fn sentence(&self, text: &str, longest: usize) -> Result<Vec<u32>> {
+    pub fn sentence(&self, text: &str, context: usize) -> Result<Vec<u32>> {
         let (before, after) = self.frame()?;
         let mut inner = self.encode(text)?;
-        inner.truncate(longest.saturating_sub(before.len() + after.len()));
+        inner.truncate(self.longest.min(context).saturating_sub(before.len() + after.len()));
         Ok([before, inner, after].concat())
     }
 
@@ -74,6 +87,18 @@ impl Words {
         let failed = |e: tokenizers::Error| Error::Argument(format!("the tokens have no text: {e}"));
         self.tokenizer.decode(tokens, true).map_err(failed)
     }
+}
+
+/// The longest sentence that a sentence-transformers directory wants embedded.
+fn longest(folder: &Path) -> Result<usize> {
+    let path = folder.join("sentence_bert_config.json");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(usize::MAX),
+        Err(e) => return Err(Error::io(&path, e)),
+    };
+    let config: SentenceConfig = serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
+    Ok(config.max_seq_length.unwrap_or(usize::MAX))
 }
 
 /// The windows of `len` tokens that `tokens` holds, one after the other; a rest is left out.
@@ -131,6 +156,26 @@ pub fn batch(windows: &[&[u32]], device: &Device) -> Tensor<2, Int> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SHORT: &str = r#"{"version": "1.0",
+        "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                    "pad_type_id": 0, "pad_token": "a"},
+        "added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+        "decoder": null, "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}"#;
+
+    #[test]
+    fn a_text_is_whole_whatever_the_tokenizer_was_saved_with() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tokenizer.json"), SHORT).unwrap();
+        let words = Words::open(folder.path(), 2).unwrap();
+        assert_eq!(words.encode("a b b a b").unwrap(), [0, 1, 1, 0, 1]);
+        assert_eq!(words.sentence("b", 8).unwrap(), [1]);
+        fs::write(folder.path().join("sentence_bert_config.json"), r#"{"max_seq_length": 3}"#).unwrap();
+        let words = Words::open(folder.path(), 2).unwrap();
+        assert_eq!(words.sentence("a b b a b", 8).unwrap(), [0, 1, 1]);
+        assert_eq!(words.sentence("a b b a b", 2).unwrap(), [0, 1]);
+    }
 
     #[test]
     fn windows_do_not_overlap_and_leave_the_rest() {
