@@ -92,6 +92,11 @@ pub trait LayerSolver {
     /// Its name, as on the command line.
     fn name(&self) -> &'static str;
 
+    /// Whether it looks at inputs at all; where it does not, blocks are neither loaded nor run.
+    fn watches(&self) -> bool {
+        true
+    }
+
     /// Begins to watch an input of `d_in` columns, whose values come on `device`.
     fn watch(&self, d_in: usize, device: &Device) -> Box<dyn Watching>;
 }
@@ -115,6 +120,10 @@ pub struct Unwatched<S>(pub S);
 impl<S: Score + Clone + 'static> LayerSolver for Unwatched<S> {
     fn name(&self) -> &'static str {
         self.0.name()
+    }
+
+    fn watches(&self) -> bool {
+        false
     }
 
     fn watch(&self, _d_in: usize, _device: &Device) -> Box<dyn Watching> {
@@ -242,17 +251,11 @@ impl<M: BlockModel> Walk<'_, M> {
         let (first, blocks) = (out.done(), self.model.blocks());
         for index in 0..blocks {
             if index >= first {
-                let seen = self.observed(index, &hidden)?;
-                let layers = self.model.layers(index);
-                for (layer, goal) in
-                    layers.iter().filter_map(|layer| (self.goal)(index, layer).map(|goal| (layer, goal)))
-                {
-                    solve(self.source, layer, &goal, &seen, out)?;
-                }
+                self.solve_block(index, &hidden, out)?;
                 out.finish_step(index + 1)?;
             }
             // The last block's outputs go nowhere.
-            if index + 1 < blocks {
+            if index + 1 < blocks && self.solver.watches() {
                 let block = self.model.load(&out.checkpoint()?, index)?;
                 for x in &mut hidden {
                     *x = self.model.forward(&block, x.clone(), &self.places, &mut |_, _| {});
@@ -261,6 +264,22 @@ impl<M: BlockModel> Walk<'_, M> {
             watch(index + 1);
         }
         Ok(out.pruned().to_vec())
+    }
+
+    /// Prunes the layers of block `index` and writes them.
+    fn solve_block(&self, index: usize, hidden: &[Tensor<3>], out: &mut Patch) -> Result<()> {
+        let seen = if self.solver.watches() { self.observed(index, hidden)? } else { Vec::new() };
+        for layer in self.model.layers(index) {
+            let Some(goal) = (self.goal)(index, &layer) else { continue };
+            let weight = read(self.source, &layer)?;
+            let solved = match seen.get(layer.input).and_then(Option::as_ref) {
+                Some(watching) => watching.solve(&weight, &goal)?,
+                None if self.solver.watches() => return Err(unreached(&layer)),
+                None => self.solver.watch(weight.dims().1, &Device::default()).solve(&weight, &goal)?,
+            };
+            write(self.source, &layer, weight, solved, out)?;
+        }
+        Ok(())
     }
 
     /// What the solver has seen of each input of block `index`.
@@ -277,19 +296,9 @@ impl<M: BlockModel> Walk<'_, M> {
     }
 }
 
-/// Solves one layer and writes it.
-fn solve(
-    source: &Checkpoint,
-    layer: &LayerRef,
-    goal: &Goal,
-    seen: &[Option<Box<dyn Watching>>],
-    out: &mut Patch,
-) -> Result<()> {
-    let entry = source.entry(&layer.tensor)?;
-    let weight = read(source, layer)?;
-    let watching = seen.get(layer.input).and_then(Option::as_ref);
-    let watching = watching.ok_or_else(|| unreached(layer))?;
-    let Solved { mask, values } = watching.solve(&weight, goal)?;
+/// Writes a layer as it was solved.
+fn write(source: &Checkpoint, layer: &LayerRef, weight: Weight, solved: Solved, out: &mut Patch) -> Result<()> {
+    let Solved { mask, values } = solved;
     let mut values = values.unwrap_or(weight.values);
     values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, v)| *v = 0.0);
     let values = if layer.transposed {
@@ -297,7 +306,7 @@ fn solve(
     } else {
         values
     };
-    out.write_f32(entry, &values)?;
+    out.write_f32(source.entry(&layer.tensor)?, &values)?;
     out.note(Pruned { tensor: layer.tensor.clone(), weights: mask.len(), zeros: mask.pruned() });
     Ok(())
 }
@@ -306,6 +315,9 @@ fn solve(
 fn read(source: &Checkpoint, layer: &LayerRef) -> Result<Weight> {
     let entry = source.entry(&layer.tensor)?;
     let (values, shape) = (source.read_f32(&layer.tensor)?, entry.shape.clone());
+    if !values.iter().all(|v| v.is_finite()) {
+        return Err(Error::tensor(&layer.tensor, "holds NaN or infinity"));
+    }
     let (values, shape) = match layer.transposed {
         true => (transposed(&values, shape[0], shape[1]), vec![shape[1], shape[0]]),
         false => (values, shape),

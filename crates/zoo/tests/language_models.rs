@@ -40,12 +40,13 @@ fn write(folder: &Path, model: &Value) {
 /// Logits `[batch, tokens, vocab]`, of encoders the hidden states, block by block.
 fn logits(decoder: &Transformer, ids: &[&[u32]]) -> Tensor<3> {
     let places = decoder.places(ids[0].len());
-    let mut hidden = decoder.embedding().unwrap().forward(batch(ids, decoder.device()));
+    let embedding = decoder.embedding().unwrap();
+    let mut hidden = embedding.forward(batch(ids, decoder.device()));
     for index in 0..decoder.blocks() {
         let block = decoder.load(decoder.checkpoint(), index).unwrap();
         hidden = decoder.forward(&block, hidden, &places, &mut |_, _| {});
     }
-    if decoder.config.encoder { hidden } else { decoder.head().unwrap().forward(hidden) }
+    if decoder.config.encoder { hidden } else { decoder.head().unwrap().forward(hidden, &embedding) }
 }
 
 #[test]

@@ -5,9 +5,9 @@ use burn::nn::{LayerNorm, Linear, RmsNorm};
 use burn::tensor::activation::{gelu, relu, silu};
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use super::config::Activation;
+use super::config::{Activation, Config, Positions};
 use super::rope::rotate;
 
 /// A block; its linear layers in the order of [`INPUTS`](super::INPUTS).
@@ -80,6 +80,32 @@ pub(super) enum Sight {
     Before,
     /// All but these, `[tokens, tokens]`.
     But(Box<Tensor<2, Bool>>),
+}
+
+impl Places {
+    /// For sequences of `tokens` tokens.
+    pub fn new(config: &Config, tokens: usize, device: &Device) -> Self {
+        let tables = match &config.positions {
+            Positions::Rotary(rope) => Some(rope.tables(tokens, config.head_dim, device)),
+            Positions::Learned { .. } => None,
+        };
+        let sight = match config.sliding_window {
+            _ if config.encoder => Sight::All,
+            Some(window) if window < tokens => Sight::But(Box::new(unseen(tokens, window, device))),
+            _ => Sight::Before,
+        };
+        Self { tables, sight }
+    }
+}
+
+/// Which tokens a token does not see: those after it, and those `window` or more before it.
+fn unseen(tokens: usize, window: usize, device: &Device) -> Tensor<2, Bool> {
+    let unseen = |i: usize| {
+        let (from, to) = (i / tokens, i % tokens);
+        to > from || from - to >= window
+    };
+    let unseen: Vec<bool> = (0..tokens * tokens).map(unseen).collect();
+    Tensor::from_data(TensorData::new(unseen, [tokens, tokens]), device)
 }
 
 /// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.

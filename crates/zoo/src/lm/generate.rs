@@ -51,7 +51,7 @@ pub fn generate(
         for block in &blocks {
             hidden = model.forward(block, hidden, &places, &mut |_, _| {});
         }
-        let next = pick(head.forward(hidden.narrow(1, text.len() - 1, 1)), choice.temperature, &mut random);
+        let next = pick(head.forward(hidden.narrow(1, text.len() - 1, 1), &embedding), choice.temperature, &mut random);
         text.push(next);
         say(next)?;
     }

@@ -2,12 +2,16 @@
 //! OPT and GPT-2, encoders of the families BERT and RoBERTa, read block by block.
 //!
 //! - [`Transformer`]: the model, its [`Config`] and its weights on disk
+//! - [`Decoder`]: the whole of it in memory, to be trained on the [`NextToken`]
+//! - [`Sizes`]: a small Llama of one's own
 //! - [`Words`], [`windows`]: text to tokens, cut into windows
 //! - [`perplexity()`]: how good it is; [`embeddings`]: what an encoder makes of sentences
 //! - [`generate()`]: text from it
 
 mod block;
 mod config;
+mod decoder;
+mod fresh;
 mod generate;
 mod perplexity;
 mod rope;
@@ -17,8 +21,10 @@ mod transformer;
 
 pub use block::{Block, Observer, Places};
 pub use config::{Activation, Config, NormKind, Positions};
+pub use decoder::{Decoder, NextToken};
+pub use fresh::Sizes;
 pub use generate::{Choice, generate};
-pub use perplexity::{Perplexity, perplexity};
+pub use perplexity::{Perplexity, perplexity, perplexity_of};
 pub use rope::Rope;
 pub use sentences::{cosine, embeddings};
 pub use text::{Window, Words, batch, sliding, windows};

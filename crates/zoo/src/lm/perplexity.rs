@@ -1,11 +1,14 @@
 //! Perplexity: how surprised a model is by a text.
 
 use burn::tensor::activation::{log_softmax, softmax};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use regrow_sparse_core::Result;
 
+use super::block::Places;
+use super::config::Config;
+use super::decoder::Decoder;
 use super::text::{Window, batch};
-use super::transformer::{Head, Transformer};
+use super::transformer::{Embedding, Head, Transformer};
 
 /// Tokens whose hidden states are held at once.
 pub(super) const HELD: usize = 1 << 16;
@@ -42,17 +45,44 @@ pub fn perplexity(
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity> {
     let (embedding, head) = (model.embedding()?, model.head()?);
+    over((&embedding, &head), model.device(), windows, &mut |hidden| model.run(hidden), watch)
+}
+
+/// The same of a decoder that is in memory as a whole, `config` being its own, on `device`.
+pub fn perplexity_of(
+    decoder: &Decoder,
+    config: &Config,
+    windows: &[Window<'_>],
+    device: &Device,
+) -> Result<Perplexity> {
+    let mut run = |hidden: &mut [Tensor<3>]| {
+        for x in hidden {
+            *x = decoder.run(x.clone(), &Places::new(config, x.dims()[1], device));
+        }
+        Ok(())
+    };
+    over((&decoder.embedding, &decoder.head), device, windows, &mut run, &mut |_, _| {})
+}
+
+/// The perplexity of the model whose blocks are what `run` does to hidden states.
+fn over(
+    (embedding, head): (&Embedding, &Head),
+    device: &Device,
+    windows: &[Window<'_>],
+    run: &mut dyn FnMut(&mut [Tensor<3>]) -> Result<()>,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Perplexity> {
     let longest = windows.iter().map(|w| w.tokens.len()).max().unwrap_or(0).max(1);
     let all = windows.iter().map(|w| w.scored).sum();
     let mut sum = Perplexity { loss: 0.0, tokens: 0 };
     for held in windows.chunks((HELD / longest).max(1)) {
         let parts: Vec<&[Window<'_>]> = alike(held, (TOGETHER / longest).max(1));
-        let ids = |part: &&[Window<'_>]| batch(&part.iter().map(|w| w.tokens).collect::<Vec<_>>(), model.device());
+        let ids = |part: &&[Window<'_>]| batch(&part.iter().map(|w| w.tokens).collect::<Vec<_>>(), device);
         let mut hidden: Vec<_> = parts.iter().map(|part| embedding.forward(ids(part))).collect();
-        model.run(&mut hidden)?;
+        run(&mut hidden)?;
         for (part, x) in parts.iter().zip(hidden) {
             let scored = part[0].scored;
-            sum.loss += loss(&head, x, ids(part), scored);
+            sum.loss += loss((embedding, head), x, ids(part), scored);
             sum.tokens += part.len() * scored;
             watch(sum.tokens, all);
         }
@@ -67,9 +97,9 @@ fn alike<'a, 'b>(windows: &'a [Window<'b>], most: usize) -> Vec<&'a [Window<'b>]
 }
 
 /// The summed negative log-likelihood of the last `scored` tokens.
-fn loss(head: &Head, hidden: Tensor<3>, ids: Tensor<2, Int>, scored: usize) -> f64 {
+fn loss((embedding, head): (&Embedding, &Head), hidden: Tensor<3>, ids: Tensor<2, Int>, scored: usize) -> f64 {
     let [_, tokens] = ids.dims();
-    let logits = head.forward(hidden.narrow(1, tokens - 1 - scored, scored));
+    let logits = head.forward(hidden.narrow(1, tokens - 1 - scored, scored), embedding);
     let targets = ids.narrow(1, tokens - scored, scored).unsqueeze_dim::<3>(2);
     let chosen = softmax(logits.clone(), 2).gather(2, targets.clone()).into_data().convert::<f32>();
     // Where a probability is too small for an f32, its logarithm still is not.

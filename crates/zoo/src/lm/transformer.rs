@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::nn::{LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
 use regrow_sparse_core::checkpoint::Checkpoint;
 use regrow_sparse_core::{Error, Result};
 
-use super::block::{Attention, Block, Mlp, Norm, Observer, Places, Sight};
+use super::block::{Attention, Block, Mlp, Norm, Observer, Places};
 use super::config::{Config, NormKind, Positions};
 
 /// A transformer of one of the families that [`Config`] reads, its weights in a checkpoint.
@@ -21,20 +21,30 @@ pub struct Transformer {
     device: Device,
 }
 
+/// The head's name, and that of its weight.
+pub(super) const HEAD: &str = "lm_head";
+pub(super) const HEAD_WEIGHT: &str = "lm_head.weight";
+
 /// What turns tokens into hidden states.
-#[derive(Debug)]
+#[derive(Module, Debug)]
 pub struct Embedding {
-    tokens: Tensor<2>,
-    positions: Option<(Tensor<2>, usize)>,
-    /// What encoders add to every token, `[1, width]`, and their norm of the sum.
-    of_encoder: Option<(Tensor<2>, Norm)>,
+    /// `[vocab, width]`.
+    pub(super) tokens: Param<Tensor<2>>,
+    /// A row for each position, `offset` rows before them.
+    pub(super) positions: Option<Param<Tensor<2>>>,
+    pub(super) offset: usize,
+    /// What encoders add to every token, `[1, width]`.
+    kind: Option<Param<Tensor<2>>>,
+    /// The norm of the sum, in encoders.
+    norm: Option<Norm>,
 }
 
 /// What turns hidden states into logits.
-#[derive(Debug)]
+#[derive(Module, Debug)]
 pub struct Head {
-    norm: Norm,
-    weight: Tensor<2>,
+    pub(super) norm: Norm,
+    /// The embedding's own weights where there is none.
+    pub(super) untied: Option<Linear>,
 }
 
 impl Transformer {
@@ -72,26 +82,30 @@ impl Transformer {
     /// A tensor that is missing, of another shape, or holds NaN or infinity.
     pub fn embedding(&self) -> Result<Embedding> {
         let Config { vocab, width, context, names, .. } = &self.config;
-        let tokens = self.matrix(&self.checkpoint, &self.name(names.embedding), [*vocab, *width])?;
-        let positions = match (names.positions, &self.config.positions) {
-            (Some(name), Positions::Learned { offset }) => {
-                Some((self.matrix(&self.checkpoint, &self.name(name), [context + offset, *width])?, *offset))
-            }
-            _ => None,
+        let matrix = |name: &str, shape| -> Result<_> {
+            Ok(Param::from_tensor(self.matrix(&self.checkpoint, &self.name(name), shape)?))
         };
-        let of_encoder = names.of_encoder.map(|parts| self.of_encoder(parts)).transpose()?;
-        Ok(Embedding { tokens, positions, of_encoder })
+        let offset = if let Positions::Learned { offset } = self.config.positions { offset } else { 0 };
+        let positions = names.positions.map(|name| matrix(name, [context + offset, *width])).transpose()?;
+        let [kind, norm] = names.of_encoder.map_or([None; 2], |parts| parts.map(Some));
+        Ok(Embedding {
+            tokens: matrix(names.embedding, [*vocab, *width])?,
+            positions,
+            offset,
+            kind: kind.map(|name| self.first_kind(name)).transpose()?,
+            norm: norm.map(|name| self.norm(&self.checkpoint, &self.name(name))).transpose()?,
+        })
     }
 
-    /// The vector of the first kind of token (there is only one in a single text), and a norm.
-    fn of_encoder(&self, [kinds, norm]: [&str; 2]) -> Result<(Tensor<2>, Norm)> {
-        let name = self.name(kinds);
+    /// The vector of the first kind of token: there is only one in a single text.
+    fn first_kind(&self, name: &str) -> Result<Param<Tensor<2>>> {
+        let name = self.name(name);
         let rows = self.checkpoint.entry(&format!("{name}.weight"))?.shape.first().copied().unwrap_or(0);
         let table = self.matrix(&self.checkpoint, &name, [rows.max(1), self.config.width])?;
-        Ok((table.narrow(0, 0, 1), self.norm(&self.checkpoint, &self.name(norm))?))
+        Ok(Param::from_tensor(table.narrow(0, 0, 1)))
     }
 
-    /// Loads the final norm and the head; tied weights are those of the embedding.
+    /// Loads the final norm and the head's own weights, unless those are the embedding's.
     ///
     /// # Errors
     /// As [`Transformer::embedding`]; an encoder, which has none.
@@ -102,9 +116,11 @@ impl Transformer {
         }
         let Config { vocab, width, names, .. } = &self.config;
         let norm = self.norm(&self.checkpoint, &self.name(names.final_norm))?;
-        let untied = self.checkpoint.entry("lm_head.weight").is_ok();
-        let name = if untied { "lm_head".into() } else { self.name(names.embedding) };
-        Ok(Head { norm, weight: self.matrix(&self.checkpoint, &name, [*vocab, *width])?.transpose() })
+        let untied = self.checkpoint.entry(HEAD_WEIGHT).is_ok().then(|| {
+            let weight = self.matrix(&self.checkpoint, HEAD, [*vocab, *width])?.transpose();
+            Ok::<_, Error>(Linear { weight: Param::from_tensor(weight), bias: None })
+        });
+        Ok(Head { norm, untied: untied.transpose()? })
     }
 
     /// Takes hidden states `[batch, tokens, width]` through all blocks, one block in memory at a time.
@@ -129,33 +145,14 @@ impl Transformer {
 
     /// What blocks need to know of sequences of `tokens` tokens.
     pub fn places(&self, tokens: usize) -> Places {
-        let tables = match &self.config.positions {
-            Positions::Rotary(rope) => Some(rope.tables(tokens, self.config.head_dim, &self.device)),
-            Positions::Learned { .. } => None,
-        };
-        let sight = match self.config.sliding_window {
-            _ if self.config.encoder => Sight::All,
-            Some(window) if window < tokens => Sight::But(Box::new(self.hidden(tokens, window))),
-            _ => Sight::Before,
-        };
-        Places { tables, sight }
+        Places::new(&self.config, tokens, &self.device)
     }
 
-    /// Which tokens a token does not see: those after it, and those `window` or more before it.
-    fn hidden(&self, tokens: usize, window: usize) -> Tensor<2, Bool> {
-        let hidden = |i: usize| {
-            let (from, to) = (i / tokens, i % tokens);
-            to > from || from - to >= window
-        };
-        let hidden: Vec<bool> = (0..tokens * tokens).map(hidden).collect();
-        Tensor::from_data(TensorData::new(hidden, [tokens, tokens]), &self.device)
-    }
-
-    fn name(&self, part: &str) -> String {
+    pub(super) fn name(&self, part: &str) -> String {
         format!("{}{part}", self.config.names.prefix)
     }
 
-    fn block_name(&self, index: usize, part: &str) -> String {
+    pub(super) fn block_name(&self, index: usize, part: &str) -> String {
         format!("{}{}.{index}.{part}", self.config.names.prefix, self.config.names.blocks)
     }
 
@@ -314,25 +311,34 @@ impl Embedding {
     /// Hidden states `[batch, tokens, width]` of token numbers `[batch, tokens]`.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, tokens] = ids.dims();
-        let width = self.tokens.dims()[1];
-        let hidden = self.tokens.clone().select(0, ids.flatten::<1>(0, 1)).reshape([batch, tokens, width]);
+        let table = self.tokens.val();
+        let width = table.dims()[1];
+        let hidden = table.select(0, ids.flatten::<1>(0, 1)).reshape([batch, tokens, width]);
         let hidden = match &self.positions {
-            Some((table, offset)) => hidden + table.clone().narrow(0, *offset, tokens).unsqueeze::<3>(),
+            Some(table) => hidden + table.val().narrow(0, self.offset, tokens).unsqueeze::<3>(),
             None => hidden,
         };
-        match &self.of_encoder {
-            Some((kind, norm)) => norm.forward(hidden + kind.clone().unsqueeze::<3>()),
+        let hidden = match &self.kind {
+            Some(kind) => hidden + kind.val().unsqueeze::<3>(),
+            None => hidden,
+        };
+        match &self.norm {
+            Some(norm) => norm.forward(hidden),
             None => hidden,
         }
     }
 }
 
 impl Head {
-    /// Logits `[batch, tokens, vocab]` of hidden states `[batch, tokens, width]`.
-    pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+    /// Logits `[batch, tokens, vocab]` of hidden states `[batch, tokens, width]`; `embedding` is the model's.
+    pub fn forward(&self, hidden: Tensor<3>, embedding: &Embedding) -> Tensor<3> {
         let [batch, tokens, width] = hidden.dims();
         let flat = self.norm.forward(hidden).reshape([batch * tokens, width]);
-        let logits = flat.matmul(self.weight.clone());
+        let weight = match &self.untied {
+            Some(linear) => linear.weight.val(),
+            None => embedding.tokens.val().transpose(),
+        };
+        let logits = flat.matmul(weight);
         let vocab = logits.dims()[1];
         logits.reshape([batch, tokens, vocab])
     }

@@ -1,0 +1,179 @@
+//! A decoder whole in memory, to be trained, and back to disk.
+
+use burn::module::{Module, Param};
+use burn::nn::{Linear, RmsNorm};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor};
+use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
+use regrow_sparse_core::checkpoint::Patch;
+use regrow_sparse_core::train::{Moment, Problem};
+use regrow_sparse_core::weight::transposed;
+use regrow_sparse_core::{Error, Result};
+
+use super::block::{Block, Norm, Places};
+use super::config::Config;
+use super::text::batch;
+use super::transformer::{Embedding, HEAD_WEIGHT, Head, Transformer};
+
+/// A decoder in memory: embedding, blocks, head.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// Tokens to hidden states.
+    pub embedding: Embedding,
+    /// The blocks.
+    pub blocks: Vec<Block>,
+    /// Hidden states to logits.
+    pub head: Head,
+}
+
+/// A tensor of a model by its name in the checkpoint.
+struct Stored {
+    name: String,
+    values: Vec<f32>,
+}
+
+impl Transformer {
+    /// Loads a decoder as a whole, to be trained on the device with gradients.
+    ///
+    /// # Errors
+    /// Tensors that are missing or not finite, an encoder.
+    pub fn whole(&self) -> Result<Decoder> {
+        let head = self.head()?;
+        let blocks = (0..self.blocks()).map(|index| self.load(self.checkpoint(), index)).collect::<Result<_>>()?;
+        Ok(Decoder { embedding: self.embedding()?, blocks, head })
+    }
+
+    /// Overwrites the tensors of `out`, a copy of this model, with those of `decoder`, as its layers use
+    /// them: reparameterized weights with what was made of them.
+    ///
+    /// # Errors
+    /// A value that is not finite or beyond its type, a failure to write.
+    pub fn store(&self, decoder: &Decoder, out: &mut Patch) -> Result<()> {
+        let names = &self.config.names;
+        let mut all = vec![Stored::matrix(self.name(names.embedding), &decoder.embedding.tokens)];
+        if let (Some(name), Some(table)) = (names.positions, &decoder.embedding.positions) {
+            all.push(Stored::matrix(self.name(name), table));
+        }
+        all.extend(norm(self.name(names.final_norm), &decoder.head.norm));
+        if let Some(Linear { weight, .. }) = &decoder.head.untied {
+            all.push(Stored { name: HEAD_WEIGHT.into(), values: numbers(weight.val().transpose()) });
+        }
+        self.write(&all, out)?;
+        decoder.blocks.iter().enumerate().try_for_each(|(index, block)| self.store_block(index, block, out))
+    }
+
+    /// The same for block `index` alone.
+    ///
+    /// # Errors
+    /// As [`Transformer::store`].
+    pub fn store_block(&self, index: usize, block: &Block, out: &mut Patch) -> Result<()> {
+        let names = &self.config.names;
+        let norms = [(names.norm1, &block.norm1), (names.norm2, &block.norm2)];
+        let of_heads =
+            [("self_attn.q_norm", &block.attention.query_norm), ("self_attn.k_norm", &block.attention.key_norm)];
+        let mut all: Vec<Stored> = norms.iter().flat_map(|(part, n)| norm(self.block_name(index, part), n)).collect();
+        for (part, norm) in of_heads {
+            all.extend(norm.iter().map(|RmsNorm { gamma, .. }| Stored::vector(self.block_name(index, part), gamma)));
+        }
+        for (layer, linear) in self.layers(index).iter().zip(linears(block)) {
+            all.extend(stored_linear(layer, linear));
+        }
+        self.write(&all, out)
+    }
+
+    fn write(&self, tensors: &[Stored], out: &mut Patch) -> Result<()> {
+        tensors.iter().try_for_each(|t| out.write_f32(self.checkpoint().entry(&t.name)?, &t.values))
+    }
+}
+
+impl Stored {
+    fn matrix(name: String, param: &Param<Tensor<2>>) -> Self {
+        Self { name: format!("{name}.weight"), values: numbers(param.val()) }
+    }
+
+    fn vector(name: String, param: &Param<Tensor<1>>) -> Self {
+        Self { name: format!("{name}.weight"), values: numbers(param.val()) }
+    }
+}
+
+/// A norm's scale, and its shift if it has one.
+fn norm(name: String, norm: &Norm) -> Vec<Stored> {
+    let (gamma, beta) = match norm {
+        Norm::Rms(norm) => (&norm.gamma, None),
+        Norm::Layer(norm) => (&norm.gamma, norm.beta.as_ref()),
+    };
+    let shift = beta.map(|beta| Stored { name: format!("{name}.bias"), values: numbers(beta.val()) });
+    [Stored::vector(name, gamma)].into_iter().chain(shift).collect()
+}
+
+/// The linear layers of a block, in the order of [`BlockModel::layers`].
+fn linears(block: &Block) -> impl Iterator<Item = &Linear> {
+    let (attention, mlp) = (&block.attention, &block.mlp);
+    attention.qkv.iter().chain([&attention.out]).chain(&mlp.gate).chain([&mlp.up, &mlp.down])
+}
+
+/// Burn's `[d_in, d_out]` as it lies in the checkpoint, and the bias.
+fn stored_linear(layer: &LayerRef, linear: &Linear) -> Vec<Stored> {
+    let weight = linear.weight.val();
+    let [d_in, d_out] = weight.dims();
+    let values = numbers(weight);
+    let values = if layer.transposed { values } else { transposed(&values, d_in, d_out) };
+    let name = layer.tensor.trim_end_matches("weight");
+    let bias = linear.bias.as_ref().map(|bias| Stored { name: format!("{name}bias"), values: numbers(bias.val()) });
+    [Stored { name: layer.tensor.clone(), values }].into_iter().chain(bias).collect()
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+impl Decoder {
+    /// Logits `[batch, tokens, vocab]` of token numbers `[batch, tokens]`, for a model of this `config`.
+    pub fn forward(&self, ids: Tensor<2, Int>, config: &Config) -> Tensor<3> {
+        let places = Places::new(config, ids.dims()[1], &ids.device());
+        self.head.forward(self.run(self.embedding.forward(ids), &places), &self.embedding)
+    }
+
+    /// Hidden states `[batch, tokens, width]` after all blocks.
+    pub(super) fn run(&self, hidden: Tensor<3>, places: &Places) -> Tensor<3> {
+        self.blocks.iter().fold(hidden, |x, block| block.forward(x, places, &mut |_, _| {}))
+    }
+}
+
+/// Predicting the next token in windows of one length: the loss of a window is the mean negative
+/// log-likelihood of all its tokens but the first, in nats.
+#[derive(Clone, Debug)]
+pub struct NextToken<'a> {
+    config: &'a Config,
+    windows: Vec<&'a [u32]>,
+}
+
+impl<'a> NextToken<'a> {
+    /// Over `windows`, for a model of this `config`.
+    ///
+    /// # Errors
+    /// No window, windows of several lengths or of a length that the model does not take.
+    pub fn new(config: &'a Config, windows: Vec<&'a [u32]>) -> Result<Self> {
+        let len = windows.first().map_or(0, |w| w.len());
+        if !(2..=config.context).contains(&len) || windows.iter().any(|w| w.len() != len) {
+            let reason = format!("windows to train on must be of one length, of 2 to {} tokens", config.context);
+            return Err(Error::Argument(reason));
+        }
+        Ok(Self { config, windows })
+    }
+}
+
+impl Problem<Decoder> for NextToken<'_> {
+    fn len(&self) -> usize {
+        self.windows.len()
+    }
+
+    fn losses(&self, model: &Decoder, chosen: &[usize], _moment: Moment, device: &Device) -> Tensor<1> {
+        let windows: Vec<&[u32]> = chosen.iter().map(|i| self.windows[*i]).collect();
+        let ids = batch(&windows, device);
+        let [_, tokens] = ids.dims();
+        let logits = model.forward(ids.clone(), self.config).narrow(1, 0, tokens - 1);
+        let targets = ids.narrow(1, 1, tokens - 1).unsqueeze_dim::<3>(2);
+        log_softmax(logits, 2).gather(2, targets).neg().mean_dim(1).flatten(0, 2)
+    }
+}
