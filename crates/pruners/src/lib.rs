@@ -4,7 +4,8 @@
 //! - before training: [`snip()`], [`grasp()`], [`synflow()`]
 //! - while training: [`Scheduled`] (any score on any schedule), [`Gmp`], [`StraightThrough`] (STE,
 //!   DPF), [`Set`], [`Rigl`], [`Granet`], [`Issp`], [`Bip`]
-//! - after training: [`Imp`], with or without rewinding; [`Retrain`]: its learning rates
+//! - after training: [`Imp`], with or without rewinding; [`Retrain`]: its learning rates; [`Perp`]: few
+//!   parameters retrained and merged
 //! - layer by layer, from what reaches a layer: [`Wanda`], [`SparseGpt`]
 //! - budgets: [`rd`]; narrower layers instead of masks: [`precrop`];
 //!   blocks and channels that training finds it can do without: [`polarization`]
@@ -42,6 +43,7 @@ pub mod issp;
 pub mod magnitude;
 mod moving;
 pub mod owl;
+pub mod perp;
 pub mod polarization;
 pub mod precrop;
 pub mod random;
@@ -68,6 +70,7 @@ pub use imp::Imp;
 pub use issp::Issp;
 pub use magnitude::Magnitude;
 pub use owl::Owl;
+pub use perp::Perp;
 pub use random::Random;
 pub use retrain::Retrain;
 pub use rigl::Rigl;
