@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::record::{Record, mean_std};
+use crate::record::{Measure, Record, mean_std};
 
-/// A claim that method `better` beats method `than` at equal sparsity and m.
+/// A claim that method `better` beats method `than` at equal sparsity, pattern and m.
 pub struct Claim {
     /// In the paper's sense.
     pub text: &'static str,
@@ -44,9 +44,11 @@ impl fmt::Display for Outcome {
 pub struct Verdict {
     /// The claim.
     pub claim: String,
-    /// Mean over seeds of the difference in accuracy, in points; each seed counts once, with the
-    /// mean of its differences over all settings.
+    /// Mean over seeds of [`Measure::gain`]; each seed counts once, with the mean of its gains over all
+    /// settings.
     pub difference: f64,
+    /// Its unit.
+    pub unit: &'static str,
     /// Standard deviation of that over seeds.
     pub spread: f64,
     /// Half the width of the 95 % interval around it (Student's t); infinite for one seed.
@@ -58,15 +60,16 @@ pub struct Verdict {
 }
 
 impl Claim {
-    /// Judges the claim on `rows`; `None` without a seed that has both methods.
-    pub fn judge(&self, rows: &[Record]) -> Option<Verdict> {
+    /// Judges the claim on `rows` of this measure; `None` without a seed that has both methods.
+    pub fn judge(&self, rows: &[Record], measure: Measure) -> Option<Verdict> {
         let mut by_seed: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
         for better in rows.iter().filter(|r| r.method == self.better) {
             let pair = rows.iter().find(|r| {
-                r.method == self.than && (r.sparsity, r.m, r.seed) == (better.sparsity, better.m, better.seed)
+                let of = |r: &Record| (r.sparsity, r.pattern.clone(), r.m, r.seed);
+                r.method == self.than && of(r) == of(better)
             });
             if let Some(than) = pair {
-                by_seed.entry(better.seed).or_default().push(better.accuracy - than.accuracy);
+                by_seed.entry(better.seed).or_default().push(measure.gain(better.value, than.value));
             }
         }
         let differences: Vec<f64> = by_seed.values().map(|d| mean_std(d).0).collect();
@@ -76,15 +79,16 @@ impl Claim {
         let (difference, spread) = mean_std(&differences);
         let reach = reach(spread, differences.len());
         let outcome = outcome(difference, reach);
-        Some(Verdict { claim: self.text.into(), difference, spread, reach, seeds: differences.len(), outcome })
+        let (claim, unit, seeds) = (self.text.into(), measure.unit(), differences.len());
+        Some(Verdict { claim, difference, unit, spread, reach, seeds, outcome })
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { claim, difference, spread, reach, seeds, outcome } = self;
+        let Self { claim, difference, unit, spread, reach, seeds, outcome } = self;
         let (low, high) = (difference - reach, difference + reach);
-        write!(f, "{outcome:>13}: {claim} ({difference:+.2} points, [{low:+.2}, {high:+.2}]; ")?;
+        write!(f, "{outcome:>13}: {claim} ({difference:+.2} {unit}, [{low:+.2}, {high:+.2}]; ")?;
         write!(f, "standard deviation {spread:.2} over {seeds} seeds)")
     }
 }
@@ -113,23 +117,16 @@ mod tests {
     use super::*;
 
     fn rows(pairs: &[(f64, f64)]) -> Vec<Record> {
-        let record = |method: &str, seed: usize, accuracy| Record {
-            method: method.into(),
-            sparsity: 0.9,
-            m: 3,
-            seed: seed as u64,
-            accuracy,
-            seconds: 0.0,
-            flops: None,
-            densities: Vec::new(),
-            findings: BTreeMap::new(),
-        };
+        let record =
+            |method: &str, seed: usize, value| Record { m: 3, ..Record::new(method, 0.9, seed as u64, value, 0.0) };
         pairs.iter().enumerate().flat_map(|(s, (a, b))| [record("a", s, *a), record("b", s, *b)]).collect()
     }
 
     #[test]
     fn differences_are_paired_and_judged() {
-        let judge = |pairs: &[(f64, f64)]| Claim { text: "", better: "a", than: "b" }.judge(&rows(pairs)).unwrap();
+        let measure = Measure::Accuracy;
+        let judge =
+            |pairs: &[(f64, f64)]| Claim { text: "", better: "a", than: "b" }.judge(&rows(pairs), measure).unwrap();
         // The seeds differ widely, the pairs agree.
         let clear = judge(&[(91.0, 90.0), (81.1, 80.0), (70.9, 70.0)]);
         assert!((clear.difference - 1.0).abs() < 1e-9);
@@ -137,6 +134,14 @@ mod tests {
         assert_eq!(judge(&[(90.0, 91.0), (80.0, 81.1), (70.0, 70.9)]).outcome, Outcome::DoesNotHold);
         assert_eq!(judge(&[(91.0, 90.0), (80.0, 81.0), (70.5, 70.0)]).outcome, Outcome::NotResolved);
         assert_eq!(judge(&[(91.0, 90.0)]).outcome, Outcome::NotResolved);
-        assert!(Claim { text: "", better: "a", than: "c" }.judge(&rows(&[(1.0, 2.0)])).is_none());
+        assert!(Claim { text: "", better: "a", than: "c" }.judge(&rows(&[(1.0, 2.0)]), measure).is_none());
+    }
+
+    #[test]
+    fn of_perplexities_the_smaller_wins() {
+        let rows = rows(&[(20.0, 22.0), (30.0, 33.1), (40.0, 43.9)]);
+        let verdict = Claim { text: "", better: "a", than: "b" }.judge(&rows, Measure::Perplexity).unwrap();
+        assert!((verdict.difference - 100.0 * 1.1f64.ln()).abs() < 0.1, "{verdict}");
+        assert_eq!(verdict.outcome, Outcome::Holds);
     }
 }

@@ -19,7 +19,7 @@ use regrow_zoo::Net;
 use crate::claim::Claim;
 use crate::pruning::methods::select;
 use crate::pruning::{Args, Comparison, Job, Method, Plan, ZEROS, methods};
-use crate::record::{Record, accuracies, mean_std};
+use crate::record::{Record, mean_std, values};
 
 /// The methods it is compared with, by their names in the table of all.
 const RELATIVES: [&str; 7] = ["static random ERK", "SNIP", "GMP", "SET", "RigL", "GraNet", "GraNet sparse-to-sparse"];
@@ -131,8 +131,8 @@ fn regrown(job: &Job<'_>, net: Net, masks: &MaskSet) -> Result<Net> {
 /// Plasticity by stage and sparsity: accuracy gained since the pruning.
 fn recoveries(plan: &Plan, rows: &[Record]) -> Vec<String> {
     let mean = |stage, ending, s: f64| {
-        let values: Vec<f64> = accuracies(rows, &name(stage, ending), s, 1).into_iter().map(|(_, a)| a).collect();
-        (!values.is_empty()).then(|| mean_std(&values).0)
+        let gains: Vec<f64> = values(rows, &name(stage, ending), s, 1).into_iter().map(|(_, a)| a).collect();
+        (!gains.is_empty()).then(|| mean_std(&gains).0)
     };
     let one = |s: f64, stage: u32| -> Option<String> {
         let once = mean(stage, Ending::AtOnce, s)?;

@@ -35,8 +35,9 @@ pub struct Figure {
     pub sparsity: f64,
     /// Candidates, where they matter.
     pub m: Option<usize>,
-    /// Accuracy in percent.
-    pub accuracy: f64,
+    /// Accuracy in percent, or perplexity.
+    #[serde(alias = "accuracy")]
+    pub value: f64,
     /// Its standard deviation.
     pub std: Option<f64>,
     /// Where it stands: table and page or address.
@@ -63,7 +64,7 @@ impl Paper {
             let m = f.m.map_or(String::new(), |m| format!(", m = {m}"));
             let std = f.std.map_or(String::new(), |s| format!(" ± {s:.2}"));
             let zeros = picture::number(f.sparsity * 100.0);
-            println!("  {}: {}, {zeros} % zeros{m}: {:.2}{std} ({})", f.setting, f.method, f.accuracy, f.source);
+            println!("  {}: {}, {zeros} % zeros{m}: {:.2}{std} ({})", f.setting, f.method, f.value, f.source);
         }
         println!();
     }

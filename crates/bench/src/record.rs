@@ -15,12 +15,16 @@ pub struct Record {
     pub method: String,
     /// Fraction of the prunable weights that are zero.
     pub sparsity: f64,
+    /// The pattern of zeros, as `2:4`; empty where they may stand anywhere.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pattern: String,
     /// Candidates per phase; 1 where there is but one model.
     pub m: usize,
     /// The seed.
     pub seed: u64,
-    /// Test accuracy in percent.
-    pub accuracy: f64,
+    /// What the table measures: test accuracy in percent, or perplexity.
+    #[serde(alias = "accuracy")]
+    pub value: f64,
     /// Seconds of wall time that this row took, without pretraining.
     pub seconds: f64,
     /// Multiplications and additions of one example with the weights that are left, where known.
@@ -34,11 +38,85 @@ pub struct Record {
     pub findings: BTreeMap<String, f64>,
 }
 
+impl Record {
+    /// What every row has; the rest is empty.
+    pub fn new(method: &str, sparsity: f64, seed: u64, value: f64, seconds: f64) -> Self {
+        Self {
+            method: method.into(),
+            sparsity,
+            pattern: String::new(),
+            m: 1,
+            seed,
+            value,
+            seconds,
+            flops: None,
+            densities: Vec::new(),
+            findings: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a table measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// Test accuracy in percent: more is better.
+    #[default]
+    Accuracy,
+    /// Perplexity of a text: less is better.
+    Perplexity,
+}
+
+impl Measure {
+    /// In words, with its unit.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accuracy => "Accuracy in percent",
+            Self::Perplexity => "Perplexity",
+        }
+    }
+
+    /// What pictures show of it, with its unit: [`Measure::drawn`].
+    pub fn axis(self) -> &'static str {
+        match self {
+            Self::Accuracy => "test accuracy, %",
+            Self::Perplexity => "loss, nats per token",
+        }
+    }
+
+    /// A value as pictures show it: perplexities may lie orders of magnitude apart.
+    pub fn drawn(self, value: f64) -> f64 {
+        match self {
+            Self::Accuracy => value,
+            Self::Perplexity => value.ln(),
+        }
+    }
+
+    /// By how much `value` is better than `than`: in points of accuracy, or in percent of perplexity
+    /// (100 times the difference of logarithms).
+    pub fn gain(self, value: f64, than: f64) -> f64 {
+        match self {
+            Self::Accuracy => value - than,
+            Self::Perplexity => 100.0 * (than.ln() - value.ln()),
+        }
+    }
+
+    /// The unit of [`Measure::gain`].
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Accuracy => "points",
+            Self::Perplexity => "% of perplexity",
+        }
+    }
+}
+
 /// The file that a table writes.
 #[derive(Serialize)]
 pub struct Report<'a, S> {
     /// The table's name.
     pub table: &'a str,
+    /// What its rows measure.
+    pub measure: Measure,
     /// The command that made it.
     pub command: String,
     /// Where it ran.
@@ -84,10 +162,10 @@ pub fn mean_std(values: &[f64]) -> (f64, f64) {
     (mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
 }
 
-/// The accuracies of one method and setting, by seed.
-pub fn accuracies(rows: &[Record], method: &str, sparsity: f64, m: usize) -> Vec<(u64, f64)> {
+/// The values of one method and setting, by seed.
+pub fn values(rows: &[Record], method: &str, sparsity: f64, m: usize) -> Vec<(u64, f64)> {
     let wanted = |r: &&Record| r.method == method && r.sparsity == sparsity && r.m == m;
-    rows.iter().filter(wanted).map(|r| (r.seed, r.accuracy)).collect()
+    rows.iter().filter(wanted).map(|r| (r.seed, r.value)).collect()
 }
 
 /// As `97.31 ± 0.42`: mean and standard deviation over seeds.

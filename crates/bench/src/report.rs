@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::paper::Paper;
 use crate::picture::{self, Line};
-use crate::record::{Record, accuracies, mean_std, spread};
+use crate::record::{Measure, Record, mean_std, spread};
 use crate::show;
 
 /// Gather the results of tables into one HTML page
@@ -33,6 +33,8 @@ struct Found {
     #[serde(skip)]
     path: PathBuf,
     table: String,
+    #[serde(default)]
+    measure: Measure,
     command: String,
     device: String,
     settings: serde_json::Value,
@@ -122,7 +124,8 @@ impl Found {
     }
 
     fn name(&self) -> String {
-        format!("{}: {} on {}", self.table, self.setting("arch"), self.setting("dataset"))
+        let subject = [self.setting("arch"), self.setting("model")].concat();
+        format!("{}: {subject} on {}", self.table, [self.setting("dataset"), self.setting("text")].concat())
     }
 
     fn holding(&self) -> usize {
@@ -143,7 +146,8 @@ impl Found {
     }
 
     fn sparsities(&self) -> Vec<f64> {
-        let mut all: Vec<f64> = self.rows.iter().map(|r| r.sparsity).filter(|s| *s > 0.0).collect();
+        let anywhere = self.rows.iter().filter(|r| r.pattern.is_empty());
+        let mut all: Vec<f64> = anywhere.map(|r| r.sparsity).filter(|s| *s > 0.0).collect();
         all.sort_by(f64::total_cmp);
         all.dedup();
         all
@@ -208,8 +212,9 @@ impl Found {
             )
         };
         let rows: String = self.claims.iter().map(row).collect();
+        let unit = self.measure.unit();
         format!(
-            "<h3>Claims</h3>\n<div class=\"wide\"><table><tr><th>claim</th><th>here</th><th>points</th>\
+            "<h3>Claims</h3>\n<div class=\"wide\"><table><tr><th>claim</th><th>here</th><th>gain, {unit}</th>\
              <th>95&nbsp;% interval</th></tr>\n{rows}</table></div>\n"
         )
     }
@@ -217,23 +222,24 @@ impl Found {
     fn pictures_html(&self) -> String {
         let m = self.candidates().last().copied().unwrap_or(1);
         let best = self.most_telling(m);
-        let over_sparsity = show::lines(best.iter().copied(), &self.sparsities(), &self.rows, m);
-        let mut html =
-            drawn("accuracy over sparsity", "sparsity", "test accuracy, %", &over_sparsity, &picture::number);
+        let over_sparsity = show::lines(self.measure, best.iter().copied(), &self.sparsities(), &self.rows, m);
+        let measure = self.measure.axis();
+        let title = |of: &str| format!("{measure}, over {of}");
+        let mut html = drawn(&title("sparsity"), "sparsity", measure, &over_sparsity, &picture::number);
         let over_flops: Vec<Line> = best.iter().map(|method| self.over_flops(method)).collect();
         // Where FLOPs follow from sparsity alone, they would show nothing new.
         if self.flops_vary() {
             let label = |x: f64| format!("{x:.1} %");
-            html += &drawn("accuracy over FLOPs", "FLOPs left", "test accuracy, %", &over_flops, &label);
+            html += &drawn(&title("FLOPs"), "FLOPs left", measure, &over_flops, &label);
         }
         html + &self.densities_html(&best)
     }
 
-    /// As many methods as there are colours: of all that were pruned, those of the best mean accuracy.
+    /// As many methods as there are colours: of all that were pruned, the best on average.
     fn most_telling(&self, m: usize) -> Vec<&str> {
         let mean = |method: &str| {
             let chosen = self.rows.iter().filter(|r| r.method == method && r.m == m && r.sparsity > 0.0);
-            let values: Vec<f64> = chosen.map(|r| r.accuracy).collect();
+            let values: Vec<f64> = chosen.map(|r| self.measure.gain(r.value, 1.0)).collect();
             (!values.is_empty()).then(|| mean_std(&values).0)
         };
         let mut all: Vec<(&str, f64)> = self.methods().into_iter().filter_map(|n| Some((n, mean(n)?))).collect();
@@ -256,8 +262,8 @@ impl Found {
         let point = |s: &f64| {
             let chosen: Vec<&Record> = self.rows.iter().filter(|r| r.method == method && r.sparsity == *s).collect();
             let flops: Vec<f64> = chosen.iter().filter_map(|r| Some(100.0 * r.flops? as f64 / dense)).collect();
-            let accuracy: Vec<f64> = chosen.iter().map(|r| r.accuracy).collect();
-            let (mean, std) = mean_std(&accuracy);
+            let values: Vec<f64> = chosen.iter().map(|r| self.measure.drawn(r.value)).collect();
+            let (mean, std) = mean_std(&values);
             (!flops.is_empty()).then(|| ((mean_std(&flops).0 * 10.0).round() / 10.0, mean, std))
         };
         Line { name: method.into(), points: self.sparsities().iter().filter_map(point).collect() }
@@ -290,30 +296,49 @@ impl Found {
         drawn(&title, "layer", "weights left, %", &lines, &label)
     }
 
-    fn tables_html(&self) -> String {
-        let mut html = String::new();
-        for m in self.candidates() {
-            let of = |method: &str, s: f64| accuracies(&self.rows, method, s, m);
-            let heads: String =
-                self.sparsities().iter().map(|s| format!("<th>{} %</th>", picture::number(s * 100.0))).collect();
-            let dense = |method: &str| accuracies(&self.rows, method, 0.0, 1);
-            let cell = |method: &str, s: f64| {
-                let pruned = of(method, s);
-                spread(&if pruned.is_empty() { dense(method) } else { pruned })
-            };
-            let row = |method: &&str| {
-                let cells: String =
-                    self.sparsities().iter().map(|s| format!("<td>{}</td>", cell(method, *s))).collect();
-                format!("<tr><td>{}</td>{cells}</tr>\n", text(method))
-            };
-            let rows: String = self.methods().iter().map(row).collect();
-            let title = if m > 1 { format!("Accuracy in percent, m = {m}") } else { "Accuracy in percent".into() };
-            let _ = writeln!(
-                html,
-                "<h3>{title}</h3>\n<div class=\"wide\"><table><tr><th>zeros</th>{heads}</tr>\n{rows}</table></div>"
-            );
+    /// A column of the table for each sparsity, and for each pattern.
+    fn columns(&self) -> Vec<(f64, &str)> {
+        let anywhere = self.sparsities().into_iter().map(|s| (s, ""));
+        let mut patterns: Vec<(f64, &str)> = Vec::new();
+        for row in self.rows.iter().filter(|r| !r.pattern.is_empty()) {
+            let column = (row.sparsity, row.pattern.as_str());
+            if !patterns.contains(&column) {
+                patterns.push(column);
+            }
         }
-        html
+        anywhere.chain(patterns).collect()
+    }
+
+    fn tables_html(&self) -> String {
+        self.candidates().into_iter().map(|m| self.table_html(m)).collect()
+    }
+
+    fn table_html(&self, m: usize) -> String {
+        let columns = self.columns();
+        let head = |(sparsity, pattern): &(f64, &str)| match pattern.is_empty() {
+            true => format!("<th>{} %</th>", picture::number(sparsity * 100.0)),
+            false => format!("<th>{}</th>", text(pattern)),
+        };
+        let of = |method: &str, sparsity: f64, pattern: &str, m: usize| -> Vec<(u64, f64)> {
+            let wanted =
+                |r: &&Record| r.method == method && (r.sparsity, r.pattern.as_str(), r.m) == (sparsity, pattern, m);
+            self.rows.iter().filter(wanted).map(|r| (r.seed, r.value)).collect()
+        };
+        let cell = |method: &str, (sparsity, pattern): &(f64, &str)| {
+            let pruned = of(method, *sparsity, pattern, m);
+            spread(&if pruned.is_empty() { of(method, 0.0, "", 1) } else { pruned })
+        };
+        let row = |method: &&str| {
+            let cells: String = columns.iter().map(|column| format!("<td>{}</td>", cell(method, column))).collect();
+            format!("<tr><td>{}</td>{cells}</tr>\n", text(method))
+        };
+        let (heads, rows): (String, String) =
+            (columns.iter().map(head).collect(), self.methods().iter().map(row).collect());
+        let of_m = if m > 1 { format!(", m = {m}") } else { String::new() };
+        format!(
+            "<h3>{}{of_m}</h3>\n<div class=\"wide\"><table><tr><th>zeros</th>{heads}</tr>\n{rows}</table></div>\n",
+            self.measure.name()
+        )
     }
 }
 
@@ -322,7 +347,7 @@ fn published_html(paper: &Paper) -> String {
     items.extend(paper.figures.iter().map(|f| {
         let std = f.std.map_or(String::new(), |s| format!(" ± {s}"));
         let zeros = picture::number(f.sparsity * 100.0);
-        let words = format!("{}, {}, {zeros} % zeros: {}{std}", f.setting, f.method, f.accuracy);
+        let words = format!("{}, {}, {zeros} % zeros: {}{std}", f.setting, f.method, f.value);
         format!("{} <small>({})</small>", text(&words), text(&f.source))
     }));
     if items.is_empty() {

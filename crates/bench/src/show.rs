@@ -9,13 +9,15 @@ use serde::Serialize;
 
 use crate::claim::{Claim, Verdict};
 use crate::picture::{self, Line};
-use crate::record::{Record, Report, accuracies, mean_std};
+use crate::record::{Measure, Record, Report, mean_std};
 use crate::{memory, setting};
 
 /// A table that is complete.
 pub struct Outcome<'a, P> {
     /// Its name: that of the command and of the files.
     pub table: &'a str,
+    /// What its rows measure.
+    pub measure: Measure,
     /// Its plan.
     pub plan: &'a P,
     /// What was measured.
@@ -37,16 +39,21 @@ impl<P: Serialize> Outcome<'_, P> {
     /// If a file cannot be written.
     pub fn close(&self, out: &Path, title: &str, lines: &[Line]) -> Result<()> {
         self.notes.iter().for_each(|note| println!("{note}"));
-        let claims: Vec<Verdict> = self.claims.iter().filter_map(|claim| claim.judge(self.rows)).collect();
-        println!(
-            "What papers claim, here (each seed's difference averaged over all settings, points with 95 % interval):"
-        );
-        claims.iter().for_each(|claim| println!("  {claim}"));
+        let claims: Vec<Verdict> =
+            self.claims.iter().filter_map(|claim| claim.judge(self.rows, self.measure)).collect();
+        if !claims.is_empty() {
+            let unit = self.measure.unit();
+            println!(
+                "What papers claim, here (each seed's gain averaged over all settings, {unit} with 95 % interval):"
+            );
+            claims.iter().for_each(|claim| println!("  {claim}"));
+        }
         let peak = memory::peak();
         let megabytes = peak.map_or("unknown".into(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
         println!("\n{:.0} s in all, peak memory {megabytes}, device {:?}", self.seconds, self.device);
         let report = Report {
             table: self.table,
+            measure: self.measure,
             command: setting::command(),
             device: format!("{:?}", self.device),
             settings: self.plan,
@@ -58,7 +65,7 @@ impl<P: Serialize> Outcome<'_, P> {
         };
         let json = out.join(format!("{}.json", self.table));
         report.write(&json)?;
-        picture::write(&out.join(format!("{}.svg", self.table)), title, "sparsity", "test accuracy, %", lines)?;
+        picture::write(&out.join(format!("{}.svg", self.table)), title, "sparsity", self.measure.axis(), lines)?;
         println!("written: {} and {}.svg", json.display(), self.table);
         Ok(())
     }
@@ -75,13 +82,24 @@ pub fn by_sparsity<'a>(
     cell: &dyn Fn(&str, f64) -> String,
     more: &[Column<'_>],
 ) -> Table {
+    let heads = sparsities.iter().map(|s| format!("{:.4} % {of}", s * 100.0).replace(".0000", "")).collect();
+    by_column(methods, heads, &|method, column| cell(method, sparsities[column]), more)
+}
+
+/// A table with a row for each method, a column for each of `heads`, and others after them.
+pub fn by_column<'a>(
+    methods: impl IntoIterator<Item = &'a str>,
+    heads: Vec<String>,
+    cell: &dyn Fn(&str, usize) -> String,
+    more: &[Column<'_>],
+) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    let heads = sparsities.iter().map(|s| format!("{:.4} % {of}", s * 100.0).replace(".0000", ""));
+    let columns = heads.len();
     let others = more.iter().map(|(head, _)| head.to_string());
     table.set_header(["method".to_string()].into_iter().chain(heads).chain(others));
     for method in methods {
-        let cells = sparsities.iter().map(|s| cell(method, *s));
+        let cells = (0..columns).map(|column| cell(method, column));
         let others = more.iter().map(|(_, cell)| cell(method));
         table.add_row([method.to_string()].into_iter().chain(cells).chain(others));
     }
@@ -98,8 +116,9 @@ pub fn mean_of(rows: &[Record], method: &str, sparsity: f64, value: impl Fn(&Rec
     if values.is_empty() { "-".into() } else { format!("{:.2}", mean_std(&values).0) }
 }
 
-/// Accuracy over sparsity of each method, at one m.
+/// What `measure` draws over sparsity of each method, at one m; zeros anywhere.
 pub fn lines<'a>(
+    measure: Measure,
     methods: impl IntoIterator<Item = &'a str>,
     sparsities: &[f64],
     rows: &[Record],
@@ -107,7 +126,9 @@ pub fn lines<'a>(
 ) -> Vec<Line> {
     let line = |method: &str| {
         let point = |s: &f64| {
-            let values: Vec<f64> = accuracies(rows, method, *s, m).into_iter().map(|(_, a)| a).collect();
+            let chosen =
+                rows.iter().filter(|r| r.pattern.is_empty() && (r.method.as_str(), r.sparsity, r.m) == (method, *s, m));
+            let values: Vec<f64> = chosen.map(|r| measure.drawn(r.value)).collect();
             (!values.is_empty()).then(|| mean_std(&values)).map(|(mean, std)| (*s, mean, std))
         };
         Line { name: method.into(), points: sparsities.iter().filter_map(point).collect() }

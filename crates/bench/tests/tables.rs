@@ -33,7 +33,7 @@ fn sms_writes_its_table_and_repeats_itself() {
     let rows = rows(&first, "sms");
     assert_eq!(rows.len() % 2, 0, "two seeds");
     // A learned network, not a guess.
-    assert!(rows.iter().all(|row| row["accuracy"].as_f64().is_some_and(|a| a > 50.0 && a <= 100.0)));
+    assert!(rows.iter().all(|row| row["value"].as_f64().is_some_and(|a| a > 50.0 && a <= 100.0)));
     assert!(bench(&[&SMALL[..], &["--parallel", "1"]].concat(), &second).status.success());
     assert_eq!(rows, self::rows(&second, "sms"), "the same seeds, the same figures, whatever runs side by side");
 }

@@ -136,7 +136,7 @@ fn model(args: &Args, out: &mut dyn Write) -> Result<()> {
             sparsity: sparsity(args, pattern)?,
             pattern,
             selection: lm::Selection::new(args.target.as_deref(), args.ignore.as_deref())?,
-            owl: owl(args, pattern)?,
+            owl: owl(args)?,
             calibration: args.calibration.as_deref(),
             samples: args.samples,
             window: args.window,
@@ -149,12 +149,9 @@ fn model(args: &Args, out: &mut dyn Write) -> Result<()> {
 }
 
 /// How blocks of a language model are to differ, if they are.
-fn owl(args: &Args, pattern: Pattern) -> Result<Option<Owl>> {
+fn owl(args: &Args) -> Result<Option<Owl>> {
     match args.budget.as_deref() {
         None | Some("uniform") => Ok(None),
-        Some("owl") if pattern.fixed_sparsity().is_some() => {
-            Err(Error::Argument(format!("{pattern} has one sparsity in every block: OWL has nothing to share out")))
-        }
         Some("owl") => Ok(Some(Owl::new(args.owl_lambda, args.owl_outlier)?)),
         Some(other) => Err(Error::Argument(format!("unknown budget `{other}` for a language model: use owl, uniform"))),
     }

@@ -60,7 +60,9 @@ pub mod synflow;
 mod testing;
 pub mod wanda;
 
+use regrow_sparse_core::blockwise::{LayerSolver, Unwatched};
 use regrow_sparse_core::score::Score;
+use regrow_sparse_core::{Error, Result};
 
 pub use bip::Bip;
 pub use gmp::Gmp;
@@ -110,12 +112,62 @@ pub const ALL: &[Entry] = &[
     },
 ];
 
+/// A method for the layers of a language model, as tables and the command line list it.
+pub struct LayerwiseEntry {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// Where it comes from.
+    pub paper: &'static str,
+    /// Makes one; `seed` matters where chance does.
+    pub make: fn(seed: u64) -> Box<dyn LayerSolver>,
+}
+
+/// Every method that prunes layer by layer, in the order of their names.
+pub const LAYERWISE: &[LayerwiseEntry] = &[
+    LayerwiseEntry {
+        name: "magnitude",
+        about: "keeps the weights of largest absolute value",
+        paper: "arXiv 1506.02626",
+        make: |_| Box::new(Unwatched(Magnitude)),
+    },
+    LayerwiseEntry {
+        name: "random",
+        about: "keeps weights at random",
+        paper: "baseline",
+        make: |seed| Box::new(Unwatched(Random { seed })),
+    },
+    LayerwiseEntry {
+        name: "sparsegpt",
+        about: "prunes column by column, the later ones making up for it",
+        paper: "arXiv 2301.00774",
+        make: |_| Box::new(SparseGpt::default()),
+    },
+    LayerwiseEntry {
+        name: "wanda",
+        about: "weights times the norms of their inputs, compared within each row",
+        paper: "arXiv 2306.11695",
+        make: |_| Box::new(Wanda::default()),
+    },
+];
+
+/// The layerwise entry of that name.
+///
+/// # Errors
+/// If there is none, naming those there are.
+pub fn find_layerwise(name: &str) -> Result<&'static LayerwiseEntry> {
+    let names = || LAYERWISE.iter().map(|e| e.name).collect::<Vec<_>>().join(", ");
+    let unknown = || Error::Argument(format!("unknown method `{name}` for a language model: use {}", names()));
+    LAYERWISE.iter().find(|e| e.name == name).ok_or_else(unknown)
+}
+
 /// The entry of that name.
 ///
 /// # Errors
 /// If there is none, naming those there are.
-pub fn find(name: &str) -> regrow_sparse_core::Result<&'static Entry> {
+pub fn find(name: &str) -> Result<&'static Entry> {
     let names = || ALL.iter().map(|e| e.name).collect::<Vec<_>>().join(", ");
-    let unknown = || regrow_sparse_core::Error::Argument(format!("unknown pruning method `{name}`: use {}", names()));
+    let unknown = || Error::Argument(format!("unknown pruning method `{name}`: use {}", names()));
     ALL.iter().find(|e| e.name == name).ok_or_else(unknown)
 }

@@ -5,7 +5,10 @@
 //! the authors' code has it: `density_l = 1 - S + 2 lambda (d_l - mean(d))`, `d_l` being `D_l` brought to
 //! `[0, 1]`.
 
-use regrow_sparse_core::blockwise::Squares;
+use burn::tensor::Tensor;
+use regrow_sparse_core::Pattern;
+use regrow_sparse_core::blockwise::{BlockModel, Squares, survey};
+use regrow_sparse_core::checkpoint::Checkpoint;
 use regrow_sparse_core::schedule::check_sparsity;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Result};
@@ -17,6 +20,15 @@ pub struct Owl {
     pub lambda: f64,
     /// `M`: an outlier is more than so many times the mean.
     pub outlier: f64,
+}
+
+/// What OWL looks at in a model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outliers {
+    /// `D_l` of each block.
+    pub shares: Vec<f64>,
+    /// The weights of each block that are to be pruned.
+    pub weights: Vec<usize>,
 }
 
 impl Default for Owl {
@@ -56,12 +68,37 @@ impl Owl {
         Ok(metrics().filter(|m| *m > limit).count() as f64 / all.max(1) as f64)
     }
 
-    /// The sparsity of each block by its share of outliers; `weights` are the weights of each, so that
-    /// the mean over all weights is `sparsity`.
+    /// Runs `model` as it is over calibration inputs, as for [`survey`], and looks for outliers among all
+    /// linear layers of each block; those that `pruned` admits by name count as weights to prune. `watch`
+    /// is told the number of blocks done after each.
+    ///
+    /// # Errors
+    /// As [`survey`] and [`Owl::share`].
+    pub fn look<M: BlockModel>(
+        &self,
+        model: &M,
+        source: &Checkpoint,
+        places: &M::Places,
+        hidden: Vec<Tensor<3>>,
+        pruned: &dyn Fn(&str) -> bool,
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<Outliers> {
+        let mut found = Outliers::default();
+        survey(model, source, places, hidden, &mut |index, layers| {
+            found.shares.push(self.share(layers)?);
+            let admitted = layers.iter().filter(|(weight, _)| pruned(&weight.path));
+            found.weights.push(admitted.map(|(weight, _)| weight.values.len()).sum());
+            watch(index + 1);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The sparsity of each block by its share of outliers, their mean over all weights `sparsity`.
     ///
     /// # Errors
     /// Sparsity outside [0, 1), a block's share beyond that, no block.
-    pub fn sparsities(&self, shares: &[f64], weights: &[usize], sparsity: f64) -> Result<Vec<f64>> {
+    pub fn sparsities(&self, Outliers { shares, weights }: &Outliers, sparsity: f64) -> Result<Vec<f64>> {
         check_sparsity(sparsity)?;
         let least = shares.iter().copied().fold(f64::INFINITY, f64::min);
         let most = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -72,7 +109,7 @@ impl Owl {
         // Blocks that are all alike share alike.
         let range = if most > least { most - least } else { 1.0 };
         let scaled: Vec<f64> = shares.iter().map(|s| 2.0 * self.lambda * (s - least) / range).collect();
-        let mean = scaled.iter().zip(weights).map(|(d, n)| d * *n as f64).sum::<f64>() / total as f64;
+        let mean = scaled.iter().zip(weights.iter()).map(|(d, n)| d * *n as f64).sum::<f64>() / total as f64;
         let found: Vec<f64> = scaled.iter().map(|d| sparsity - (d - mean)).collect();
         match found.iter().all(|s| (0.0..1.0).contains(s)) {
             true => Ok(found),
@@ -84,6 +121,18 @@ impl Owl {
     }
 }
 
+/// Mixed N:M sparsity: for each block how many of every `m` weights are kept at its sparsity, rounded so
+/// that their sum is the rounded sum (largest remainders), as the paper's mixed N:8.
+pub fn mixed(sparsities: &[f64], m: usize) -> Vec<Pattern> {
+    let exact: Vec<f64> = sparsities.iter().map(|s| (1.0 - s) * m as f64).collect();
+    let mut kept: Vec<usize> = exact.iter().map(|e| e.floor() as usize).collect();
+    let mut order: Vec<usize> = (0..exact.len()).collect();
+    order.sort_by(|a, b| exact[*b].fract().total_cmp(&exact[*a].fract()));
+    let left = exact.iter().sum::<f64>().round() as usize - kept.iter().sum::<usize>();
+    order.iter().take(left).for_each(|block| kept[*block] += 1);
+    kept.into_iter().map(|n| Pattern::NofM { n, m }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Tensor};
@@ -91,23 +140,39 @@ mod tests {
     use super::*;
     use crate::testing::weight;
 
+    fn sparsities(shares: &[f64], weights: &[usize], sparsity: f64) -> Result<Vec<f64>> {
+        Owl::default().sparsities(&Outliers { shares: shares.into(), weights: weights.into() }, sparsity)
+    }
+
+    #[test]
+    fn mixed_patterns_keep_the_sum() {
+        let kept = |sparsities: &[f64], m: usize| -> Vec<usize> {
+            let n = |p: Pattern| if let Pattern::NofM { n, .. } = p { n } else { 0 };
+            mixed(sparsities, m).into_iter().map(n).collect()
+        };
+        assert_eq!(kept(&[0.5, 0.5, 0.5], 4), [2, 2, 2]);
+        // 3.36, 4.0 and 4.64 of 8: the sum is 12.
+        assert_eq!(kept(&[0.58, 0.5, 0.42], 8), [3, 4, 5]);
+        assert_eq!(kept(&[0.55, 0.5, 0.45], 4), [2, 2, 2]);
+    }
+
     #[test]
     fn as_the_authors_formula() {
         // (D - 1) / 3 * 0.16 = 0, 0.16, 0.08; mean 0.08.
-        let found = Owl::default().sparsities(&[1.0, 4.0, 2.5], &[10, 10, 10], 0.7).unwrap();
+        let found = sparsities(&[1.0, 4.0, 2.5], &[10, 10, 10], 0.7).unwrap();
         for (a, b) in found.iter().zip([0.78, 0.62, 0.70]) {
             assert!((a - b).abs() < 1e-12, "{found:?}");
         }
-        let unlike = Owl::default().sparsities(&[0.0, 1.0], &[10, 30], 0.5).unwrap();
+        let unlike = sparsities(&[0.0, 1.0], &[10, 30], 0.5).unwrap();
         assert!((unlike[0] * 10.0 + unlike[1] * 30.0 - 20.0).abs() < 1e-12);
     }
 
     #[test]
     fn like_blocks_share_alike_and_what_cannot_be_is_refused() {
-        assert_eq!(Owl::default().sparsities(&[0.3, 0.3], &[5, 5], 0.5).unwrap(), [0.5, 0.5]);
-        let says = Owl::default().sparsities(&[0.0, 1.0], &[5, 5], 0.95).unwrap_err().to_string();
+        assert_eq!(sparsities(&[0.3, 0.3], &[5, 5], 0.5).unwrap(), [0.5, 0.5]);
+        let says = sparsities(&[0.0, 1.0], &[5, 5], 0.95).unwrap_err().to_string();
         assert!(says.contains("smaller lambda"), "{says}");
-        assert!(Owl::default().sparsities(&[], &[], 0.5).is_err());
+        assert!(sparsities(&[], &[], 0.5).is_err());
     }
 
     #[test]

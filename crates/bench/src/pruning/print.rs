@@ -9,7 +9,7 @@ use super::rows::DENSE;
 use super::{Comparison, Plan};
 use crate::claim::Claim;
 use crate::paper::Paper;
-use crate::record::{Record, accuracies, spread};
+use crate::record::{Measure, Record, spread, values};
 use crate::show::{self, Outcome};
 
 /// Rankings that papers report, as pairs to compare.
@@ -66,7 +66,7 @@ pub fn show(
     }
     println!("Ours: {}", describe(plan, comparison.cost));
     println!("Test accuracy in percent, mean and standard deviation over {} seeds.\n", plan.seeds.1);
-    let accuracy = |method: &str, sparsity: f64| spread(&accuracies(rows, method, sparsity, 1));
+    let accuracy = |method: &str, sparsity: f64| spread(&values(rows, method, sparsity, 1));
     let print = |cell: &dyn Fn(&str, f64) -> String| {
         let methods = std::iter::once(DENSE).chain(plan.methods.iter().map(String::as_str));
         let cell = |method: &str, s: f64| cell(method, if method == DENSE { 0.0 } else { s });
@@ -81,9 +81,21 @@ pub fn show(
     let title = format!("{}: {arch} on {dataset}, {epochs} epochs, {} seeds", comparison.heading, plan.seeds.1);
     paper.iter().for_each(Paper::print_figures);
     let notes = (comparison.notes)(plan, rows);
-    let outcome =
-        Outcome { table: comparison.table, plan, rows, claims: comparison.claims, notes: &notes, device, seconds };
-    outcome.close(out, &title, &show::lines(drawn(comparison.drawn, plan), &plan.sparsities, rows, 1))
+    let outcome = Outcome {
+        table: comparison.table,
+        measure: Measure::Accuracy,
+        plan,
+        rows,
+        claims: comparison.claims,
+        notes: &notes,
+        device,
+        seconds,
+    };
+    outcome.close(
+        out,
+        &title,
+        &show::lines(Measure::Accuracy, drawn(comparison.drawn, plan), &plan.sparsities, rows, 1),
+    )
 }
 
 /// As many methods as there are colours: the chosen ones first.

@@ -126,16 +126,12 @@ impl Table<'_> {
         let seconds = started.elapsed().as_secs_f64();
         // Statistics of a mask that moved to the last are those of other masks.
         let net = lab.recalibrated(net);
+        let value = lab.accuracy(&net, &self.data.test);
         Ok(Record {
-            method: open.name().into(),
-            sparsity: open.sparsity,
-            m: 1,
-            seed,
-            accuracy: lab.accuracy(&net, &self.data.test),
-            seconds,
             flops: Some(flops(self.arch, classes, &net)?),
             densities: densities(self.arch, classes, &net)?,
             findings: job.findings.into_inner(),
+            ..Record::new(open.name(), open.sparsity, seed, value, seconds)
         })
     }
 }

@@ -9,7 +9,7 @@ use super::Plan;
 use super::rows::{BUDGETS, DENSE, RETRAINED};
 use crate::claim::Claim;
 use crate::paper::Paper;
-use crate::record::{Record, accuracies, spread};
+use crate::record::{Measure, Record, spread, values};
 use crate::show::{self, Outcome};
 
 const PAPER: &str = include_str!("../../../../papers/rd/paper.toml");
@@ -35,12 +35,13 @@ pub fn show(plan: &Plan, rows: &[Record], notes: &[String], out: &Path, device: 
     let retrained = BUDGETS.map(|name| format!("{name}{RETRAINED}"));
     let names = [DENSE].into_iter().chain(BUDGETS).chain(retrained.iter().map(String::as_str));
     let there = names.filter(|name| rows.iter().any(|r| r.method == *name));
-    let cell = |method: &str, s: f64| spread(&accuracies(rows, method, if method == DENSE { 0.0 } else { s }, 1));
+    let cell = |method: &str, s: f64| spread(&values(rows, method, if method == DENSE { 0.0 } else { s }, 1));
     println!("{}\n", show::by_sparsity(there, (&plan.sparsities, "zeros"), &cell, &[]));
     paper.print_figures();
     let title = format!("RD budgets: {} on {}, not retrained", plan.arch, plan.dataset);
-    let outcome = Outcome { table: "rd", plan, rows, claims: &CLAIMS, notes, device, seconds };
-    outcome.close(out, &title, &show::lines(BUDGETS, &plan.sparsities, rows, 1))
+    let outcome =
+        Outcome { table: "rd", measure: Measure::Accuracy, plan, rows, claims: &CLAIMS, notes, device, seconds };
+    outcome.close(out, &title, &show::lines(Measure::Accuracy, BUDGETS, &plan.sparsities, rows, 1))
 }
 
 fn describe(plan: &Plan) -> String {

@@ -1,6 +1,5 @@
 //! Measures the RD table: curves, shares, accuracies with every budget, the solver's time.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -193,18 +192,7 @@ impl Subject<'_> {
     }
 
     fn record(&self, method: &str, sparsity: f64, net: &Net, seconds: f64) -> Record {
-        let accuracy = self.lab.accuracy(net, self.test);
-        Record {
-            method: method.into(),
-            sparsity,
-            m: 1,
-            seed: self.seed,
-            accuracy,
-            seconds,
-            flops: None,
-            densities: Vec::new(),
-            findings: BTreeMap::new(),
-        }
+        Record::new(method, sparsity, self.seed, self.lab.accuracy(net, self.test), seconds)
     }
 }
 

@@ -10,7 +10,7 @@ use super::Plan;
 use super::rows::{BEST, DENSE, ENSEMBLE, IMP_LONGER, IMP_MEAN, MEAN, METHODS, ONE_PHASE, REPRUNE, UNIFORM};
 use crate::claim::Claim;
 use crate::paper::Paper;
-use crate::record::{Record, accuracies, mean_std, spread};
+use crate::record::{Measure, Record, mean_std, spread, values};
 use crate::show::{self, Outcome};
 
 const PAPER: &str = include_str!("../../../../papers/sms/paper.toml");
@@ -41,8 +41,9 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
     let m = plan.candidates.iter().copied().max().unwrap_or(1);
     let title = format!("Sparse Model Soups: {} on {}, m = {m}, {} seeds", plan.arch, plan.dataset, plan.seeds.1);
     let shown = [IMP_MEAN, IMP_LONGER, REPRUNE, ONE_PHASE, MEAN, UNIFORM, ENSEMBLE];
-    let outcome = Outcome { table: "sms", plan, rows, claims: &CLAIMS, notes: &[], device, seconds };
-    outcome.close(out, &title, &show::lines(shown, &plan.sparsities, rows, m))
+    let outcome =
+        Outcome { table: "sms", measure: Measure::Accuracy, plan, rows, claims: &CLAIMS, notes: &[], device, seconds };
+    outcome.close(out, &title, &show::lines(Measure::Accuracy, shown, &plan.sparsities, rows, m))
 }
 
 fn describe(plan: &Plan) -> String {
@@ -62,8 +63,8 @@ fn describe(plan: &Plan) -> String {
 
 fn table(plan: &Plan, rows: &[Record], m: usize) -> Table {
     let cell = |method: &str, s: f64| match method == DENSE {
-        true => spread(&accuracies(rows, method, 0.0, 1)),
-        false => spread(&accuracies(rows, method, s, m)),
+        true => spread(&values(rows, method, 0.0, 1)),
+        false => spread(&values(rows, method, s, m)),
     };
     let seconds = |method: &str| {
         let chosen = rows.iter().filter(|r| r.method == method && (r.m == m || r.m == 1));

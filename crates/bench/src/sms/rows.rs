@@ -1,6 +1,5 @@
 //! Fills the SMS table, cell by cell: a cell is one seed, sparsity and m, with all its methods.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -220,17 +219,7 @@ impl Cell<'_> {
         self.entry(ENSEMBLE, 100.0 * correct(&sum, test) as f64 / test.len().max(1) as f64, seconds)
     }
 
-    fn entry(&self, method: &str, accuracy: f64, seconds: f64) -> Record {
-        Record {
-            method: method.into(),
-            sparsity: self.sparsity,
-            m: self.m,
-            seed: self.seed.seed,
-            accuracy,
-            seconds,
-            flops: None,
-            densities: Vec::new(),
-            findings: BTreeMap::new(),
-        }
+    fn entry(&self, method: &str, value: f64, seconds: f64) -> Record {
+        Record { m: self.m, ..Record::new(method, self.sparsity, self.seed.seed, value, seconds) }
     }
 }

@@ -5,19 +5,16 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use regex::Regex;
-use regrow_pruners::{Magnitude, Owl, Random, SparseGpt, Wanda};
-use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Unwatched, Walk, survey};
+use regrow_pruners::owl::mixed;
+use regrow_pruners::{Owl, find_layerwise};
+use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, Walk};
 use regrow_sparse_core::checkpoint::{Patch, Pruned};
-use regrow_sparse_core::train::mix;
 use regrow_sparse_core::{Pattern, schedule::check_sparsity};
-use regrow_zoo::lm::{Transformer, batch, windows};
+use regrow_zoo::lm::{Transformer, batch, samples};
 
 use super::{Bar, check_window, read, words};
 use crate::error::{Error, Result};
 use crate::text;
-
-/// The methods that prune language models.
-const METHODS: &str = "magnitude, random, sparsegpt, wanda";
 
 /// What `regrow prune` says of a language model.
 pub struct Job<'a> {
@@ -79,7 +76,7 @@ impl Selection {
 /// Prunes a model block by block.
 pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     check_sparsity(job.sparsity)?;
-    let solver = solver(job.method, job.seed.unwrap_or(0))?;
+    let solver = (find_layerwise(job.method)?.make)(job.seed.unwrap_or(0));
     let device = Device::default();
     let model = Transformer::open(job.folder, &device)?;
     job.selection.check(&model)?;
@@ -90,8 +87,12 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     drop(embedding);
     let places = model.places(window);
     let sparsities = sparsities(job, &model, &places, &hidden)?;
+    let patterns = match job.pattern {
+        Pattern::NofM { m, .. } if job.owl.is_some() => mixed(&sparsities, m),
+        pattern => vec![pattern; model.blocks()],
+    };
     let goal = |block: usize, layer: &LayerRef| {
-        let goal = Goal { sparsity: sparsities[block], pattern: job.pattern };
+        let goal = Goal { sparsity: sparsities[block], pattern: patterns[block] };
         job.selection.admits(&layer.tensor).then_some(goal)
     };
     let walk = Walk { model: &model, source: model.checkpoint(), places, solver: solver.as_ref(), goal: &goal };
@@ -99,16 +100,6 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     let pruned = walk.prune(hidden, &mut patch, &mut |done| bar.at(done, model.blocks()))?;
     patch.finish()?;
     report(&pruned, out)
-}
-
-fn solver(method: &str, seed: u64) -> Result<Box<dyn LayerSolver>> {
-    match method {
-        "magnitude" => Ok(Box::new(Unwatched(Magnitude))),
-        "random" => Ok(Box::new(Unwatched(Random { seed }))),
-        "sparsegpt" => Ok(Box::new(SparseGpt::default())),
-        "wanda" => Ok(Box::new(Wanda::default())),
-        other => Err(Error::Argument(format!("unknown method `{other}` for a language model: use {METHODS}"))),
-    }
 }
 
 /// The sparsity of each block.
@@ -120,15 +111,10 @@ fn sparsities(
 ) -> Result<Vec<f64>> {
     let Some(owl) = job.owl else { return Ok(vec![job.sparsity; model.blocks()]) };
     let bar = Bar::new("blocks looked at");
-    let (mut shares, mut weights) = (Vec::new(), Vec::new());
-    survey(model, model.checkpoint(), places, hidden.to_vec(), &mut |index, layers| {
-        shares.push(owl.share(layers)?);
-        let pruned = layers.iter().filter(|(weight, _)| job.selection.admits(&weight.path));
-        weights.push(pruned.map(|(weight, _)| weight.values.len()).sum());
-        bar.at(index + 1, model.blocks());
-        Ok(())
-    })?;
-    Ok(owl.sparsities(&shares, &weights, job.sparsity)?)
+    let pruned = |tensor: &str| job.selection.admits(tensor);
+    let mut watch = |done| bar.at(done, model.blocks());
+    let found = owl.look(model, model.checkpoint(), places, hidden.to_vec(), &pruned, &mut watch)?;
+    Ok(owl.sparsities(&found, job.sparsity)?)
 }
 
 /// The length of the calibration windows, and their tokens. Methods that look at weights alone get by
@@ -153,30 +139,12 @@ fn calibration(job: &Job<'_>, model: &Transformer) -> Result<(usize, Vec<Vec<u32
     // An encoder has never seen a text without its special tokens.
     let (before, after) = if model.config.encoder { words.frame()? } else { Default::default() };
     let inner = window.saturating_sub(before.len() + after.len()).max(2);
-    let samples = samples(job, &tokens, inner).map_err(|e| match e {
-        Error::Argument(reason) => Error::Argument(format!("{} {reason}", file.display())),
-        other => other,
+    let samples = samples(&tokens, job.samples, inner, job.seed).map_err(|e| match e {
+        regrow_sparse_core::Error::Argument(reason) => Error::Argument(format!("{}: {reason}", file.display())),
+        other => other.into(),
     })?;
     let samples: Vec<Vec<u32>> = samples.into_iter().map(|s| [&before[..], s, &after[..]].concat()).collect();
     Ok((samples[0].len(), samples))
-}
-
-/// As many windows of `len` of the tokens as asked for: the first, or random ones.
-fn samples<'a>(job: &Job<'_>, tokens: &'a [u32], len: usize) -> Result<Vec<&'a [u32]>> {
-    let all = windows(tokens, len)?;
-    if all.len() < job.samples {
-        return Err(Error::Argument(format!(
-            "has {} windows of {len} tokens, fewer than the {} asked for (--samples)",
-            all.len(),
-            job.samples
-        )));
-    }
-    let starts = (tokens.len() - len + 1) as u64;
-    let random = |seed: u64, i: usize| (mix(seed, i as u64) % starts) as usize;
-    Ok(match job.seed {
-        Some(seed) => (0..job.samples).map(|i| &tokens[random(seed, i)..][..len]).collect(),
-        None => all[..job.samples].to_vec(),
-    })
 }
 
 /// The copy to write to; what identifies the run goes with it.

@@ -3,7 +3,7 @@
 //!
 //! - [`Transformer`]: the model, its [`Config`] and its weights on disk
 //! - [`Decoder`]: the whole of it in memory, to be trained on the [`NextToken`]
-//! - [`Sizes`]: a small Llama of one's own
+//! - [`Sizes`]: a small Llama of one's own; [`Language`]: an endless text for it
 //! - [`Words`], [`windows`]: text to tokens, cut into windows
 //! - [`perplexity()`]: how good it is; [`embeddings`]: what an encoder makes of sentences
 //! - [`generate()`]: text from it
@@ -13,6 +13,7 @@ mod config;
 mod decoder;
 mod fresh;
 mod generate;
+mod language;
 mod perplexity;
 mod rope;
 mod sentences;
@@ -24,10 +25,11 @@ pub use config::{Activation, Config, NormKind, Positions};
 pub use decoder::{Decoder, NextToken};
 pub use fresh::Sizes;
 pub use generate::{Choice, generate};
+pub use language::Language;
 pub use perplexity::{Perplexity, perplexity, perplexity_of};
 pub use rope::Rope;
 pub use sentences::{cosine, embeddings};
-pub use text::{Window, Words, batch, sliding, windows};
+pub use text::{Window, Words, batch, samples, sliding, windows};
 pub use transformer::{Embedding, Head, Transformer};
 
 /// What the linear layers of a block read, by the number that observers are told.

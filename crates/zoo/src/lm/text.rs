@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use regrow_sparse_core::train::mix;
 use regrow_sparse_core::{Error, Result};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
@@ -115,6 +116,25 @@ pub fn windows(tokens: &[u32], len: usize) -> Result<Vec<&[u32]>> {
     }
 }
 
+/// As many windows of `len` of the tokens as asked for: the first ones, one after the other; with a `seed`
+/// random ones, which may overlap, as the papers calibrate with.
+///
+/// # Errors
+/// As [`windows`], or a text that holds fewer.
+pub fn samples(tokens: &[u32], count: usize, len: usize, seed: Option<u64>) -> Result<Vec<&[u32]>> {
+    let all = windows(tokens, len)?;
+    if all.len() < count || count == 0 {
+        let there = all.len();
+        return Err(Error::Argument(format!("the text has {there} windows of {len} tokens, not {count}")));
+    }
+    let starts = (tokens.len() - len + 1) as u64;
+    let random = |seed: u64, i: usize| (mix(seed, i as u64) % starts) as usize;
+    Ok(match seed {
+        Some(seed) => (0..count).map(|i| &tokens[random(seed, i)..][..len]).collect(),
+        None => all[..count].to_vec(),
+    })
+}
+
 /// A window of a text, the last `scored` of whose tokens are predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window<'a> {
@@ -183,6 +203,18 @@ mod tests {
         assert_eq!(windows(&tokens, 3).unwrap(), [&[0, 1, 2][..], &[3, 4, 5]]);
         assert!(windows(&tokens, 8).unwrap_err().to_string().contains("7 tokens"));
         assert!(windows(&tokens, 1).is_err());
+    }
+
+    #[test]
+    fn samples_are_the_first_windows_or_random_ones() {
+        let tokens: Vec<u32> = (0..40).collect();
+        assert_eq!(samples(&tokens, 2, 3, None).unwrap(), [&[0, 1, 2][..], &[3, 4, 5]]);
+        let random = samples(&tokens, 8, 3, Some(1)).unwrap();
+        assert!(random.iter().all(|w| w[2] == w[0] + 2) && random.iter().any(|w| w[0] % 3 != 0));
+        assert_eq!(random, samples(&tokens, 8, 3, Some(1)).unwrap());
+        assert_ne!(random, samples(&tokens, 8, 3, Some(2)).unwrap());
+        assert!(samples(&tokens, 14, 3, None).unwrap_err().to_string().contains("13 windows"));
+        assert!(samples(&tokens, 0, 3, None).is_err());
     }
 
     #[test]
