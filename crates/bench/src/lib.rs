@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`sms`] |
+//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`llm`], [`sms`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
@@ -15,6 +15,7 @@ pub mod cells;
 pub mod claim;
 pub mod granet;
 pub mod lab;
+pub mod llm;
 pub mod memory;
 pub mod paper;
 pub mod picture;

@@ -33,6 +33,8 @@ pub struct Figure {
     pub method: String,
     /// Fraction of zeros.
     pub sparsity: f64,
+    /// The pattern of zeros, as `2:4`, where they do not stand anywhere.
+    pub pattern: Option<String>,
     /// Candidates, where they matter.
     pub m: Option<usize>,
     /// Accuracy in percent, or perplexity.
@@ -63,8 +65,11 @@ impl Paper {
         for f in &self.figures {
             let m = f.m.map_or(String::new(), |m| format!(", m = {m}"));
             let std = f.std.map_or(String::new(), |s| format!(" ± {s:.2}"));
-            let zeros = picture::number(f.sparsity * 100.0);
-            println!("  {}: {}, {zeros} % zeros{m}: {:.2}{std} ({})", f.setting, f.method, f.value, f.source);
+            let zeros = match &f.pattern {
+                Some(pattern) => pattern.clone(),
+                None => format!("{} % zeros", picture::number(f.sparsity * 100.0)),
+            };
+            println!("  {}: {}, {zeros}{m}: {:.2}{std} ({})", f.setting, f.method, f.value, f.source);
         }
         println!();
     }
@@ -75,6 +80,7 @@ mod tests {
     #[test]
     fn ours_are_read() {
         let texts = [
+            (include_str!("../../../papers/llm/paper.toml"), "2306.11695"),
             (include_str!("../../../papers/rd/paper.toml"), "2308.10438"),
             (include_str!("../../../papers/sms/paper.toml"), "2306.16788"),
         ];

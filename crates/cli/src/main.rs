@@ -30,6 +30,7 @@ enum Command {
     Eval(eval::Args),
     Crop(crop::Args),
     Generate(lm::GenerateArgs),
+    Retrain(lm::RetrainArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +52,6 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Eval(args) => eval::run(&args, out),
         Command::Crop(args) => crop::run(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
+        Command::Retrain(args) => lm::retrain(&args, out),
     }
 }

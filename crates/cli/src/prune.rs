@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use burn::module::ParamId;
-use regrow_pruners::Owl;
 use regrow_sparse_core::checkpoint::{Checkpoint, Entry, apply_mask, rewrite};
 use regrow_sparse_core::report::Report;
 use regrow_sparse_core::score::Recipe;
@@ -36,33 +35,9 @@ pub struct Args {
     #[arg(long, default_value = "magnitude")]
     method: String,
     /// How the total is shared among layers: erk, global, lamp, uniform, by default global; for a
-    /// language model owl or uniform, the default
+    /// language model owl, rd or uniform, the default
     #[arg(long)]
     budget: Option<String>,
-    /// For a language model: only layers whose tensor names this regular expression matches somewhere
-    #[arg(long)]
-    target: Option<String>,
-    /// For a language model: no layers whose tensor names this one matches
-    #[arg(long)]
-    ignore: Option<String>,
-    /// How far OWL lets blocks differ from the sparsity asked for
-    #[arg(long, default_value_t = 0.08, allow_negative_numbers = true)]
-    owl_lambda: f64,
-    /// How many times the mean is an outlier to OWL
-    #[arg(long, default_value_t = 5.0, allow_negative_numbers = true)]
-    owl_outlier: f64,
-    /// For a language model: a text to calibrate on
-    #[arg(long)]
-    calibration: Option<PathBuf>,
-    /// Windows of that text to run
-    #[arg(long, default_value_t = 128)]
-    samples: usize,
-    /// Tokens in a window; by default 2048, or the model's context if that is shorter
-    #[arg(long)]
-    window: Option<usize>,
-    /// Go on where an interrupted run with the same settings stopped (language models)
-    #[arg(long)]
-    resume: bool,
     /// The fraction of weights to set to zero, in [0, 1); an N:M pattern brings its own
     #[arg(long, allow_negative_numbers = true)]
     sparsity: Option<f64>,
@@ -81,6 +56,8 @@ pub struct Args {
     /// Also write the layers' densities as a picture (SVG)
     #[arg(long)]
     picture: Option<PathBuf>,
+    #[command(flatten)]
+    model: lm::PruneOptions,
 }
 
 /// Reads, scores, masks, writes, reports.
@@ -135,26 +112,13 @@ fn model(args: &Args, out: &mut dyn Write) -> Result<()> {
             method: &args.method,
             sparsity: sparsity(args, pattern)?,
             pattern,
-            selection: lm::Selection::new(args.target.as_deref(), args.ignore.as_deref())?,
-            owl: owl(args)?,
-            calibration: args.calibration.as_deref(),
-            samples: args.samples,
-            window: args.window,
+            budget: args.budget.as_deref(),
             seed: args.seed,
-            resume: args.resume,
+            options: &args.model,
             out: &args.out,
         },
         out,
     )
-}
-
-/// How blocks of a language model are to differ, if they are.
-fn owl(args: &Args) -> Result<Option<Owl>> {
-    match args.budget.as_deref() {
-        None | Some("uniform") => Ok(None),
-        Some("owl") => Ok(Some(Owl::new(args.owl_lambda, args.owl_outlier)?)),
-        Some(other) => Err(Error::Argument(format!("unknown budget `{other}` for a language model: use owl, uniform"))),
-    }
 }
 
 fn read(checkpoint: &Checkpoint, entry: &Entry) -> Result<Weight> {

@@ -95,13 +95,14 @@ fn budgets_and_selections() {
         let said = stdout(&regrow(&[&base[..], &calibration, more].concat()));
         (out, said)
     };
-    let sparsities = |out: &Path| -> Vec<f64> {
+    let zeros = |out: &Path, part: &str, weights: usize| -> Vec<f64> {
         let json = stdout(&regrow(&["inspect", text(out), "--json"]));
         let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         let tensors = json["tensors"].as_array().expect("tensors").iter();
-        let down = tensors.filter(|t| t["name"].as_str().is_some_and(|n| n.contains("down_proj")));
-        down.map(|t| t["zeros"].as_f64().expect("a number") / (24.0 * WIDTH as f64)).collect()
+        let named = tensors.filter(|t| t["name"].as_str().is_some_and(|n| n.contains(part)));
+        named.map(|t| t["zeros"].as_f64().expect("a number") / weights as f64).collect()
     };
+    let sparsities = |out: &Path| zeros(out, "down_proj", 24 * WIDTH);
     let (out, said) = prune("owl", &["--budget", "owl", "--owl-outlier", "2"]);
     let [a, b] = sparsities(&out)[..] else { panic!("two blocks") };
     assert!((a - b).abs() > 0.1 && (a + b - 1.0).abs() < 0.01, "{a} {b}");
@@ -112,6 +113,61 @@ fn budgets_and_selections() {
     let (out, said) = prune("down", &["--target", "mlp", "--ignore", r"layers\.0\."]);
     assert_eq!(sparsities(&out), [0.0, 0.5]);
     assert!(said.ends_with("weights in 3 layers are zero)\n"), "{said}");
+    let (out, said) = prune("rd", &["--budget", "rd", "--rd-amounts", "10"]);
+    assert_ne!(sparsities(&out), zeros(&out, "q_proj", WIDTH * WIDTH));
+    assert!(said.starts_with("sparsity 50.00 % (1,920 of 3,840 "), "{said}");
+}
+
+#[test]
+fn spilled_and_reconstructed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, file) = model(folder.path());
+    let prune = |name: &str, more: &[&str]| -> (Vec<u8>, String) {
+        let out = folder.path().join(name);
+        let base = ["prune", text(&dir), "--method", "wanda", "--sparsity", "0.5", "--out", text(&out)];
+        let calibration = ["--calibration", text(&file), "--samples", "8", "--window", "16"];
+        let said = stdout(&regrow(&[&base[..], &calibration, more].concat()));
+        (fs::read(out.join("model.safetensors")).expect("a file"), said)
+    };
+    let (held, said) = prune("held", &[]);
+    assert_eq!(prune("spilled", &["--spill", text(folder.path())]), (held.clone(), said));
+    let (mended, said) = prune("mended", &["--reconstruct", "mask-lora", "--rank", "4"]);
+    assert_ne!(mended, held);
+    let kept: Vec<f64> =
+        said.lines().filter_map(|l| l.split_once("reconstruction (")?.1.strip_suffix(" %)")?.parse().ok()).collect();
+    assert!(kept.len() == 2 && kept.iter().all(|k| *k < 95.0), "{said}");
+    assert!(said.contains("sparsity 50.00 %"), "{said}");
+    assert_eq!(
+        prune("spilled mended", &["--reconstruct", "mask-lora", "--rank", "4", "--spill", text(folder.path())]).0,
+        mended
+    );
+}
+
+#[test]
+fn retraining_keeps_zeros_and_lowers_perplexity() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, file) = model(folder.path());
+    let (pruned, out) = (folder.path().join("pruned"), folder.path().join("retrained"));
+    regrow(&["prune", text(&dir), "--sparsity", "0.5", "--out", text(&pruned)]);
+    let retrain = ["retrain", text(&pruned), "--text", text(&file), "--window", "16", "--out", text(&out)];
+    let said = stdout(&regrow(&[&retrain[..], &["--rank", "2", "--lr", "0.01", "--epochs", "4"]].concat()));
+    assert!(said.starts_with("retrained 1,") && said.contains(" of 4,"), "{said}");
+    let perplexity = |dir: &Path| -> f64 {
+        let said = stdout(&regrow(&["eval", text(dir), "--text", text(&file), "--window", "16"]));
+        said.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("a number")
+    };
+    assert!(perplexity(&out) < 0.95 * perplexity(&pruned), "{} {}", perplexity(&out), perplexity(&pruned));
+    let zeros = |dir: &Path| {
+        let json = stdout(&regrow(&["inspect", text(dir), "--json"]));
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        json["tensors"].as_array().expect("tensors").iter().map(|t| t["zeros"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(zeros(&out), zeros(&pruned));
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 4, "no saves are left");
+    let says = |more: &[&str]| complaint(&[&retrain[..6], &["--out", text(&folder.path().join("x"))], more].concat());
+    assert!(says(&["--form", "lora"]).contains("mask-lora") && says(&["--form", "all"]).contains("unknown form"));
+    assert!(says(&["--lr", "0"]).contains("above zero") && says(&["--form", "biases"]).contains("no biases"));
+    assert!(says(&["--lr", "1e30"]).contains("lower --lr"));
 }
 
 #[test]
@@ -154,8 +210,9 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         complaint(&["prune", text(&dir), "--sparsity", "0.5", "--method", "magic", "--out", text(&out)])
             .contains("wanda")
     );
-    assert!(calibrated(&["--samples", "2", "--budget", "lamp"]).contains("owl, uniform"));
+    assert!(calibrated(&["--samples", "2", "--budget", "lamp"]).contains("owl, rd, uniform"));
     assert!(calibrated(&["--samples", "2", "--budget", "owl", "--owl-lambda", "0.9"]).contains("smaller lambda"));
+    assert!(calibrated(&["--samples", "2", "--budget", "rd", "--pattern", "2:4"]).contains("no choice"));
     assert!(calibrated(&["--samples", "2", "--target", "("]).contains("pattern"));
     assert!(calibrated(&["--samples", "2", "--target", "nothing"]).contains("no layer"));
     assert!(complaint(&["eval", text(&dir)]).contains("--text"));

@@ -5,8 +5,9 @@
 //! - while training: [`Scheduled`] (any score on any schedule), [`Gmp`], [`StraightThrough`] (STE,
 //!   DPF), [`Set`], [`Rigl`], [`Granet`], [`Issp`], [`Bip`]
 //! - after training: [`Imp`], with or without rewinding; [`Retrain`]: its learning rates; [`Perp`]: few
-//!   parameters retrained and merged
-//! - layer by layer, from what reaches a layer: [`Wanda`], [`SparseGpt`]
+//!   parameters retrained and merged, of a whole model or block by block ([`Reconstruction`])
+//! - layer by layer, from what reaches a layer: [`Wanda`], [`SparseGpt`], over a whole model by
+//!   [`Layerwise`], its sparsity shared equally, by [`Owl`] or by [`rd`]
 //! - budgets: [`rd`]; narrower layers instead of masks: [`precrop`];
 //!   blocks and channels that training finds it can do without: [`polarization`]
 //!
@@ -40,6 +41,7 @@ pub mod granet;
 pub mod grasp;
 pub mod imp;
 pub mod issp;
+pub mod layerwise;
 pub mod magnitude;
 mod moving;
 pub mod owl;
@@ -48,6 +50,7 @@ pub mod polarization;
 pub mod precrop;
 pub mod random;
 pub mod rd;
+pub mod reconstruct;
 pub mod retrain;
 pub mod rigl;
 pub mod scheduled;
@@ -70,10 +73,12 @@ pub use granet::Granet;
 pub use grasp::grasp;
 pub use imp::Imp;
 pub use issp::Issp;
+pub use layerwise::{Layerwise, Sharing, Stage};
 pub use magnitude::Magnitude;
 pub use owl::Owl;
 pub use perp::Perp;
 pub use random::Random;
+pub use reconstruct::Reconstruction;
 pub use retrain::Retrain;
 pub use rigl::Rigl;
 pub use scheduled::Scheduled;

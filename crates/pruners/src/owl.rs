@@ -5,10 +5,10 @@
 //! the authors' code has it: `density_l = 1 - S + 2 lambda (d_l - mean(d))`, `d_l` being `D_l` brought to
 //! `[0, 1]`.
 
-use burn::tensor::Tensor;
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::blockwise::{BlockModel, Squares, survey};
 use regrow_sparse_core::checkpoint::Checkpoint;
+use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::schedule::check_sparsity;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Result};
@@ -79,7 +79,7 @@ impl Owl {
         model: &M,
         source: &Checkpoint,
         places: &M::Places,
-        hidden: Vec<Tensor<3>>,
+        hidden: &Hidden,
         pruned: &dyn Fn(&str) -> bool,
         watch: &mut dyn FnMut(usize),
     ) -> Result<Outliers> {

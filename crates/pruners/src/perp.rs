@@ -107,6 +107,11 @@ impl Perp {
         Self { form, rank: 16, alpha: 32.0, pruned: Select::default() }
     }
 
+    /// What is trained.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
     /// With low-rank terms of another rank and `alpha`.
     ///
     /// # Errors

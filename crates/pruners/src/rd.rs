@@ -9,7 +9,10 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
+use regrow_sparse_core::blockwise::{BlockModel, LayerRef, read};
 use regrow_sparse_core::budget::rounded;
+use regrow_sparse_core::checkpoint::Checkpoint;
+use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::schedule::check_sparsity;
 use regrow_sparse_core::score::magnitudes;
@@ -50,9 +53,7 @@ pub fn distortions<M: Module>(
     outputs: impl Fn(&M) -> Tensor<2>,
     watch: &mut dyn FnMut(&str),
 ) -> Result<Vec<Distortion>> {
-    if let Some(bad) = amounts.iter().find(|a| !(0.0..=1.0).contains(*a)) {
-        return Err(Error::Argument(format!("{bad} is no fraction of a layer's weights: use 0 to 1")));
-    }
+    check_amounts(amounts)?;
     let [inputs, _] = outputs(model).dims();
     let whole = numbers(outputs(model))?;
     let measure = |weight: &Weight| {
@@ -70,6 +71,109 @@ pub fn distortions<M: Module>(
         Ok(Distortion { name: weight.path.clone(), weights: weight.values.len(), values })
     };
     weights(model, select)?.iter().map(measure).collect()
+}
+
+/// What to look at in a model of blocks, one block in memory at a time.
+pub struct Look<'a, M: BlockModel> {
+    /// The model.
+    pub model: &'a M,
+    /// Its weights.
+    pub source: &'a Checkpoint,
+    /// What all blocks need to know of a sequence.
+    pub places: &'a M::Places,
+    /// Fractions of a layer's weights, as for [`distortions`].
+    pub amounts: &'a [f64],
+    /// Which layers are measured, by the names of their tensors.
+    pub admits: &'a dyn Fn(&str) -> bool,
+    /// The outputs `[batch, tokens, outputs]` of hidden states after the last block.
+    pub outputs: &'a dyn Fn(Tensor<3>) -> Tensor<3>,
+}
+
+impl<M: BlockModel> Look<'_, M> {
+    /// As [`distortions`], every token of `hidden`, the inputs of the first block, being an input.
+    ///
+    /// Blocks before a layer are run once, those behind it once for each of its amounts: as many times the
+    /// hidden states are held as there are amounts. `watch` is told the blocks done and all there are.
+    ///
+    /// # Errors
+    /// As [`distortions`], and whatever loading a block runs into.
+    pub fn distortions(&self, hidden: &Hidden, watch: &mut dyn FnMut(usize, usize)) -> Result<Vec<Distortion>> {
+        check_amounts(self.amounts)?;
+        let blocks = self.model.blocks();
+        let mut whole = hidden.map(|x| x)?;
+        self.run(0, std::slice::from_mut(&mut whole))?;
+        let mut inputs = hidden.map(|x| x)?;
+        let mut found = Vec::new();
+        for index in 0..blocks {
+            let block = self.model.load(self.source, index)?;
+            for layer in self.model.layers(index).iter().filter(|layer| (self.admits)(&layer.tensor)) {
+                found.push(self.curve((index, &block), layer, &inputs, &whole)?);
+            }
+            inputs.advance(|x| self.model.forward(&block, x, self.places, &mut |_, _| {}))?;
+            watch(index + 1, blocks);
+        }
+        Ok(found)
+    }
+
+    /// The distortions of one layer of block `index`, which sees `inputs`; `whole` are the hidden states
+    /// after the last block of the model as it is.
+    fn curve(
+        &self,
+        (index, block): (usize, &M::Block),
+        layer: &LayerRef,
+        inputs: &Hidden,
+        whole: &Hidden,
+    ) -> Result<Distortion> {
+        let weight = read(self.source, layer)?;
+        let without = |amount: &f64| {
+            let values = smallest_gone(&weight, rounded(*amount, weight.values.len()))?;
+            let block = self.model.replaced(block, layer, &values);
+            inputs.map(|x| self.model.forward(&block, x, self.places, &mut |_, _| {}))
+        };
+        let mut pruned = self.amounts.iter().map(without).collect::<Result<Vec<_>>>()?;
+        self.run(index + 1, &mut pruned)?;
+        let values = pruned.iter().map(|hidden| self.distance(whole, hidden)).collect::<Result<Vec<_>>>()?;
+        Ok(Distortion { name: weight.path, weights: weight.values.len(), values })
+    }
+
+    /// Takes hidden states through all blocks from `first` on.
+    fn run(&self, first: usize, all: &mut [Hidden]) -> Result<()> {
+        for index in first..self.model.blocks() {
+            let block = self.model.load(self.source, index)?;
+            for hidden in all.iter_mut() {
+                hidden.advance(|x| self.model.forward(&block, x, self.places, &mut |_, _| {}))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The mean over tokens of the squared distance of the outputs.
+    fn distance(&self, a: &Hidden, b: &Hidden) -> Result<f64> {
+        let (mut sum, mut tokens) = (0.0, 0);
+        for i in 0..a.len() {
+            let (a, b) = ((self.outputs)(a.get(i)?), (self.outputs)(b.get(i)?));
+            tokens += a.dims()[0] * a.dims()[1];
+            sum +=
+                (a - b).powf_scalar(2.0).sum().into_data().convert::<f32>().iter::<f32>().map(f64::from).sum::<f64>();
+        }
+        match f64::is_finite(sum) {
+            true => Ok(sum / tokens.max(1) as f64),
+            false => Err(Error::Argument("an output of the model is not finite".into())),
+        }
+    }
+}
+
+/// The values of `weight`, the `count` smallest at zero.
+fn smallest_gone(weight: &Weight, count: usize) -> Result<Vec<f32>> {
+    let mask = Pattern::Unstructured.mask(&weight.shape, &magnitudes(weight), count)?;
+    Ok(weight.values.iter().enumerate().map(|(i, w)| if mask.keeps(i) { *w } else { 0.0 }).collect())
+}
+
+fn check_amounts(amounts: &[f64]) -> Result<()> {
+    match amounts.iter().find(|a| !(0.0..=1.0).contains(*a)) {
+        Some(bad) => Err(Error::Argument(format!("{bad} is no fraction of a layer's weights: use 0 to 1"))),
+        None => Ok(()),
+    }
 }
 
 /// The budget that minimises the summed distortion at `sparsity` over all layers together: exactly

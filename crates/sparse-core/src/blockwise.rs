@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::rounded;
 use crate::checkpoint::{Checkpoint, Patch, Pruned};
+use crate::hidden::Hidden;
 use crate::score::Score;
 use crate::weight::{Weight, transposed};
 use crate::{Error, Mask, Pattern, Result};
@@ -45,6 +46,16 @@ pub trait BlockModel {
     /// # Errors
     /// Tensors that are missing, of other shapes, or not finite.
     fn load(&self, source: &Checkpoint, index: usize) -> Result<Self::Block>;
+
+    /// Overwrites the tensors of block `index` in `out`, a copy of this model, with those of `block`, as
+    /// its layers use them: reparameterized weights with what was made of them.
+    ///
+    /// # Errors
+    /// A value that is not finite or beyond its type, a failure to write.
+    fn store_block(&self, index: usize, block: &Self::Block, out: &mut Patch) -> Result<()>;
+
+    /// `block` with other values, row-major `[d_out, d_in]`, for the weight of `layer`.
+    fn replaced(&self, block: &Self::Block, layer: &LayerRef, values: &[f32]) -> Self::Block;
 
     /// Hidden states `[batch, tokens, width]` after `block`; `observe` is told the number of an input
     /// and its values `[tokens, d_in]` before the layers that read it.
@@ -177,8 +188,8 @@ impl Squares {
 /// What [`survey`] shows: a block's number, its linear weights and the squares of what each reads.
 pub type Visit<'a> = dyn FnMut(usize, &[(Weight, &Squares)]) -> Result<()> + 'a;
 
-/// Runs the model as it is over calibration inputs (as for [`Walk::prune`]); `visit` gets each block's
-/// number, its linear weights and the squares of what each reads.
+/// Runs the model as it is over calibration inputs (as for [`Walk::prune`]), which stay as they are;
+/// `visit` gets each block's number, its linear weights and the squares of what each reads.
 ///
 /// # Errors
 /// Whatever loading or `visit` runs into, a layer that no input reaches.
@@ -186,17 +197,18 @@ pub fn survey<M: BlockModel>(
     model: &M,
     source: &Checkpoint,
     places: &M::Places,
-    mut hidden: Vec<Tensor<3>>,
+    hidden: &Hidden,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
+    let mut hidden = hidden.map(|x| x)?;
     for index in 0..model.blocks() {
         let block = model.load(source, index)?;
         let mut seen: Vec<Option<Squares>> = Vec::new();
-        for x in &mut hidden {
-            *x = model.forward(&block, x.clone(), places, &mut |input, values| {
+        hidden.advance(|x| {
+            model.forward(&block, x, places, &mut |input, values| {
                 slot(&mut seen, input).get_or_insert_with(|| Squares::new(values.dims()[1])).add(values);
-            });
-        }
+            })
+        })?;
         let reached = |layer: &LayerRef| {
             let squares = seen.get(layer.input).and_then(Option::as_ref).ok_or_else(|| unreached(layer))?;
             Ok((read(source, layer)?, squares))
@@ -219,6 +231,24 @@ fn unreached(layer: &LayerRef) -> Error {
     Error::tensor(&layer.tensor, "was not reached by the calibration inputs")
 }
 
+/// What is done to a block once its layers are pruned, before the next block sees its outputs.
+pub trait Mend<M: BlockModel> {
+    /// The block to be written in place of `block`, which is pruned: zeros stay where they are. `inputs`
+    /// is what it sees, `wanted` what it gave of that before it was pruned.
+    ///
+    /// # Errors
+    /// Whatever mending runs into.
+    fn mend(
+        &self,
+        model: &M,
+        index: usize,
+        block: M::Block,
+        places: &M::Places,
+        inputs: &Hidden,
+        wanted: &Hidden,
+    ) -> Result<M::Block>;
+}
+
 /// A model to prune, and how.
 pub struct Walk<'a, M: BlockModel> {
     /// The model.
@@ -231,43 +261,54 @@ pub struct Walk<'a, M: BlockModel> {
     pub solver: &'a dyn LayerSolver,
     /// What to do with a layer of block `index`; `None` leaves it.
     pub goal: &'a dyn Fn(usize, &LayerRef) -> Option<Goal>,
+    /// What is done to each block after that, if anything.
+    pub mend: Option<&'a dyn Mend<M>>,
 }
 
 impl<M: BlockModel> Walk<'_, M> {
     /// Prunes every block into `out`; what became of each layer.
     ///
-    /// `hidden` are the calibration inputs as the first block sees them, one sequence each,
-    /// `[1, tokens, width]`. Blocks that `out` holds already are run, not solved again. `watch` is told
+    /// `hidden` are the calibration inputs as the first block sees them, `[1, tokens, width]` each. Blocks that `out` holds already are run, not solved again. `watch` is told
     /// the number of blocks done after each.
     ///
     /// # Errors
     /// Whatever loading, solving or writing runs into.
-    pub fn prune(
-        &self,
-        mut hidden: Vec<Tensor<3>>,
-        out: &mut Patch,
-        watch: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Pruned>> {
+    pub fn prune(&self, mut hidden: Hidden, out: &mut Patch, watch: &mut dyn FnMut(usize)) -> Result<Vec<Pruned>> {
         let (first, blocks) = (out.done(), self.model.blocks());
+        let runs = self.solver.watches() || self.mend.is_some();
         for index in 0..blocks {
             if index >= first {
                 self.solve_block(index, &hidden, out)?;
                 out.finish_step(index + 1)?;
             }
             // The last block's outputs go nowhere.
-            if index + 1 < blocks && self.solver.watches() {
+            if index + 1 < blocks && runs {
                 let block = self.model.load(&out.checkpoint()?, index)?;
-                for x in &mut hidden {
-                    *x = self.model.forward(&block, x.clone(), &self.places, &mut |_, _| {});
-                }
+                hidden.advance(|x| self.run(&block, x))?;
             }
             watch(index + 1);
         }
         Ok(out.pruned().to_vec())
     }
 
+    fn run(&self, block: &M::Block, x: Tensor<3>) -> Tensor<3> {
+        self.model.forward(block, x, &self.places, &mut |_, _| {})
+    }
+
+    /// Prunes block `index`, mends it, and writes it.
+    fn solve_block(&self, index: usize, hidden: &Hidden, out: &mut Patch) -> Result<()> {
+        let Some(mend) = self.mend else { return self.solve_layers(index, hidden, out) };
+        let block = self.model.load(self.source, index)?;
+        let wanted = hidden.map(|x| self.run(&block, x))?;
+        drop(block);
+        self.solve_layers(index, hidden, out)?;
+        let block = self.model.load(&out.checkpoint()?, index)?;
+        let block = mend.mend(self.model, index, block, &self.places, hidden, &wanted)?;
+        self.model.store_block(index, &block, out)
+    }
+
     /// Prunes the layers of block `index` and writes them.
-    fn solve_block(&self, index: usize, hidden: &[Tensor<3>], out: &mut Patch) -> Result<()> {
+    fn solve_layers(&self, index: usize, hidden: &Hidden, out: &mut Patch) -> Result<()> {
         let seen = if self.solver.watches() { self.observed(index, hidden)? } else { Vec::new() };
         for layer in self.model.layers(index) {
             let Some(goal) = (self.goal)(index, &layer) else { continue };
@@ -283,15 +324,15 @@ impl<M: BlockModel> Walk<'_, M> {
     }
 
     /// What the solver has seen of each input of block `index`.
-    fn observed(&self, index: usize, hidden: &[Tensor<3>]) -> Result<Vec<Option<Box<dyn Watching>>>> {
+    fn observed(&self, index: usize, hidden: &Hidden) -> Result<Vec<Option<Box<dyn Watching>>>> {
         let block = self.model.load(self.source, index)?;
         let mut seen: Vec<Option<Box<dyn Watching>>> = Vec::new();
-        for x in hidden {
-            let _ = self.model.forward(&block, x.clone(), &self.places, &mut |input, values| {
+        hidden.each(|x| {
+            let _ = self.model.forward(&block, x, &self.places, &mut |input, values| {
                 let watching = slot(&mut seen, input);
                 watching.get_or_insert_with(|| self.solver.watch(values.dims()[1], &values.device())).add(values);
             });
-        }
+        })?;
         Ok(seen)
     }
 }
@@ -312,7 +353,10 @@ fn write(source: &Checkpoint, layer: &LayerRef, weight: Weight, solved: Solved, 
 }
 
 /// A layer's weight, row-major `[d_out, d_in]`.
-fn read(source: &Checkpoint, layer: &LayerRef) -> Result<Weight> {
+///
+/// # Errors
+/// No such tensor, or one that is not finite.
+pub fn read(source: &Checkpoint, layer: &LayerRef) -> Result<Weight> {
     let entry = source.entry(&layer.tensor)?;
     let (values, shape) = (source.read_f32(&layer.tensor)?, entry.shape.clone());
     if !values.iter().all(|v| v.is_finite()) {

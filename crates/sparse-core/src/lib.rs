@@ -7,7 +7,7 @@
 //! | turn scores into masks | [`score`], [`sensitivity`], [`pattern`], [`budget`], [`schedule`], [`exchange`] |
 //! | put masks into a Burn model and train under them | [`masked`], [`optimizer`], [`sparsify`] |
 //! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
-//! | prune a model larger than memory, block by block | [`blockwise`] |
+//! | prune a model larger than memory, block by block | [`blockwise`], [`hidden`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
 //! | show what is sparse | [`report`] |
 //! | know which layers share a width, which blocks can be switched off | [`layout`], [`gates`] |
@@ -40,6 +40,7 @@ pub mod classifier;
 mod error;
 pub mod exchange;
 pub mod gates;
+pub mod hidden;
 pub mod layout;
 pub mod lr;
 mod mask;

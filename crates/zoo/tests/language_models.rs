@@ -8,6 +8,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Solved, Walk, Watching};
 use regrow_sparse_core::checkpoint::Patch;
+use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Pattern, Result};
 use regrow_zoo::lm::{Transformer, Words, batch, perplexity, sliding};
@@ -117,11 +118,12 @@ fn prune(folder: &Path, out: &Path, inputs: usize) -> Result<()> {
         places: decoder.places(5),
         solver: &solver,
         goal: &|_, _: &LayerRef| Some(goal),
+        mend: None,
     };
     let embedding = decoder.embedding()?;
     let hidden = [[1u32, 2, 3, 4, 5], [9, 8, 7, 6, 0]].map(|ids| embedding.forward(batch(&[&ids], decoder.device())));
     let mut patch = Patch::resume(decoder.checkpoint(), out, "half")?;
-    match walk.prune(hidden.to_vec(), &mut patch, &mut |_| {}) {
+    match walk.prune(Hidden::held(hidden.to_vec()), &mut patch, &mut |_| {}) {
         Ok(_) => patch.finish(),
         Err(e) => {
             std::mem::forget(patch);

@@ -1,8 +1,9 @@
-//! Language models in Hugging Face directories: pruned block by block, measured, heard.
+//! Language models in Hugging Face directories: pruned block by block, retrained, measured, heard.
 
 mod eval;
 mod generate;
 mod prune;
+mod retrain;
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,8 @@ use crate::error::{Error, Result};
 
 pub use eval::{cosine, perplexity};
 pub use generate::{Args as GenerateArgs, run as generate};
-pub use prune::{Job, Selection, prune};
+pub use prune::{Job, Options as PruneOptions, prune};
+pub use retrain::{Args as RetrainArgs, run as retrain};
 
 fn check_window(model: &Transformer, window: usize) -> Result<()> {
     match (2..=model.config.context).contains(&window) {

@@ -1,20 +1,71 @@
 //! `regrow prune` on a Hugging Face directory: block by block.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use regex::Regex;
-use regrow_pruners::owl::mixed;
-use regrow_pruners::{Owl, find_layerwise};
-use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, Walk};
+use regrow_pruners::perp::{Form, rate};
+use regrow_pruners::{Layerwise, Owl, Perp, Reconstruction, Sharing, Stage, find_layerwise, rd};
+use regrow_sparse_core::blockwise::{BlockModel, Mend};
 use regrow_sparse_core::checkpoint::{Patch, Pruned};
+use regrow_sparse_core::hidden::Hidden;
+use regrow_sparse_core::train::Training;
 use regrow_sparse_core::{Pattern, schedule::check_sparsity};
 use regrow_zoo::lm::{Transformer, batch, samples};
 
 use super::{Bar, check_window, read, words};
 use crate::error::{Error, Result};
 use crate::text;
+
+/// Options that only language models have.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Language models")]
+pub struct Options {
+    /// A text to calibrate on
+    #[arg(long)]
+    calibration: Option<PathBuf>,
+    /// Windows of that text to run
+    #[arg(long, default_value_t = 128)]
+    samples: usize,
+    /// Tokens in a window; by default 2048, or the model's context if that is shorter
+    #[arg(long)]
+    window: Option<usize>,
+    /// Only layers whose tensor names this regular expression matches somewhere
+    #[arg(long)]
+    target: Option<String>,
+    /// No layers whose tensor names this one matches
+    #[arg(long)]
+    ignore: Option<String>,
+    /// How far OWL lets blocks differ from the sparsity asked for
+    #[arg(long, default_value_t = 0.08, allow_negative_numbers = true)]
+    owl_lambda: f64,
+    /// How many times the mean is an outlier to OWL
+    #[arg(long, default_value_t = 5.0, allow_negative_numbers = true)]
+    owl_outlier: f64,
+    /// At how many sparsities RD measures each layer, on the first eight windows
+    #[arg(long, default_value_t = 20)]
+    rd_amounts: usize,
+    /// Keep what blocks see in a file in this folder, not in memory
+    #[arg(long)]
+    spill: Option<PathBuf>,
+    /// After pruning a block, bring its outputs back by training biases, norms, biases-norms, lora-prune,
+    /// mask-lora, scale-lora (PERP) or full
+    #[arg(long)]
+    reconstruct: Option<String>,
+    /// Passes over the windows in reconstruction
+    #[arg(long, default_value_t = 4)]
+    reconstruct_epochs: usize,
+    /// Its highest learning rate
+    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
+    reconstruct_lr: f64,
+    /// The rank of its low-rank terms
+    #[arg(long, default_value_t = 16)]
+    rank: usize,
+    /// Go on where an interrupted run with the same settings stopped
+    #[arg(long)]
+    resume: bool,
+}
 
 /// What `regrow prune` says of a language model.
 pub struct Job<'a> {
@@ -26,36 +77,39 @@ pub struct Job<'a> {
     pub sparsity: f64,
     /// Unstructured or N:M.
     pub pattern: Pattern,
-    /// Which layers, by name.
-    pub selection: Selection,
-    /// How sparsity differs between blocks; the same everywhere without it.
-    pub owl: Option<Owl>,
-    /// The text whose windows calibrate.
-    pub calibration: Option<&'a Path>,
-    /// How many windows.
-    pub samples: usize,
-    /// Tokens in a window; by default 2048, or the model's context.
-    pub window: Option<usize>,
+    /// How sparsity is shared among layers.
+    pub budget: Option<&'a str>,
     /// Where windows begin at random; the first ones without it.
     pub seed: Option<u64>,
-    /// Go on where an interrupted run stopped.
-    pub resume: bool,
+    /// The rest.
+    pub options: &'a Options,
     /// Where the pruned model goes.
     pub out: &'a Path,
 }
 
+/// How sparsity is to be shared, as it was said.
+enum Budget {
+    Uniform,
+    Owl(Owl),
+    Rd(Vec<f64>),
+}
+
 /// Which layers of the blocks are pruned, by patterns that their tensors' names match somewhere.
-pub struct Selection {
+struct Selection {
     target: Option<Regex>,
     ignore: Option<Regex>,
 }
 
 impl Selection {
-    /// Of layers that `target` matches, if it is given, those that `ignore` does not.
-    pub fn new(target: Option<&str>, ignore: Option<&str>) -> Result<Self> {
-        let parse =
-            |pattern: &str| Regex::new(pattern).map_err(|e| Error::Argument(format!("the pattern {pattern:?}: {e}")));
-        Ok(Self { target: target.map(parse).transpose()?, ignore: ignore.map(parse).transpose()? })
+    /// Of layers that the target matches, if it is given, those that are not ignored.
+    fn new(options: &Options) -> Result<Self> {
+        let parse = |pattern: &String| {
+            Regex::new(pattern).map_err(|e| Error::Argument(format!("the pattern {pattern:?}: {e}")))
+        };
+        Ok(Self {
+            target: options.target.as_ref().map(parse).transpose()?,
+            ignore: options.ignore.as_ref().map(parse).transpose()?,
+        })
     }
 
     fn admits(&self, tensor: &str) -> bool {
@@ -77,61 +131,113 @@ impl Selection {
 pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     check_sparsity(job.sparsity)?;
     let solver = (find_layerwise(job.method)?.make)(job.seed.unwrap_or(0));
+    let (budget, selection, mending) = (job.budget()?, Selection::new(job.options)?, job.reconstruction()?);
     let device = Device::default();
     let model = Transformer::open(job.folder, &device)?;
-    job.selection.check(&model)?;
-    let (window, samples) = calibration(job, &model)?;
-    let mut patch = patch(job, &model, window)?;
-    let embedding = model.embedding()?;
-    let hidden: Vec<Tensor<3>> = samples.iter().map(|sample| embedding.forward(batch(&[sample], &device))).collect();
-    drop(embedding);
-    let places = model.places(window);
-    let sparsities = sparsities(job, &model, &places, &hidden)?;
-    let patterns = match job.pattern {
-        Pattern::NofM { m, .. } if job.owl.is_some() => mixed(&sparsities, m),
-        pattern => vec![pattern; model.blocks()],
+    selection.check(&model)?;
+    let blind = !solver.watches() && matches!(budget, Budget::Uniform) && mending.is_none();
+    let (window, samples) = calibration(job, &model, blind)?;
+    let mut patch = job.patch(&model, window)?;
+    let hidden = embedded(&model, &samples, job.options.spill.as_deref())?;
+    let head = match budget {
+        Budget::Rd(_) => Some((model.embedding()?, model.head()?)),
+        _ => None,
     };
-    let goal = |block: usize, layer: &LayerRef| {
-        let goal = Goal { sparsity: sparsities[block], pattern: patterns[block] };
-        job.selection.admits(&layer.tensor).then_some(goal)
+    let outputs = |x: Tensor<3>| match &head {
+        Some((embedding, head)) => head.forward(x, embedding),
+        None => x,
     };
-    let walk = Walk { model: &model, source: model.checkpoint(), places, solver: solver.as_ref(), goal: &goal };
-    let bar = Bar::new("blocks");
-    let pruned = walk.prune(hidden, &mut patch, &mut |done| bar.at(done, model.blocks()))?;
+    let sharing = match &budget {
+        Budget::Uniform => Sharing::Uniform,
+        Budget::Owl(owl) => Sharing::Owl(*owl),
+        Budget::Rd(amounts) => Sharing::Rd { amounts, outputs: &outputs },
+    };
+    let run = Layerwise {
+        model: &model,
+        source: model.checkpoint(),
+        solver: solver.as_ref(),
+        sparsity: job.sparsity,
+        pattern: job.pattern,
+        sharing,
+        admits: &|tensor| selection.admits(tensor),
+        mend: mending.as_ref().map(|m| m as &dyn Mend<Transformer>),
+    };
+    let (looking, pruning) = (Bar::new("blocks looked at"), Bar::new("blocks"));
+    let pruned = run.prune(model.places(window), hidden, &mut patch, &mut |stage, done, all| match stage {
+        Stage::Looking => looking.at(done, all),
+        Stage::Pruning => pruning.at(done, all),
+    })?;
     patch.finish()?;
-    report(&pruned, out)
+    report(&pruned, mending.as_ref(), out)
 }
 
-/// The sparsity of each block.
-fn sparsities(
-    job: &Job<'_>,
-    model: &Transformer,
-    places: &<Transformer as BlockModel>::Places,
-    hidden: &[Tensor<3>],
-) -> Result<Vec<f64>> {
-    let Some(owl) = job.owl else { return Ok(vec![job.sparsity; model.blocks()]) };
-    let bar = Bar::new("blocks looked at");
-    let pruned = |tensor: &str| job.selection.admits(tensor);
-    let mut watch = |done| bar.at(done, model.blocks());
-    let found = owl.look(model, model.checkpoint(), places, hidden.to_vec(), &pruned, &mut watch)?;
-    Ok(owl.sparsities(&found, job.sparsity)?)
-}
-
-/// The length of the calibration windows, and their tokens. Methods that look at weights alone get by
-/// with a window of any tokens.
-fn calibration(job: &Job<'_>, model: &Transformer) -> Result<(usize, Vec<Vec<u32>>)> {
-    let window = job.window.unwrap_or_else(|| model.config.context.min(2048));
-    check_window(model, window)?;
-    let Some(file) = job.calibration else {
-        return match job.method {
-            "magnitude" | "random" if job.owl.is_none() => Ok((2, vec![vec![0, 0]])),
-            "magnitude" | "random" => {
-                Err(Error::Argument("OWL needs a text to calibrate on (--calibration FILE)".into()))
+impl Job<'_> {
+    fn budget(&self) -> Result<Budget> {
+        let options = self.options;
+        match self.budget {
+            None | Some("uniform") => Ok(Budget::Uniform),
+            Some("owl") => Ok(Budget::Owl(Owl::new(options.owl_lambda, options.owl_outlier)?)),
+            Some("rd") if options.rd_amounts > 0 => Ok(Budget::Rd(rd::grid(options.rd_amounts, 0.99))),
+            Some("rd") => Err(Error::Argument("--rd-amounts must be at least 1".into())),
+            Some(other) => {
+                Err(Error::Argument(format!("unknown budget `{other}` for a language model: use owl, rd, uniform")))
             }
-            method => Err(Error::Argument(format!("{method} needs a text to calibrate on (--calibration FILE)"))),
+        }
+    }
+
+    /// How blocks are brought back, if they are.
+    fn reconstruction(&self) -> Result<Option<Reconstruction>> {
+        let Options { reconstruct, reconstruct_epochs, reconstruct_lr, rank, .. } = self.options;
+        let Some(form) = reconstruct else { return Ok(None) };
+        let perp = Perp::new(Form::parse(form)?).with_rank(*rank, 2.0 * *rank as f64)?;
+        let (epochs, lr, seed) = (*reconstruct_epochs, rate(*reconstruct_lr), self.seed.unwrap_or(0));
+        Ok(Some(Reconstruction::new(perp, Training { epochs, batch: 4, lr, seed })?))
+    }
+
+    /// The copy to write to; what identifies the run goes with it.
+    fn patch(&self, model: &Transformer, window: usize) -> Result<Patch> {
+        let Self { method, sparsity, pattern, budget, seed, options, out, .. } = self;
+        let Options { samples, target, ignore, owl_lambda, owl_outlier, rd_amounts, .. } = options;
+        let Options { reconstruct, reconstruct_epochs, reconstruct_lr, rank, .. } = options;
+        let text = options.calibration.as_ref().map_or_else(String::new, |file| file.display().to_string());
+        let settings = format!(
+            "{method} {sparsity} {pattern} {text} {samples} {window} {seed:?} {target:?} {ignore:?} {budget:?} \
+             {owl_lambda} {owl_outlier} {rd_amounts} {reconstruct:?} {reconstruct_epochs} {reconstruct_lr} {rank}"
+        );
+        let source = model.checkpoint();
+        Ok(if options.resume { Patch::resume(source, out, &settings)? } else { Patch::create(source, out, &settings)? })
+    }
+}
+
+/// The calibration windows as the first block sees them, in memory or in a file in `spill`.
+fn embedded(model: &Transformer, samples: &[Vec<u32>], spill: Option<&Path>) -> Result<Hidden> {
+    let (embedding, device) = (model.embedding()?, model.device());
+    let hidden = samples.iter().map(|sample| embedding.forward(batch(&[sample], device)));
+    Ok(match spill {
+        Some(folder) => Hidden::spilled(folder, device, hidden)?,
+        None => Hidden::held(hidden.collect()),
+    })
+}
+
+/// The length of the calibration windows, and their tokens. A run that looks at weights alone gets by
+/// with a window of any tokens.
+fn calibration(job: &Job<'_>, model: &Transformer, blind: bool) -> Result<(usize, Vec<Vec<u32>>)> {
+    let Options { calibration, samples: count, window, .. } = job.options;
+    let window = window.unwrap_or_else(|| model.config.context.min(2048));
+    check_window(model, window)?;
+    let Some(file) = calibration else {
+        let who = match job.budget {
+            _ if job.options.reconstruct.is_some() => "reconstruction",
+            Some("owl") => "OWL",
+            Some("rd") => "RD",
+            _ => job.method,
+        };
+        return match blind {
+            true => Ok((2, vec![vec![0, 0]])),
+            false => Err(Error::Argument(format!("{who} needs a text to calibrate on (--calibration FILE)"))),
         };
     };
-    if job.samples == 0 {
+    if *count == 0 {
         return Err(Error::Argument("--samples must be at least 1".into()));
     }
     let words = words(job.folder, model)?;
@@ -139,7 +245,7 @@ fn calibration(job: &Job<'_>, model: &Transformer) -> Result<(usize, Vec<Vec<u32
     // An encoder has never seen a text without its special tokens.
     let (before, after) = if model.config.encoder { words.frame()? } else { Default::default() };
     let inner = window.saturating_sub(before.len() + after.len()).max(2);
-    let samples = samples(&tokens, job.samples, inner, job.seed).map_err(|e| match e {
+    let samples = samples(&tokens, *count, inner, job.seed).map_err(|e| match e {
         regrow_sparse_core::Error::Argument(reason) => Error::Argument(format!("{}: {reason}", file.display())),
         other => other.into(),
     })?;
@@ -147,17 +253,15 @@ fn calibration(job: &Job<'_>, model: &Transformer) -> Result<(usize, Vec<Vec<u32
     Ok((samples[0].len(), samples))
 }
 
-/// The copy to write to; what identifies the run goes with it.
-fn patch(job: &Job<'_>, model: &Transformer, window: usize) -> Result<Patch> {
-    let Job { method, sparsity, pattern, samples, seed, owl, selection: Selection { target, ignore }, .. } = job;
-    let text = job.calibration.map_or_else(String::new, |file| file.display().to_string());
-    let settings =
-        format!("{method} {sparsity} {pattern} {text} {samples} {window} {seed:?} {owl:?} {target:?} {ignore:?}");
-    let source = model.checkpoint();
-    Ok(if job.resume { Patch::resume(source, job.out, &settings)? } else { Patch::create(source, job.out, &settings)? })
-}
-
-fn report(pruned: &[Pruned], out: &mut dyn Write) -> Result<()> {
+fn report(pruned: &[Pruned], mending: Option<&Reconstruction>, out: &mut dyn Write) -> Result<()> {
+    for e in mending.map(Reconstruction::errors).unwrap_or_default() {
+        let kept = 100.0 * e.reconstructed / e.pruned.max(f64::MIN_POSITIVE);
+        writeln!(
+            out,
+            "block {}: error {:.3e} after pruning, {:.3e} after reconstruction ({kept:.1} %)",
+            e.block, e.pruned, e.reconstructed
+        )?;
+    }
     let (zeros, all) = pruned.iter().fold((0, 0), |(z, n), p| (z + p.zeros, n + p.weights));
     let counts =
         format!("{} of {} weights in {} layers are zero", text::grouped(zeros), text::grouped(all), pruned.len());

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
 use regrow_sparse_core::checkpoint::Patch;
 use regrow_sparse_core::train::{Moment, Problem};
-use regrow_sparse_core::weight::transposed;
+use regrow_sparse_core::weight::{Select, transposed};
 use regrow_sparse_core::{Error, Result};
 
 use super::block::{Block, Norm, Places};
@@ -62,11 +62,8 @@ impl Transformer {
         decoder.blocks.iter().enumerate().try_for_each(|(index, block)| self.store_block(index, block, out))
     }
 
-    /// The same for block `index` alone.
-    ///
-    /// # Errors
-    /// As [`Transformer::store`].
-    pub fn store_block(&self, index: usize, block: &Block, out: &mut Patch) -> Result<()> {
+    /// Writes the tensors of block `index`.
+    pub(super) fn write_block(&self, index: usize, block: &Block, out: &mut Patch) -> Result<()> {
         let names = &self.config.names;
         let norms = [(names.norm1, &block.norm1), (names.norm2, &block.norm2)];
         let of_heads =
@@ -128,6 +125,12 @@ fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 impl Decoder {
+    /// The linear layers of the blocks, as a selection: where the head is the embedding's own matrix, the
+    /// last linear layer is none.
+    pub fn layers(&self) -> Select {
+        if self.head.untied.is_some() { Select::default() } else { Select::default().with_head() }
+    }
+
     /// Logits `[batch, tokens, vocab]` of token numbers `[batch, tokens]`, for a model of this `config`.
     pub fn forward(&self, ids: Tensor<2, Int>, config: &Config) -> Tensor<3> {
         let places = Places::new(config, ids.dims()[1], &ids.device());

@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::nn::{LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
-use regrow_sparse_core::checkpoint::Checkpoint;
+use regrow_sparse_core::checkpoint::{Checkpoint, Patch};
 use regrow_sparse_core::{Error, Result};
 
 use super::block::{Attention, Block, Mlp, Norm, Observer, Places};
@@ -300,6 +300,27 @@ impl BlockModel for Transformer {
             },
             norms_after: self.config.encoder,
         })
+    }
+
+    fn store_block(&self, index: usize, block: &Block, out: &mut Patch) -> Result<()> {
+        self.write_block(index, block, out)
+    }
+
+    fn replaced(&self, block: &Block, layer: &LayerRef, values: &[f32]) -> Block {
+        let mut block = block.clone();
+        let Block { attention, mlp, .. } = &mut block;
+        let of_group = match layer.input {
+            0 => attention.qkv.get_mut(layer.place),
+            1 => Some(&mut attention.out),
+            2 => mlp.gate.iter_mut().chain([&mut mlp.up]).nth(layer.place),
+            _ => Some(&mut mlp.down),
+        };
+        if let Some(linear) = of_group {
+            let [d_in, d_out] = linear.weight.dims();
+            let weight: Tensor<2> = Tensor::from_data(TensorData::new(values.to_vec(), [d_out, d_in]), &self.device);
+            linear.weight = Param::from_tensor(weight.transpose());
+        }
+        block
     }
 
     fn forward(&self, block: &Block, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
