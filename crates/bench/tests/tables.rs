@@ -175,3 +175,37 @@ fn the_report_gathers_what_there_is() {
     assert!(!page.contains("src=") && !page.contains("<link") && !page.contains("@import"));
     assert!(!report(&["/nonexistent"]).status.success());
 }
+
+#[test]
+fn llm_prunes_and_retrains_a_model_trained_on_the_spot() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let small = ["llm", "--seeds", "1", "--sparsity", "0.6", "--pattern", "2:4", "--form", "mask-lora,norms"];
+    let (first, second) = (dir.path().join("a"), dir.path().join("b"));
+    let output = bench(&[&small[..], &["--tokens", "2000"]].concat(), &first);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("| SparseGPT, OWL, mask-lora ") && said.contains("least perplexity"), "{said}");
+    let rows = rows(&first, "llm");
+    // Dense; of 3 methods with and without OWL at 2 goals those pruned and retrained; norms after magnitude.
+    assert_eq!(rows.len(), 1 + 3 * 2 * 2 * 2 + 2);
+    let value = |method: &str, sparsity: f64| {
+        let of = |row: &&serde_json::Value| row["method"] == method && row["sparsity"] == sparsity;
+        rows.iter().find(of).and_then(|row| row["value"].as_f64()).expect("a value")
+    };
+    // The language has a least perplexity of 3.03; one that has learned nothing has 16.
+    assert!((3.0..8.0).contains(&value("dense", 0.0)), "{}", value("dense", 0.0));
+    assert!(value("magnitude", 0.6) > 1.1 * value("dense", 0.0));
+    assert!(value("magnitude, mask-lora", 0.6) < value("magnitude", 0.6));
+    let files = std::fs::read_dir(&first).expect("a folder").count();
+    assert_eq!(files, 2, "the models are gone");
+    let complaint = |more: &[&str]| {
+        let output = bench(&[&["llm"], more].concat(), &second);
+        assert!(!output.status.success(), "{more:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    assert!(complaint(&["--method", "magic"]).contains("sparsegpt"));
+    assert!(complaint(&["--pattern", "rows"]).contains("N:M"));
+    assert!(complaint(&["--form", "lora"]).contains("mask-lora"));
+    assert!(complaint(&["--lr", "0"]).contains("above zero"));
+    assert!(complaint(&["--model", "/no/such", "--calibration", "a", "--text", "b"]).contains("/no/such"));
+}

@@ -38,9 +38,9 @@ pub struct Args {
     /// The text whose perplexity is measured
     #[arg(long, requires = "model")]
     pub text: Option<PathBuf>,
-    /// Calibration windows, which begin at random
-    #[arg(long, default_value_t = 128)]
-    pub samples: usize,
+    /// Calibration windows, which begin at random; by default 128, or 32 where the model is trained here
+    #[arg(long)]
+    pub samples: Option<usize>,
     /// Tokens in a window; by default 256, or the model's context if that is shorter
     #[arg(long)]
     pub window: Option<usize>,
@@ -65,9 +65,9 @@ pub struct Args {
     /// Its highest learning rate
     #[arg(long, default_value_t = 5e-3)]
     pub lr: f64,
-    /// Rank of its low-rank terms
-    #[arg(long, default_value_t = 8)]
-    pub rank: usize,
+    /// Rank of its low-rank terms; by default 16, or 2 of the small model that is trained here
+    #[arg(long)]
+    pub rank: Option<usize>,
     /// Models pruned side by side; by default one per core
     #[arg(long)]
     pub parallel: Option<usize>,
@@ -131,24 +131,25 @@ impl Args {
                 return Err(Error::Argument("lora cannot be merged without filling the zeros: use mask-lora".into()));
             }
         }
-        if self.samples == 0 || !self.lr.is_finite() || self.lr <= 0.0 || self.rank == 0 {
+        if self.samples == Some(0) || !self.lr.is_finite() || self.lr <= 0.0 || self.rank == Some(0) {
             return Err(Error::Argument("--samples, --lr and --rank must be above zero".into()));
         }
         let full = self.common.scale == Scale::Full;
+        let [samples, rank, steps] = if self.model.is_some() || full { [128, 16, 1000] } else { [32, 2, 25] };
         let unstructured = self.sparsity.iter().map(|s| (*s, Pattern::Unstructured));
         let name = |path: &PathBuf| path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         Ok(Plan {
             model: self.model.as_ref().map(name),
             texts: self.calibration.as_ref().zip(self.text.as_ref()).map(|(a, b)| [name(a), name(b)]),
-            samples: self.samples,
+            samples: self.samples.unwrap_or(samples),
             window: self.window,
             tokens: self.tokens,
             goals: unstructured.chain(self.patterns()?).collect(),
             methods: self.method.clone(),
             forms: self.form.clone(),
-            steps: self.steps.unwrap_or(if full { 1000 } else { 40 }),
+            steps: self.steps.unwrap_or(steps),
             learning_rate: self.lr,
-            rank: self.rank,
+            rank: self.rank.unwrap_or(rank),
             training: if self.model.is_some() { 0 } else { subject::STEPS * if full { 5 } else { 1 } },
             seeds: (self.common.first_seed, self.common.seeds),
         })

@@ -109,7 +109,8 @@ fn table(plan: &Plan, rows: &[Record], names: Vec<String>, cell: &dyn Fn(&[&Reco
         let found = rows.iter().find(|r| r.method == name).and_then(|r| r.findings.get(TRAINED));
         found.map_or_else(String::new, |share| format!("{share:.2}"))
     };
-    let more: &[show::Column<'_>] = &[(TRAINED, &trained)];
+    let any = there.iter().any(|name| !trained(name).is_empty());
+    let more: &[show::Column<'_>] = if any { &[(TRAINED, &trained)] } else { &[] };
     println!("{}\n", show::by_column(there.iter().map(String::as_str), heads.collect(), &of, more));
 }
 
@@ -120,7 +121,7 @@ fn describe(plan: &Plan) -> String {
             format!("{model}, calibrated on {samples} random windows of {calibration}, measured on {text}")
         }
         _ => format!(
-            "a Llama of 4 blocks, trained for {training} steps on a made-up language, calibrated on {samples} random \
+            "a Llama of 3 blocks, trained for {training} steps on a made-up language, calibrated on {samples} random \
              windows"
         ),
     };
