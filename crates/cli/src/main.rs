@@ -1,11 +1,14 @@
-//! The command line: look inside a checkpoint, prune it, measure it, hear it; crop a network.
+//! The command line: look inside a checkpoint, prune it, merge it, measure it, hear it; crop a network.
 
+mod bar;
 mod crop;
 mod error;
 mod eval;
 mod inspect;
 mod lm;
+mod merge;
 mod prune;
+mod source;
 mod text;
 
 use std::io::{self, Write};
@@ -15,7 +18,7 @@ use clap::{Parser, Subcommand};
 
 use error::Result;
 
-/// Look inside checkpoints, prune them, measure them; make networks narrower; hear language models.
+/// Look inside checkpoints, prune, merge, measure them; make networks narrower; hear language models.
 #[derive(Parser)]
 #[command(name = "regrow", version)]
 struct Cli {
@@ -29,6 +32,7 @@ enum Command {
     Prune(prune::Args),
     Eval(eval::Args),
     Crop(crop::Args),
+    Merge(merge::Args),
     Generate(lm::GenerateArgs),
     Retrain(lm::RetrainArgs),
 }
@@ -51,6 +55,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Prune(args) => prune::run(&args, out),
         Command::Eval(args) => eval::run(&args, out),
         Command::Crop(args) => crop::run(&args, out),
+        Command::Merge(args) => merge::run(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
         Command::Retrain(args) => lm::retrain(&args, out),
     }

@@ -1,8 +1,24 @@
 //! Merging methods, one file per method.
 //!
-//! - [`average()`]: the weighted average that soups share; refuses models with different masks
-//! - [`Soup`]: uniform and greedy soups
-//! - [`Sms`]: Sparse Model Soups
+//! - of tensors by name, one at a time, of models of any size: [`Linear`], [`Slerp`], [`TaskArithmetic`],
+//!   [`Ties`], [`Dare`], [`Breadcrumbs`], [`Della`], [`ModelStock`], [`Fisher`], [`RegMean`]; [`ALL`] lists
+//!   them by name, [`stream`] takes them through checkpoints, [`masks`] keeps zeros
+//! - of Burn models: [`average()`], which soups share and which refuses models with different masks;
+//!   [`Soup`]: uniform and greedy soups; [`Sms`]: Sparse Model Soups
+//!
+//! Tensors from anywhere:
+//!
+//! ```
+//! use regrow_merging::{Operand, Operands, TensorMerge, Ties};
+//!
+//! let base = [0.0; 4];
+//! let models = [Operand::new("a", &[3.0, -1.0, 0.5, 2.0]), Operand::new("b", &[-1.0, -2.0, 0.2, 4.0])];
+//! let ties = Ties::new(vec![1.0, 1.0], vec![0.5, 0.5], 1.0)?;
+//! assert_eq!(ties.merge(&Operands::new("weight", &[2, 2], Some(&base), &models)?)?, [3.0, -2.0, 0.0, 3.0]);
+//! # Ok::<(), regrow_sparse_core::Error>(())
+//! ```
+//!
+//! Burn models:
 //!
 //! ```
 //! use burn::nn::LinearConfig;
@@ -17,9 +33,42 @@
 //! ```
 
 pub mod average;
+pub mod breadcrumbs;
+pub mod dare;
+pub mod della;
+mod draw;
+pub mod fisher;
+pub mod linear;
+pub mod masks;
+pub mod model_stock;
+pub mod registry;
+pub mod regmean;
+pub mod slerp;
 pub mod sms;
 pub mod soup;
+pub mod stream;
+mod sums;
+pub mod task_arithmetic;
+mod task_vectors;
+pub mod tensors;
+#[cfg(test)]
+mod testing;
+pub mod ties;
 
 pub use average::{average, equal_weights};
+pub use breadcrumbs::Breadcrumbs;
+pub use dare::{Dare, Rescale};
+pub use della::Della;
+pub use fisher::Fisher;
+pub use linear::Linear;
+pub use masks::Masks;
+pub use model_stock::ModelStock;
+pub use registry::{ALL, Entry, find};
+pub use regmean::RegMean;
+pub use slerp::Slerp;
 pub use sms::Sms;
 pub use soup::Soup;
+pub use stream::Merge;
+pub use task_arithmetic::TaskArithmetic;
+pub use tensors::{Operand, Operands, Parameters, TensorMerge, Value};
+pub use ties::Ties;

@@ -81,7 +81,7 @@ fn resolve_file(path: &Path) -> Result<PathBuf> {
 }
 
 /// The existing folder in which `path` lies.
-fn folder_of(path: &Path) -> Result<&Path> {
+pub(crate) fn folder_of(path: &Path) -> Result<&Path> {
     let folder = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
@@ -159,7 +159,7 @@ fn without_temporary_name(folder: &Path, error: &io::Error) -> Error {
 }
 
 /// Makes a rename durable. Not every file system can, and the rename has happened: errors are ignored.
-fn sync_folder(folder: &Path) {
+pub(crate) fn sync_folder(folder: &Path) {
     if cfg!(unix) {
         let _unsupported = File::open(folder).and_then(|f| f.sync_all());
     }

@@ -7,11 +7,10 @@ mod retrain;
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use regrow_zoo::lm::{Transformer, Words};
 
+use crate::bar::Bar;
 use crate::error::{Error, Result};
 
 pub use eval::{cosine, perplexity};
@@ -35,31 +34,4 @@ fn read(file: &Path) -> Result<String> {
 
 fn words(folder: &Path, model: &Transformer) -> Result<Words> {
     Ok(Words::open(folder, model.config.vocab)?)
-}
-
-/// A progress bar that shows once two seconds have passed.
-struct Bar {
-    bar: ProgressBar,
-    started: Instant,
-}
-
-impl Bar {
-    fn new(of: &str) -> Self {
-        let bar = ProgressBar::hidden();
-        if let Ok(style) = ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {of}, {{eta}} left")) {
-            bar.set_style(style);
-        }
-        Self { bar, started: Instant::now() }
-    }
-
-    fn at(&self, done: usize, all: usize) {
-        self.bar.set_length(all as u64);
-        self.bar.set_position(done as u64);
-        if self.bar.is_hidden() && self.started.elapsed() > Duration::from_secs(2) {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
-        if done == all {
-            self.bar.finish_and_clear();
-        }
-    }
 }

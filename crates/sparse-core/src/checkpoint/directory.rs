@@ -12,7 +12,7 @@ use super::file::TensorFile;
 use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// `model.safetensors.index.json`: which shard holds which tensor.
 #[derive(Deserialize)]

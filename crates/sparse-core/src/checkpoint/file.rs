@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use super::header::{self, Entry};
 use crate::{Error, Result};
@@ -51,5 +53,16 @@ impl TensorFile {
     /// The bytes of an entry of this file.
     pub fn data(&self, entry: &Entry) -> &[u8] {
         &self.map[entry.range.clone()]
+    }
+
+    /// Lets the memory of an entry go until somebody looks at it again.
+    pub fn release(&self, entry: &Entry) {
+        // SAFETY: nothing is ever written through the map, so that what is read again from the file is
+        // what was there, under the module's condition that nobody changes the file.
+        #[cfg(unix)]
+        let _kept =
+            unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, entry.range.start, entry.range.len()) };
+        #[cfg(not(unix))]
+        let _ = entry;
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! A [`Checkpoint`] is a `.safetensors` file, or a directory with `model.safetensors` or with
 //! shards and `model.safetensors.index.json`. Files are memory-mapped: opening reads the headers
-//! only, and a tensor costs memory while somebody looks at it. [`rewrite`] writes the same
-//! checkpoint with the bytes of some tensors changed; names, shapes, types, order and metadata
-//! stay as they were, to the byte.
+//! only, and a tensor costs memory while somebody looks at it.
+//!
+//! Three ways to write one: [`rewrite`] gives the same checkpoint with the bytes of some tensors
+//! changed, names, shapes, types, order and metadata as they were, to the byte; a [`Patch`] does so step
+//! by step and can be gone on with; a [`Writer`] makes a new checkpoint from a [`Plan`], several tensors
+//! at once, and can be gone on with too.
 //!
 //! ```
 //! use regrow_sparse_core::checkpoint::{Checkpoint, apply_mask, rewrite};
@@ -29,21 +32,27 @@
 mod directory;
 mod file;
 mod header;
+mod partial;
 mod patch;
+mod plan;
 mod rewrite;
 #[cfg(test)]
 mod tests;
 mod values;
+mod writer;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use header::Entry;
 pub use patch::{Patch, Pruned};
+pub use plan::{Plan, Planned};
 pub use rewrite::rewrite;
 pub use safetensors::Dtype;
 pub use values::{Counts, apply_mask};
+pub use writer::{Contents, Writer};
 
 use crate::{Error, Result};
 use file::TensorFile;
@@ -153,9 +162,29 @@ impl Checkpoint {
     /// # Errors
     /// There is no tensor of this name, or its type is none of F64, F32, F16, BF16.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(self.entry(name)?.elements());
-        self.for_each(name, |value| values.push(value as f32))?;
-        Ok(values)
+        let entry = self.entry(name)?;
+        values::decoded(entry.dtype, self.bytes_of(entry)).map_err(|reason| self.about(entry, &reason))
+    }
+
+    /// As [`Checkpoint::read_f32`], without a copy where the file holds `f32` values that this machine can
+    /// read where they lie.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`].
+    pub fn values(&self, name: &str) -> Result<Cow<'_, [f32]>> {
+        let entry = self.entry(name)?;
+        match values::in_place(entry.dtype, self.bytes_of(entry)) {
+            Some(values) => Ok(Cow::Borrowed(values)),
+            None => self.read_f32(name).map(Cow::Owned),
+        }
+    }
+
+    /// Tells the system that the memory of one tensor is not needed for now. It is read again from the file
+    /// when somebody looks at it.
+    pub fn release(&self, name: &str) {
+        if let Ok(entry) = self.entry(name) {
+            self.files[entry.file].release(entry);
+        }
     }
 
     /// Hands each value of one tensor to `visit`, row-major, without a copy of the tensor.
@@ -164,10 +193,7 @@ impl Checkpoint {
     /// There is no tensor of this name, or its type is none of F64, F32, F16, BF16.
     pub fn for_each(&self, name: &str, visit: impl FnMut(f64)) -> Result<()> {
         let entry = self.entry(name)?;
-        values::for_each(entry.dtype, self.bytes_of(entry), visit).map_err(|unsupported| {
-            let file = self.files[entry.file].path();
-            Error::format(file, format!("tensor {name:?}: {unsupported}"))
-        })
+        values::for_each(entry.dtype, self.bytes_of(entry), visit).map_err(|reason| self.about(entry, &reason))
     }
 
     /// How many values of one tensor are zero, not a number, or infinite.
@@ -186,6 +212,10 @@ impl Checkpoint {
     /// There is no tensor of this name, or its type is none of F64, F32, F16, BF16.
     pub fn finite(&self, name: &str) -> Result<bool> {
         self.counts(name).map(|counts| counts.finite())
+    }
+
+    fn about(&self, entry: &Entry, reason: &str) -> Error {
+        Error::format(self.files[entry.file].path(), format!("tensor {:?}: {reason}", entry.name))
     }
 
     fn bytes_of(&self, entry: &Entry) -> &[u8] {

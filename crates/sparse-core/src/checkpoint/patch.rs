@@ -4,16 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
+use super::partial::{self, Partial};
 use super::rewrite::{copy_companions, refuse_input};
-use super::{Checkpoint, Entry};
-use crate::atomic::{self, refuse_occupied};
+use super::{Checkpoint, Entry, values};
+use crate::atomic::refuse_occupied;
 use crate::{Error, Result};
-
-const JOURNAL: &str = "regrow-progress.json";
 
 /// What became of a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,16 +33,20 @@ struct Journal {
     pruned: Vec<Pruned>,
 }
 
+impl partial::Journal for Journal {
+    fn settings(&self) -> &str {
+        &self.settings
+    }
+}
+
 /// A folder `OUT.partial` that starts as a copy of a checkpoint and becomes `OUT` when it is finished.
 ///
 /// An error removes it. A process that is killed leaves it, and [`Patch::resume`] goes on after the last
 /// finished step.
 pub struct Patch {
-    out: PathBuf,
-    folder: PathBuf,
+    partial: Partial,
     files: Vec<(PathBuf, File)>,
     journal: Journal,
-    kept: bool,
 }
 
 impl Patch {
@@ -55,18 +56,15 @@ impl Patch {
     /// `out` is the input, exists and is not empty, or cannot be written; a folder `OUT.partial` that no
     /// such run has left.
     pub fn create(source: &Checkpoint, out: impl AsRef<Path>, settings: &str) -> Result<Self> {
-        let (out, folder) = Self::places(source, out.as_ref())?;
-        remove_own(&folder)?;
-        fs::create_dir(&folder).map_err(|e| Error::io(&folder, e))?;
+        admit(source, out.as_ref())?;
         let journal = Journal { settings: settings.into(), copied: false, done: 0, pruned: Vec::new() };
-        // Held from here on, so that an error in copying removes the folder.
-        let mut patch = Self { out, folder, files: Vec::new(), journal, kept: false };
-        patch.write_journal()?;
+        let partial = Partial::create(out.as_ref(), &journal)?;
+        let mut patch = Self { partial, files: Vec::new(), journal };
         for file in source.files() {
-            let copy = patch.folder.join(file.file_name().unwrap_or_default());
+            let copy = patch.copy_of(file);
             fs::copy(file, &copy).map_err(|e| Error::io(&copy, e))?;
         }
-        copy_companions(source, &patch.folder)?;
+        copy_companions(source, patch.partial.folder())?;
         patch.open_files(source)?;
         patch.journal.copied = true;
         patch.write_journal()?;
@@ -78,39 +76,22 @@ impl Patch {
     /// # Errors
     /// As [`Patch::create`], or what was left belongs to a run with other settings.
     pub fn resume(source: &Checkpoint, out: impl AsRef<Path>, settings: &str) -> Result<Self> {
-        let (target, folder) = Self::places(source, out.as_ref())?;
-        let path = folder.join(JOURNAL);
-        if !path.exists() {
-            return Self::create(source, out, settings);
-        }
-        let text = fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let journal: Journal = serde_json::from_slice(&text).map_err(|e| Error::format(&path, e.to_string()))?;
-        if journal.settings != settings {
-            return Err(Error::format(&path, "belongs to a run with other settings; remove its folder to start anew"));
-        }
-        if !journal.copied {
-            return Self::create(source, out, settings);
-        }
-        let mut patch = Self { out: target, folder, files: Vec::new(), journal, kept: true };
+        admit(source, out.as_ref())?;
+        // Half a copy is dropped, and gone, before another is begun.
+        let left = Partial::left::<Journal>(out.as_ref(), settings)?.filter(|(_, journal)| journal.copied);
+        let Some((partial, journal)) = left else { return Self::create(source, out, settings) };
+        let mut patch = Self { partial, files: Vec::new(), journal };
         patch.open_files(source)?;
-        patch.kept = false;
         Ok(patch)
     }
 
-    fn places(source: &Checkpoint, out: &Path) -> Result<(PathBuf, PathBuf)> {
-        if !source.is_directory() {
-            return Err(Error::format(source.path(), "is no directory"));
-        }
-        refuse_input(source, out)?;
-        refuse_occupied(out)?;
-        let name = out.file_name().ok_or_else(|| Error::format(out, "is not the name of a folder"))?;
-        let folder = out.with_file_name(format!("{}.partial", name.to_string_lossy()));
-        Ok((out.to_path_buf(), folder))
+    fn copy_of(&self, file: &Path) -> PathBuf {
+        self.partial.folder().join(file.file_name().unwrap_or_default())
     }
 
     fn open_files(&mut self, source: &Checkpoint) -> Result<()> {
         for file in source.files() {
-            let path = self.folder.join(file.file_name().unwrap_or_default());
+            let path = self.copy_of(file);
             let open = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(&path, e))?;
             self.files.push((path, open));
         }
@@ -138,7 +119,7 @@ impl Patch {
     /// # Errors
     /// If it cannot be read.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        Checkpoint::open(&self.folder)
+        Checkpoint::open(self.partial.folder())
     }
 
     /// Overwrites the tensor of `entry`, an entry of the source, with `values`, row-major, rounded to its
@@ -152,7 +133,7 @@ impl Patch {
             let reason = format!("{} values given, it has {}", values.len(), entry.elements());
             return Err(Error::tensor(&entry.name, reason));
         }
-        let bytes = encoded(entry, values)?;
+        let bytes = values::encoded(&entry.name, entry.dtype, values)?;
         let (path, file) = &mut self.files[entry.file];
         let mut write = || {
             file.seek(SeekFrom::Start(entry.range.start as u64))?;
@@ -174,9 +155,7 @@ impl Patch {
     }
 
     fn write_journal(&self) -> Result<()> {
-        let path = self.folder.join(JOURNAL);
-        let text = serde_json::to_vec(&self.journal).map_err(|e| Error::format(&path, e.to_string()))?;
-        atomic::write_atomic(&path, |out| out.write_all(&text))
+        self.partial.write_journal(&self.journal)
     }
 
     /// Renames the folder to what it was made for.
@@ -185,55 +164,27 @@ impl Patch {
     /// If it cannot be renamed.
     pub fn finish(mut self) -> Result<()> {
         self.finish_step(self.journal.done)?;
-        let journal = self.folder.join(JOURNAL);
-        fs::remove_file(&journal).map_err(|e| Error::io(&journal, e))?;
-        fs::rename(&self.folder, &self.out).map_err(|e| Error::io(&self.out, e))?;
-        self.kept = true;
-        Ok(())
+        self.partial.finish()
     }
 }
 
-impl Drop for Patch {
-    fn drop(&mut self) {
-        if !self.kept {
-            let _gone = fs::remove_dir_all(&self.folder);
-        }
+fn admit(source: &Checkpoint, out: &Path) -> Result<()> {
+    if !source.is_directory() {
+        return Err(Error::format(source.path(), "is no directory"));
     }
-}
-
-/// Removes what an interrupted run left in `folder`; anything else of that name is not ours to remove.
-fn remove_own(folder: &Path) -> Result<()> {
-    match (folder.exists(), folder.join(JOURNAL).exists()) {
-        (false, _) => Ok(()),
-        (true, true) => fs::remove_dir_all(folder).map_err(|e| Error::io(folder, e)),
-        (true, false) => Err(Error::format(folder, "is in the way and was not left by an interrupted run; move it")),
-    }
-}
-
-/// `values` in the type of `entry`, little-endian, to nearest.
-fn encoded(entry: &Entry, values: &[f32]) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(entry.bytes());
-    match entry.dtype {
-        Dtype::F64 => values.iter().for_each(|v| bytes.extend(f64::from(*v).to_le_bytes())),
-        Dtype::F32 => values.iter().for_each(|v| bytes.extend(v.to_le_bytes())),
-        Dtype::F16 => values.iter().for_each(|v| bytes.extend(f16::from_f32(*v).to_le_bytes())),
-        Dtype::BF16 => values.iter().for_each(|v| bytes.extend(bf16::from_f32(*v).to_le_bytes())),
-        other => return Err(Error::tensor(&entry.name, format!("type {other} is none of F64, F32, F16, BF16"))),
-    }
-    let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let fits =
-        values.iter().all(|v| v.is_finite()) && (entry.dtype != Dtype::F16 || f16::from_f32(largest).is_finite());
-    match fits {
-        true => Ok(bytes),
-        false => Err(Error::tensor(&entry.name, format!("{largest} is beyond the range of {}", entry.dtype))),
-    }
+    refuse_input(source, out)?;
+    refuse_occupied(out)
 }
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+    use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
     use super::*;
+
+    const JOURNAL: &str = "regrow-progress.json";
 
     fn directory(folder: &Path) -> PathBuf {
         let path = folder.join("in");
@@ -310,6 +261,6 @@ mod tests {
         let says = |patch: &mut Patch, values: &[f32]| patch.write_f32(source.entry("a").unwrap(), values).unwrap_err();
         assert!(says(&mut patch, &[0.0]).to_string().contains("1 values given"));
         assert!(says(&mut patch, &[1e6, 0.0, 0.0, 0.0]).to_string().contains("beyond the range"));
-        assert!(says(&mut patch, &[f32::NAN, 0.0, 0.0, 0.0]).to_string().contains("beyond the range"));
+        assert!(says(&mut patch, &[f32::NAN, 0.0, 0.0, 0.0]).to_string().contains("not a number"));
     }
 }

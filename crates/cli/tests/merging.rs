@@ -1,0 +1,431 @@
+//! `regrow merge` as a user runs it, on directories made here, beside mergekit, and on bad input.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+use regrow_sparse_core::train::mix;
+use safetensors::SafeTensors;
+use serde_json::json;
+
+use common::{complaint, regrow, stdout, text};
+
+const LAYERS: usize = 3;
+
+/// `n` numbers between -1 and 1.
+fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    (0..n).map(|i| (mix(seed, i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
+/// The tensors of a small Llama.
+fn shapes() -> Vec<(String, Vec<usize>)> {
+    let mut shapes = vec![
+        ("model.embed_tokens.weight".to_string(), vec![10, 8]),
+        ("model.norm.weight".into(), vec![8]),
+        ("lm_head.weight".into(), vec![10, 8]),
+    ];
+    for layer in 0..LAYERS {
+        let parts: [(&str, Vec<usize>); 9] = [
+            ("input_layernorm", vec![8]),
+            ("post_attention_layernorm", vec![8]),
+            ("self_attn.q_proj", vec![8, 8]),
+            ("self_attn.k_proj", vec![4, 8]),
+            ("self_attn.v_proj", vec![4, 8]),
+            ("self_attn.o_proj", vec![8, 8]),
+            ("mlp.gate_proj", vec![12, 8]),
+            ("mlp.up_proj", vec![12, 8]),
+            ("mlp.down_proj", vec![8, 12]),
+        ];
+        shapes.extend(parts.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
+    }
+    shapes
+}
+
+/// The values of one tensor: model 0 is the base, the others have learnt something of their own and
+/// something in common.
+fn values(which: u64, name: &str, n: usize) -> Vec<f32> {
+    let seed = |which: u64| name.bytes().fold(which, |seed, byte| mix(seed, byte.into()));
+    let base = numbers(n, seed(0));
+    if which == 0 {
+        return base;
+    }
+    let learnt = numbers(n, seed(which)).into_iter().zip(numbers(n, seed(9)));
+    base.iter().zip(learnt).map(|(base, (own, common))| base + 0.25 * (own + 0.5 * common)).collect()
+}
+
+/// Writes a model with `change` made to its tensors; a tokenizer goes along.
+fn model_with(dir: &Path, which: u64, dtype: Dtype, change: impl Fn(&str, &mut Vec<f32>) + Sync) -> PathBuf {
+    let out = dir.join(["base", "a", "b", "c"][which as usize]);
+    let planned = shapes().into_iter().map(|(name, shape)| Planned { name, dtype, shape }).collect();
+    let mut writer = Writer::create(Plan::sharded(planned, usize::MAX).expect("a plan"), &out, &[], "").expect("begun");
+    let config = json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8,
+        "intermediate_size": 12, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "head_dim": 4, "vocab_size": 10, "max_position_embeddings": 32, "tie_word_embeddings": false,
+        "torch_dtype": "float32"});
+    writer.add("config.json", config.to_string().as_bytes()).expect("written");
+    writer.add("tokenizer.json", format!("of {which}").as_bytes()).expect("written");
+    let make = |tensor: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+        let mut values = values(which, &tensor.name, tensor.elements());
+        change(&tensor.name, &mut values);
+        Ok(Contents::Values(values))
+    };
+    writer.write(&make, &|_, _| ()).expect("written");
+    writer.finish().expect("finished");
+    out
+}
+
+/// The base and three models in a folder.
+fn models(dir: &Path) {
+    (0..4).for_each(|which| drop(model_with(dir, which, Dtype::F32, |_, _| ())));
+}
+
+fn recipe(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, text).expect("written");
+    path
+}
+
+fn list(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry").file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+const TIES: &str = "method = \"ties\"\nbase = \"base\"\nmodels = [{ path = \"a\", weight = 0.5, density = 0.3 }, { path = \"b\" }]\n\
+                    parameters = { lambda = 1.0, normalize = true }\n";
+
+#[test]
+fn a_plan_then_a_model_with_card_recipe_and_tokenizer() {
+    let dir = tempfile::tempdir().expect("a folder");
+    models(dir.path());
+    let toml = recipe(dir.path(), "r.toml", &format!("{TIES}dtype = \"float16\"\ntokenizer = \"b\"\n"));
+    let out = dir.path().join("merged");
+    let args = ["merge", text(&toml), "--out", text(&out), "--shard-size", "2KB"];
+    let said = stdout(&regrow(&[&args[..], &["--dry-run"]].concat()));
+    assert!(said.starts_with("ties: task vectors trimmed"), "{said}");
+    assert!(said.contains("30 tensors, 4,608 bytes in 3 files\n") && said.contains(" bytes of memory "), "{said}");
+    assert!(!out.exists());
+    let said = stdout(&regrow(&args));
+    assert!(said.starts_with("2 models merged by ties: 30 tensors, 4,608 bytes in 3 files, "), "{said}");
+    let merged = Checkpoint::open(&out).expect("a checkpoint");
+    assert!(merged.entries().iter().all(|entry| entry.dtype == Dtype::F16));
+    let read = |name: &str| fs::read_to_string(out.join(name)).expect("read");
+    assert!(
+        read("README.md").contains("/a | weight 0.5, density 0.3 |")
+            || read("README.md").contains("| density 0.3, weight 0.5 |")
+    );
+    assert!(read("README.md").starts_with("---\nbase_model:\n- \"") && read("README.md").contains("arXiv 2306.01708"));
+    assert!(read("recipe.toml").starts_with(TIES));
+    assert_eq!(read("tokenizer.json"), "of 2");
+    assert!(read("config.json").contains("\"torch_dtype\": \"float16\""));
+    assert_eq!(list(dir.path()), ["a", "b", "base", "c", "merged", "r.toml"]);
+}
+
+#[test]
+fn files_become_a_file_that_carries_its_recipe() {
+    let dir = tempfile::tempdir().expect("a folder");
+    models(dir.path());
+    let text_of = "method = \"linear\"\nmodels = [{ path = \"a/model.safetensors\", name = \"a\" }, { path = \"b/model.safetensors\", name = \"b\" }]\n";
+    let toml = recipe(dir.path(), "r.toml", text_of);
+    let out = dir.path().join("out.safetensors");
+    stdout(&regrow(&["merge", text(&toml), "--out", text(&out)]));
+    let merged = Checkpoint::open(&out).expect("a checkpoint");
+    assert_eq!(merged.metadata().next().expect("a file")["regrow_recipe"], text_of);
+    let name = "lm_head.weight";
+    let mean = values(1, name, 80).into_iter().zip(values(2, name, 80)).map(|(a, b)| (a + b) / 2.0);
+    assert_eq!(merged.read_f32(name).expect("read"), mean.collect::<Vec<_>>());
+    let folder = dir.path().join("out");
+    assert!(complaint(&["merge", text(&toml), "--out", text(&folder)]).contains("ends in .safetensors"));
+}
+
+/// Fixture `mergekit.safetensors`: mergekit 0.1.5 (`mergekit-yaml`, CPU) on the configurations below and the
+/// models that [`values`] makes; each tensor under the configuration's name.
+const MERGEKIT: [(&str, &str); 9] = [
+    (
+        "linear",
+        "models:\n  - model: a\n    parameters:\n      weight: 1.0\n  - model: b\n    parameters:\n      weight: 0.3\n  \
+         - model: c\n    parameters:\n      weight: 0.5\nmerge_method: linear\ndtype: float32\n",
+    ),
+    (
+        "slerp",
+        "slices:\n  - sources:\n      - model: a\n        layer_range: [0, 3]\n      - model: b\n        layer_range: [0, 3]\n\
+         merge_method: slerp\nbase_model: a\nparameters:\n  t:\n    - filter: self_attn\n      value: [0, 0.5, 0.3, 0.7, 1]\n    \
+         - filter: mlp\n      value: [1, 0.5, 0.7, 0.3, 0]\n    - value: 0.5 # fallback for rest of tensors\ndtype: float32\n",
+    ),
+    (
+        "task_arithmetic",
+        "models:\n  - model: a\n    parameters:\n      weight: 0.6\n  - model: b\n    parameters:\n      weight: [0.2, 0.8]\n\
+         merge_method: task_arithmetic\nbase_model: base\nparameters:\n  lambda: 0.9\ndtype: float32\n",
+    ),
+    (
+        "ties",
+        "models:\n  - model: a\n    parameters:\n      density: [1, 0.7, 0.2] # density gradient\n      weight: 1.0\n  \
+         - model: b\n    parameters:\n      density: 0.5\n      weight: [0.1, 0.3, 0.7, 1] # weight gradient\n  - model: c\n    \
+         parameters:\n      density: 0.33\n      weight:\n        - filter: mlp\n          value: 0.5\n        - value: 0.25\n\
+         merge_method: ties\nbase_model: base\nparameters:\n  normalize: true\n  int8_mask: true\ndtype: float32\n",
+    ),
+    (
+        "ties_sum",
+        "models:\n  - model: base\n  - model: a\n    parameters: {weight: 0.5, density: 0.4}\n  - model: b\n    \
+         parameters: {weight: -0.5, density: 0.6}\n  - model: c\n    parameters: {weight: 1.0, density: 0.8}\n\
+         merge_method: ties\nbase_model: base\nparameters: {normalize: false, lambda: 1.3, rescale: true}\ndtype: float32\n",
+    ),
+    (
+        "model_stock",
+        "models:\n  - model: a\n  - model: b\n  - model: c\nmerge_method: model_stock\nbase_model: base\ndtype: float32\n",
+    ),
+    (
+        "model_stock_rows",
+        "models:\n  - model: a\n  - model: b\nmerge_method: model_stock\nbase_model: base\n\
+         parameters: {filter_wise: true}\ndtype: float32\n",
+    ),
+    (
+        "breadcrumbs_ties",
+        "models:\n  - model: a\n    parameters: {weight: 0.7, density: 0.5, gamma: 0.2}\n  - model: b\n    \
+         parameters: {weight: 0.4, density: 0.6, gamma: 0.15}\n  - model: c\n    \
+         parameters: {weight: 0.3, density: 0.3, gamma: 0.2}\nmerge_method: breadcrumbs_ties\nbase_model: base\n\
+         dtype: float32\n",
+    ),
+    (
+        "half",
+        "models:\n  - model: a\n    parameters: {weight: 0.5}\n  - model: b\n    parameters: {weight: 0.5}\n\
+         merge_method: linear\ndtype: float32\nout_dtype: float16\n",
+    ),
+];
+
+#[test]
+fn mergekit_s_configurations_give_mergekit_s_models() {
+    let fixture = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/mergekit.safetensors"));
+    let fixture = fixture.expect("the fixture");
+    let fixture = SafeTensors::deserialize(&fixture).expect("tensors");
+    let dir = tempfile::tempdir().expect("a folder");
+    models(dir.path());
+    for (name, configuration) in MERGEKIT {
+        let yaml = recipe(dir.path(), &format!("{name}.yml"), configuration);
+        let out = dir.path().join(format!("out {name}"));
+        stdout(&regrow(&["merge", text(&yaml), "--out", text(&out)]));
+        let merged = Checkpoint::open(&out).expect("a checkpoint");
+        assert_eq!(fs::read_to_string(out.join("mergekit_config.yml")).expect("read"), configuration);
+        let half = name == "half";
+        for (tensor, _) in shapes() {
+            let view = fixture.tensor(&format!("{name}/{tensor}")).expect("in the fixture");
+            let entry = merged.entry(&tensor).expect("in the result");
+            assert_eq!(entry.shape, view.shape());
+            assert_eq!(entry.dtype == Dtype::F16, half);
+            let theirs: Vec<f32> = match half {
+                true => view.data().as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+                false => view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            };
+            let within = if half { 1e-3 } else { 1e-6 };
+            for (ours, theirs) in merged.read_f32(&tensor).expect("read").iter().zip(theirs) {
+                assert!((ours - theirs).abs() <= within, "{name} {tensor}: {ours} {theirs}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_killed_merge_goes_on_with_no_shard_twice_and_none_missing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let planned: Vec<Planned> =
+        (0..24).map(|i| Planned { name: format!("w{i}"), dtype: Dtype::F32, shape: vec![512, 512] }).collect();
+    for (seed, name) in [(1, "a"), (2, "b")] {
+        let plan = Plan::sharded(planned.clone(), usize::MAX).expect("a plan");
+        let mut writer = Writer::create(plan, dir.path().join(name), &[], "").expect("begun");
+        let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+            Ok(Contents::Values(numbers(t.elements(), seed)))
+        };
+        writer.write(&make, &|_, _| ()).expect("written");
+        writer.finish().expect("finished");
+    }
+    let toml = recipe(dir.path(), "r.toml", "method = \"linear\"\nmodels = [{ path = \"a\" }, { path = \"b\" }]\n");
+    let (whole, out) = (dir.path().join("whole"), dir.path().join("out"));
+    let merge = |out: &Path, more: &[&str]| -> Vec<String> {
+        let args = ["merge", text(&toml), "--shard-size", "1MB", "--out", text(out)];
+        args.iter().chain(more).map(ToString::to_string).collect()
+    };
+    let run = |args: Vec<String>| stdout(&regrow(&args.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert!(run(merge(&whole, &[])).contains("in 24 files"));
+    let journal = dir.path().join("out.partial/regrow-progress.json");
+    let mut running = Command::new(env!("CARGO_BIN_EXE_regrow"))
+        .args(merge(&out, &[]))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    while !fs::read_to_string(&journal).is_ok_and(|text| text.contains("model-00002-of")) && !out.exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running.kill().expect("killed");
+    running.wait().expect("gone");
+    assert!(!out.exists(), "killed in time");
+    let first = dir.path().join("out.partial/model-00001-of-00024.safetensors");
+    let written = fs::metadata(&first).and_then(|m| m.modified()).expect("the first shard");
+    let other =
+        recipe(dir.path(), "other.toml", "method = \"linear\"\nmodels = [{ path = \"b\" }, { path = \"a\" }]\n");
+    let says = complaint(&["merge", text(&other), "--shard-size", "1MB", "--out", text(&out), "--resume"]);
+    assert!(says.contains("other settings"), "{says}");
+    assert!(run(merge(&out, &["--resume"])).contains("in 24 files"));
+    assert_eq!(list(&out), list(&whole));
+    for name in list(&whole).iter().filter(|name| name.ends_with("safetensors") || name.ends_with("index.json")) {
+        assert!(fs::read(out.join(name)).expect("read") == fs::read(whole.join(name)).expect("read"), "{name}");
+    }
+    let shard = out.join("model-00001-of-00024.safetensors");
+    assert_eq!(fs::metadata(shard).and_then(|m| m.modified()).expect("the first shard"), written);
+}
+
+#[test]
+fn masked_models_keep_their_mask_or_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let masked = |which, every: usize| {
+        model_with(dir.path(), which, Dtype::F32, |name, values| {
+            if name.contains("proj") {
+                values.iter_mut().step_by(every).for_each(|v| *v = 0.0);
+            }
+        })
+    };
+    (masked(0, 1000), masked(1, 2), masked(2, 2), masked(3, 3));
+    let zeros = |method: &str, more: &str, out: &str| {
+        let text_of = format!(
+            "method = \"{method}\"\nbase = \"base\"\nmodels = [{{ path = \"a\" }}, {{ path = \"b\" }}]\n{more}\n"
+        );
+        let toml = recipe(dir.path(), "r.toml", &text_of);
+        let out = dir.path().join(out);
+        stdout(&regrow(&["merge", text(&toml), "--out", text(&out)]));
+        let merged = Checkpoint::open(&out).expect("a checkpoint");
+        merged.counts("model.layers.1.mlp.up_proj.weight").expect("counted").zeros
+    };
+    assert_eq!(zeros("linear", "masks = \"same\"", "1"), 48);
+    assert!(zeros("task-arithmetic", "parameters = { weight = 0.3 }", "2") < 5);
+    assert_eq!(zeros("task-arithmetic", "masks = \"keep\"\nparameters = { weight = 0.3 }", "3"), 48);
+    let toml = recipe(
+        dir.path(),
+        "r.toml",
+        "method = \"linear\"\nmasks = \"same\"\nmodels = [{ path = \"a\" }, { path = \"c\" }]\n",
+    );
+    let says = complaint(&["merge", text(&toml), "--out", text(&dir.path().join("4"))]);
+    assert!(says.contains("a and c have different masks"), "{says}");
+    assert!(!dir.path().join("4").exists() && !dir.path().join("4.partial").exists());
+}
+
+#[test]
+fn fisher_information_and_second_moments_come_beside_the_models() {
+    let dir = tempfile::tempdir().expect("a folder");
+    models(dir.path());
+    let statistics = |which: u64, scale: f32, gram: bool| {
+        let name = "lm_head.weight".to_string();
+        let shape = if gram { vec![8, 8] } else { vec![10, 8] };
+        let out = dir.path().join(format!("s{which}{gram}.safetensors"));
+        let plan = Plan::one("s", vec![Planned { name, dtype: Dtype::F32, shape }]).expect("a plan");
+        let mut writer = Writer::create(plan, &out, &[], "").expect("begun");
+        let entry = |i: usize| if !gram || i % 9 == 0 { scale } else { 0.0 };
+        let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+            Ok(Contents::Values((0..t.elements()).map(entry).collect()))
+        };
+        writer.write(&make, &|_, _| ()).expect("written");
+        writer.finish().expect("finished");
+    };
+    for (method, gram) in [("fisher", false), ("regmean", true)] {
+        (statistics(1, 3.0, gram), statistics(2, 1.0, gram));
+        let model = |name: &str, n: u64| format!("{{ path = \"{name}\", statistics = \"s{n}{gram}.safetensors\" }}");
+        let text_of = format!("method = \"{method}\"\nmodels = [{}, {}]\n", model("a", 1), model("b", 2));
+        let toml = recipe(dir.path(), "r.toml", &text_of);
+        let out = dir.path().join(method);
+        stdout(&regrow(&["merge", text(&toml), "--out", text(&out)]));
+        let merged = Checkpoint::open(&out).expect("a checkpoint");
+        for (name, share) in [("lm_head.weight", 0.75), ("model.embed_tokens.weight", 0.5)] {
+            let expected =
+                values(1, name, 80).into_iter().zip(values(2, name, 80)).map(|(a, b)| share * a + (1.0 - share) * b);
+            for (ours, expected) in merged.read_f32(name).expect("read").iter().zip(expected) {
+                assert!((ours - expected).abs() < 1e-5, "{method} {name}: {ours} {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_recipes_are_one_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    models(dir.path());
+    let out = dir.path().join("out");
+    let says = |text_of: &str| {
+        let toml = recipe(dir.path(), "r.toml", text_of);
+        let said = complaint(&["merge", text(&toml), "--out", text(&out)]);
+        assert!(!out.exists() && !dir.path().join("out.partial").exists(), "{said}");
+        said
+    };
+    assert!(says(&TIES.replace("ties", "tiess")).contains("unknown merging method `tiess`: use breadcrumbs"));
+    assert!(says(&TIES.replace("density", "densty")).contains("did you mean `density`?"));
+    assert!(says("method = \"linear\"\nmodels = []\n").contains("zero models"));
+    assert!(says(&TIES.replace("base = \"base\"", "")).contains("ties needs a `base`"));
+    assert!(says(&TIES.replace("\"b\"", "\"nowhere\"")).contains("nowhere: "));
+    assert!(says(&TIES.replace("0.3", "1.3")).contains("`density` is a fraction in [0, 1], not 1.3"));
+    let two = "models = [{ path = \"a\" }, { path = \"b\" }]\n";
+    let sum = says(&format!("method = \"linear\"\nparameters = {{ normalize = false }}\n{two}"));
+    assert!(sum.contains("add up to 2, not to 1"), "{sum}");
+    assert!(says(&format!("method = \"slerp\"\n{two}")).contains("the parameter `t` is missing"));
+    assert!(says(&format!("method = \"slerp\"\nparameters = {{ t = 2 }}\n{two}")).contains("[0, 1]"));
+    let three = "models = [{ path = \"a\" }, { path = \"b\" }, { path = \"c\" }]\nparameters = { t = 0.5 }\n";
+    assert!(says(&format!("method = \"slerp\"\n{three}")).contains("at most 2 models, the recipe has 3"));
+    let one = "method = \"model-stock\"\nbase = \"base\"\nmodels = [{ path = \"a\" }]\n";
+    assert!(says(one).contains("at least 2 models"));
+    let alone = "method = \"slerp\"\nparameters = { t = 0.5 }\nmodels = [{ path = \"a\" }]\n";
+    assert!(says(alone).contains("two models, or a `base` and one"));
+    let tokenizer = format!("method = \"linear\"\ntokenizer = \"nobody\"\n{two}");
+    assert!(says(&tokenizer).contains("it may be base, a directory, or a model: a, b"));
+    assert!(complaint(&["merge", text(&dir.path().join("no.toml")), "--out", text(&out)]).contains("no.toml: "));
+    let yaml =
+        recipe(dir.path(), "r.yml", "merge_method: linear\nslices:\n- sources:\n  - {model: a, layer_range: [0, 2]}\n");
+    let said = complaint(&["merge", text(&yaml), "--out", text(&out)]);
+    assert!(said.contains("takes 2 layers, the models have 3"), "{said}");
+    let toml = recipe(dir.path(), "r.toml", TIES);
+    assert!(complaint(&["merge", text(&toml), "--out", text(&dir.path().join("a"))]).contains("input itself"));
+    assert!(complaint(&["merge", text(&toml), "--out", text(dir.path())]).contains("not empty"));
+}
+
+#[test]
+fn models_that_cannot_be_merged_are_one_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    models(dir.path());
+    let out = dir.path().join("out");
+    let says = || {
+        let toml = recipe(dir.path(), "r.toml", TIES);
+        let said = complaint(&["merge", text(&toml), "--out", text(&out)]);
+        assert!(!out.exists() && !dir.path().join("out.partial").exists(), "{said}");
+        said
+    };
+    let again = |dtype, change: &(dyn Fn(&str, &mut Vec<f32>) + Sync)| {
+        fs::remove_dir_all(dir.path().join("b")).expect("removed");
+        model_with(dir.path(), 2, dtype, change);
+    };
+    again(Dtype::F32, &|name, values| {
+        if name == "lm_head.weight" {
+            values[3] = 1e30;
+        }
+    });
+    // NaN written past the writer, which refuses it.
+    let file = dir.path().join("b/model.safetensors");
+    let mut bytes = fs::read(&file).expect("read");
+    let place = bytes.windows(4).position(|b| b == 1e30f32.to_le_bytes()).expect("the value");
+    bytes[place..place + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&file, &bytes).expect("written");
+    let said = says();
+    assert!(said.contains("b: tensor \"lm_head.weight\" holds 1 values that are NaN"), "{said}");
+    fs::write(&file, &bytes[..bytes.len() - 5]).expect("written");
+    assert!(says().contains("cut short"));
+    again(Dtype::BF16, &|_, _| ());
+    let said = says();
+    assert!(said.contains("is F32 in the base, BF16 in b: say which type"), "{said}");
+    // Independent weights under the same names: the base is no parent of theirs.
+    again(Dtype::F32, &|name, values| *values = numbers(values.len(), 77 + name.len() as u64));
+    let said = says();
+    assert!(said.contains("does not look like the parent of b"), "{said}");
+    let toml = recipe(dir.path(), "r.toml", TIES);
+    stdout(&regrow(&["merge", text(&toml), "--out", text(&dir.path().join("all the same")), "--any-base"]));
+    fs::write(dir.path().join("b/adapter_config.json"), "{}").expect("written");
+    assert!(says().contains("is an adapter"));
+}

@@ -1,0 +1,326 @@
+//! Checkpoints merged tensor by tensor, in the memory of a few tensors.
+//!
+//! ```
+//! use regrow_merging::stream::{Merge, Source};
+//! use regrow_merging::{Linear, Masks, TensorMerge};
+//! use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+//! # let folder = tempfile::tempdir()?;
+//! # let tensor = Planned { name: "w".into(), dtype: Dtype::F32, shape: vec![2] };
+//! # let write = |name: &str, values: [f32; 2]| -> regrow_sparse_core::Result<_> {
+//! #     let path = folder.path().join(name);
+//! #     let mut writer = Writer::create(Plan::one(name, vec![tensor.clone()])?, &path, &[], "")?;
+//! #     writer.write::<regrow_sparse_core::Error>(&|_| Ok(Contents::Values(values.to_vec())), &|_, _| ())?;
+//! #     writer.finish()?;
+//! #     Ok(path)
+//! # };
+//! # let (a, b) = (write("a.safetensors", [1.0, 2.0])?, write("b.safetensors", [3.0, 6.0])?);
+//! # let out = folder.path().join("out.safetensors");
+//! let (a, b) = (Checkpoint::open(a)?, Checkpoint::open(b)?);
+//! let models = vec![Source::new("a", &a), Source::new("b", &b)];
+//! let method = |_: &str| Ok(Box::new(Linear::new(vec![1.0, 1.0], true)?) as Box<dyn TensorMerge>);
+//! let merge = Merge::new(None, models, Masks::Ignore, None, &method)?;
+//!
+//! let mut writer = Writer::create(Plan::one("merged", merge.planned())?, &out, &[&a, &b], "linear")?;
+//! writer.write(&|tensor| merge.tensor(tensor), &|_, _| ())?;
+//! writer.finish()?;
+//! assert_eq!(Checkpoint::open(&out)?.read_f32("w")?, [2.0, 4.0]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::collections::HashMap;
+
+use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned};
+use regrow_sparse_core::{Error, Result};
+
+use crate::masks::Masks;
+use crate::tensors::{Operand, Operands, TensorMerge};
+
+/// A model to merge.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// What messages call it, and by what methods draw.
+    pub name: &'a str,
+    /// Its weights.
+    pub checkpoint: &'a Checkpoint,
+    /// What a method wants to know besides (see [`Operand::statistic`]), under the names of the weights.
+    pub statistics: Option<&'a Checkpoint>,
+}
+
+impl<'a> Source<'a> {
+    /// A model of which only the weights are known.
+    pub fn new(name: &'a str, checkpoint: &'a Checkpoint) -> Self {
+        Self { name, checkpoint, statistics: None }
+    }
+}
+
+/// Checkpoints that fit together, and a method for each of their tensors.
+pub struct Merge<'a> {
+    base: Option<&'a Checkpoint>,
+    models: Vec<Source<'a>>,
+    masks: Masks,
+    planned: Vec<Planned>,
+    methods: HashMap<String, Box<dyn TensorMerge>>,
+}
+
+impl<'a> Merge<'a> {
+    /// Checks that all inputs have the same tensors. The result has those of the base, or of the first
+    /// model without one, in its order; `dtype` is the type of its floating-point tensors, by default
+    /// the inputs'. `method` is asked for each of them.
+    ///
+    /// Tensors of other types are not merged: they must be the same in all inputs, counters of one element
+    /// excepted, which are taken from the base or the first model.
+    ///
+    /// # Errors
+    /// No models; tensors that are missing from one, or have another shape, or, without `dtype`, another
+    /// type; tensors of whole numbers that differ; what `method` runs into, with the tensor's name.
+    pub fn new(
+        base: Option<&'a Checkpoint>,
+        models: Vec<Source<'a>>,
+        masks: Masks,
+        dtype: Option<Dtype>,
+        method: &dyn Fn(&str) -> Result<Box<dyn TensorMerge>>,
+    ) -> Result<Self> {
+        let mut inputs: Vec<(&str, &Checkpoint)> = base.into_iter().map(|base| ("the base", base)).collect();
+        inputs.extend(models.iter().map(|model| (model.name, model.checkpoint)));
+        if models.is_empty() {
+            return Err(Error::Argument("there are no models to merge".into()));
+        }
+        inputs[1..].iter().try_for_each(|other| compare(inputs[0], *other, dtype.is_some()))?;
+        let mut planned: Vec<Planned> = inputs[0].1.entries().iter().map(Planned::from).collect();
+        let mut methods = HashMap::new();
+        for tensor in planned.iter_mut().filter(|tensor| is_float(tensor.dtype)) {
+            tensor.dtype = dtype.unwrap_or(tensor.dtype);
+            methods.insert(tensor.name.clone(), method(&tensor.name).map_err(|e| about(&tensor.name, e))?);
+        }
+        Ok(Self { base, models, masks, planned, methods })
+    }
+
+    /// What is to be written.
+    pub fn planned(&self) -> Vec<Planned> {
+        self.planned.clone()
+    }
+
+    /// The contents of one of the planned tensors.
+    ///
+    /// # Errors
+    /// A value that is not finite in an input, different masks where they must be the same, or what the
+    /// method runs into.
+    pub fn tensor(&self, planned: &Planned) -> Result<Contents<'a>> {
+        let Some(method) = self.methods.get(&planned.name) else {
+            let lead = self.base.unwrap_or(self.models[0].checkpoint);
+            return lead.raw(&planned.name).map(|bytes| Contents::Bytes(bytes.into()));
+        };
+        let merged = self.merged(method.as_ref(), planned);
+        self.checkpoints().for_each(|checkpoint| checkpoint.release(&planned.name));
+        merged.map(Contents::Values)
+    }
+
+    fn merged(&self, method: &dyn TensorMerge, planned: &Planned) -> Result<Vec<f32>> {
+        let name = planned.name.as_str();
+        let base = self.base.map(|base| finite(base, name)).transpose()?;
+        let values = self.models.iter().map(|model| finite(model.checkpoint, name)).collect::<Result<Vec<_>>>()?;
+        let statistic = |model: &Source<'a>| {
+            let known = model.statistics.filter(|statistics| statistics.entry(name).is_ok());
+            known.map(|statistics| finite(statistics, name)).transpose()
+        };
+        let statistics = self.models.iter().map(statistic).collect::<Result<Vec<_>>>()?;
+        let operands: Vec<Operand<'_>> = self
+            .models
+            .iter()
+            .zip(values.iter().zip(&statistics))
+            .map(|(model, (values, statistic))| Operand { model: model.name, values, statistic: statistic.as_deref() })
+            .collect();
+        let tensor = Operands::new(name, &planned.shape, base.as_deref(), &operands)?;
+        self.masks.check(&tensor)?;
+        let mut merged = method.merge(&tensor)?;
+        self.masks.apply(&tensor, &mut merged);
+        Ok(merged)
+    }
+
+    /// Bytes of memory to expect while `plan` is written on `threads` threads, besides the program's own: the
+    /// tensors in work of every input, the result, and the result in its type.
+    pub fn peak(&self, plan: &Plan, threads: usize) -> usize {
+        let element = |dtype: Dtype| dtype.bitsize() / 8;
+        let widest = plan.tensors().map(|tensor| element(tensor.dtype)).max().unwrap_or(4);
+        let of_input = |checkpoint: &Checkpoint| {
+            let widest = checkpoint.entries().iter().map(|entry| element(entry.dtype)).max().unwrap_or(4);
+            // Where they lie in the file, and as f32 besides if they are something else.
+            if widest == 4 { 4 } else { widest + 4 }
+        };
+        let each = self.checkpoints().map(of_input).sum::<usize>() + 4 + if widest == 4 { 0 } else { widest };
+        plan.in_work(threads) * each
+    }
+
+    fn checkpoints(&self) -> impl Iterator<Item = &'a Checkpoint> {
+        let models = self.models.iter().flat_map(|model| [Some(model.checkpoint), model.statistics]);
+        models.chain([self.base]).flatten()
+    }
+}
+
+fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
+}
+
+/// An error about a tensor, where it names none.
+fn about(tensor: &str, error: Error) -> Error {
+    match error {
+        Error::Argument(reason) => Error::tensor(tensor, reason),
+        other => other,
+    }
+}
+
+/// Refuses two checkpoints that do not have the same tensors.
+fn compare(lead: (&str, &Checkpoint), other: (&str, &Checkpoint), any_type: bool) -> Result<()> {
+    let lacks = |(name, of): (&str, &Checkpoint), (which, has): (&str, &Checkpoint)| {
+        let missing = has.entries().iter().find(|entry| of.entry(&entry.name).is_err());
+        missing.map_or(Ok(()), |entry| {
+            Err(Error::tensor(&entry.name, format!("is in {which}, not in {name}: models of different architectures")))
+        })
+    };
+    lacks(other, lead)?;
+    lacks(lead, other)?;
+    lead.1.entries().iter().try_for_each(|entry| same_kind(lead, entry, other, any_type))
+}
+
+fn same_kind(lead: (&str, &Checkpoint), entry: &Entry, other: (&str, &Checkpoint), any_type: bool) -> Result<()> {
+    let found = other.1.entry(&entry.name)?;
+    let says = |a: String, b: String, more: &str| {
+        Err(Error::tensor(&entry.name, format!("is {a} in {}, {b} in {}{more}", lead.0, other.0)))
+    };
+    if entry.shape != found.shape {
+        let vocabularies = entry.shape.len() == 2 && entry.shape[1..] == found.shape[1..] && is_word(&entry.name);
+        let more = if vocabularies { ": models with different vocabularies are not merged" } else { "" };
+        return says(format!("{:?}", entry.shape), format!("{:?}", found.shape), more);
+    }
+    let both_float = is_float(entry.dtype) && is_float(found.dtype);
+    if entry.dtype != found.dtype && !(any_type && both_float) {
+        let more = if both_float { ": say which type the result shall have (dtype)" } else { "" };
+        return says(entry.dtype.to_string(), found.dtype.to_string(), more);
+    }
+    if !both_float && entry.elements() > 1 && lead.1.raw(&entry.name)? != other.1.raw(&entry.name)? {
+        return says(entry.dtype.to_string(), "different".into(), ": only floating-point tensors can be merged");
+    }
+    Ok(())
+}
+
+/// Whether a tensor has a row for each word of the vocabulary, by its name.
+fn is_word(name: &str) -> bool {
+    ["embed", "wte", "lm_head"].iter().any(|part| name.contains(part))
+}
+
+/// One tensor's values, all of them finite.
+fn finite<'c>(checkpoint: &'c Checkpoint, name: &str) -> Result<std::borrow::Cow<'c, [f32]>> {
+    let values = checkpoint.values(name)?;
+    match values.iter().filter(|v| !v.is_finite()).count() {
+        0 => Ok(values),
+        n => {
+            Err(Error::format(checkpoint.path(), format!("tensor {name:?} holds {n} values that are NaN or infinite")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use half::f16;
+    use regrow_sparse_core::checkpoint::Writer;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+    use crate::linear::Linear;
+
+    type Tensor<'a> = (&'a str, Dtype, Vec<usize>, Vec<f32>);
+
+    fn w(values: &[f32]) -> Tensor<'static> {
+        ("w", Dtype::F32, vec![values.len()], values.to_vec())
+    }
+
+    fn file(folder: &Path, name: &str, tensors: &[Tensor<'_>]) -> Checkpoint {
+        let bytes = |(_, dtype, _, values): &Tensor<'_>| -> Vec<u8> {
+            match dtype {
+                Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+                Dtype::I64 => values.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect(),
+                _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            }
+        };
+        let bytes: Vec<Vec<u8>> = tensors.iter().map(bytes).collect();
+        let views = tensors.iter().zip(&bytes).map(|(t, b)| (t.0, TensorView::new(t.1, t.2.clone(), b).unwrap()));
+        let path: PathBuf = folder.join(name);
+        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        Checkpoint::open(path).unwrap()
+    }
+
+    fn mean(_: &str) -> Result<Box<dyn TensorMerge>> {
+        Ok(Box::new(Linear::new(vec![1.0; 2], true)?))
+    }
+
+    fn merged(a: &Checkpoint, b: &Checkpoint, dtype: Option<Dtype>) -> Result<(TempFile, Checkpoint)> {
+        let merge = Merge::new(None, vec![Source::new("a", a), Source::new("b", b)], Masks::Ignore, dtype, &mean)?;
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let mut writer = Writer::create(Plan::sharded(merge.planned(), 8)?, &out, &[a, b], "")?;
+        writer.write(&|tensor| merge.tensor(tensor), &|_, _| ())?;
+        writer.finish()?;
+        Ok((folder, Checkpoint::open(&out)?))
+    }
+
+    type TempFile = tempfile::TempDir;
+
+    #[test]
+    fn types_may_differ_where_one_is_asked_for_and_counters_always() {
+        let dir = tempfile::tempdir().unwrap();
+        let half = ("h", Dtype::F16, vec![2, 1], vec![1.0, 2.0]);
+        let single = ("h", Dtype::F32, vec![2, 1], vec![2.0, 3.0]);
+        let count = |n: f32| ("steps", Dtype::I64, vec![], vec![n]);
+        let a = file(dir.path(), "a", &[half.clone(), w(&[1.0, 5.0]), count(7.0)]);
+        let b = file(dir.path(), "b", &[single, w(&[2.0, 7.0]), count(9.0)]);
+        assert!(merged(&a, &b, None).err().unwrap().to_string().contains("h: is F16 in a, F32 in b: say which"));
+        let (_folder, out) = merged(&a, &b, Some(Dtype::BF16)).unwrap();
+        assert_eq!(out.read_f32("h").unwrap(), [1.5, 2.5]);
+        assert_eq!(out.read_f32("w").unwrap(), [1.5, 6.0]);
+        assert_eq!((out.entry("w").unwrap().dtype, out.raw("steps").unwrap()[0]), (Dtype::BF16, 7));
+        let c = file(dir.path(), "c", &[half, w(&[2.0, 7.0]), count(9.0)]);
+        let (_folder, out) = merged(&a, &c, None).unwrap();
+        assert_eq!((out.entry("h").unwrap().dtype, out.entry("w").unwrap().dtype), (Dtype::F16, Dtype::F32));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_one_line_before_any_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let says = |a: &[Tensor<'_>], b: &[Tensor<'_>]| {
+            let (a, b) = (file(dir.path(), "a", a), file(dir.path(), "b", b));
+            merged(&a, &b, None).err().unwrap().to_string()
+        };
+        let matrix = |name, rows: usize| (name, Dtype::F32, vec![rows, 2], vec![0.0; rows * 2]);
+        assert_eq!(says(&[w(&[1.0])], &[w(&[1.0, 2.0])]), "w: is [1] in a, [2] in b");
+        assert!(says(&[matrix("wte", 3)], &[matrix("wte", 2)]).contains("different vocabularies"));
+        assert!(says(&[w(&[1.0]), matrix("x", 1)], &[w(&[1.0])]).contains("x: is in a, not in b"));
+        assert!(says(&[w(&[1.0])], &[w(&[1.0]), matrix("x", 1)]).contains("x: is in b, not in a"));
+        assert!(says(&[w(&[1.0, f32::NAN])], &[w(&[1.0, 2.0])]).contains("\"w\" holds 1 values that are NaN"));
+        let ids = |n: f32| ("ids", Dtype::I64, vec![2], vec![0.0, n]);
+        assert!(says(&[ids(1.0)], &[ids(2.0)]).contains("only floating-point"));
+        assert!(Merge::new(None, vec![], Masks::Ignore, None, &mean).is_err());
+    }
+
+    #[test]
+    fn statistics_reach_the_method_and_masks_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let matrix = |values: &[f32]| ("w", Dtype::F32, vec![2, 1], values.to_vec());
+        let (a, b) = (file(dir.path(), "a", &[matrix(&[0.0, 1.0])]), file(dir.path(), "b", &[matrix(&[0.0, 3.0])]));
+        let (fa, fb) = (file(dir.path(), "fa", &[matrix(&[1.0, 3.0])]), file(dir.path(), "fb", &[matrix(&[1.0, 1.0])]));
+        let models = || {
+            let of = |name, checkpoint, statistics| Source { name, checkpoint, statistics: Some(statistics) };
+            vec![of("a", &a, &fa), of("b", &b, &fb)]
+        };
+        let fisher = |_: &str| Ok(Box::new(crate::Fisher::new(vec![1.0; 2], 1e-6)?) as Box<dyn TensorMerge>);
+        let merge = Merge::new(None, models(), Masks::Same, None, &fisher).unwrap();
+        let Contents::Values(values) = merge.tensor(&merge.planned()[0]).unwrap() else { panic!("values") };
+        crate::testing::close(&values, &[0.0, 1.5], 1e-5);
+        assert_eq!(merge.peak(&Plan::one("x", merge.planned()).unwrap(), 2), 2 * (4 * 4 + 4));
+        let denser = file(dir.path(), "d", &[matrix(&[1.0, 1.0])]);
+        let models = vec![Source::new("a", &a), Source::new("d", &denser)];
+        let merge = Merge::new(None, models, Masks::Same, None, &mean).unwrap();
+        assert!(merge.tensor(&merge.planned()[0]).unwrap_err().to_string().contains("different masks"));
+    }
+}

@@ -1,0 +1,253 @@
+//! Task vectors `D_i = W_i - W_0`, thinned out by a method and put together again:
+//!
+//! ```text
+//! W = W_0 + lambda * sum_i a_i f_i (K_i * D_i)
+//! ```
+//!
+//! with a mask `K_i` and a factor `f_i` from the method. `normalize` divides the sum by `sum_i a_i`.
+//! With an election of signs (TIES, arXiv 2306.01708, section 4) only the terms of an entry take part whose
+//! sign is that of the entry's sum, 0 counting as positive, and `normalize` divides by the sum of their
+//! `a_i`.
+
+use rayon::prelude::*;
+use regrow_sparse_core::select::top_k;
+use regrow_sparse_core::{Error, Result};
+
+use crate::sums::PIECE;
+use crate::tensors::{Operand, Operands, Parameters};
+
+/// Entries that are worked on together: a word of a mask.
+const BLOCK: usize = 64;
+
+/// What is left of a task vector.
+pub(crate) enum Kept {
+    /// All of it.
+    All,
+    /// The entries whose bits are set, low bit first, times a factor.
+    Some(Vec<u64>, f32),
+    /// These values.
+    Values(Vec<f32>),
+}
+
+/// How task vectors become one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Mix {
+    pub weights: Vec<f64>,
+    pub lambda: f64,
+    pub normalize: bool,
+    pub elect: bool,
+}
+
+impl Mix {
+    /// From `weight` (1), `lambda` (1) and `normalize`.
+    pub fn from_parameters(parameters: &Parameters, normalize: bool, elect: bool) -> Result<Self> {
+        Ok(Self {
+            weights: parameters.each("weight", 1.0)?,
+            lambda: parameters.number("lambda", 1.0)?,
+            normalize: parameters.flag("normalize", normalize)?,
+            elect,
+        })
+    }
+
+    /// The merged tensor. `keep` sees each model's number and task vector.
+    pub fn merge(
+        &self,
+        tensor: &Operands<'_>,
+        keep: &dyn Fn(usize, &Operand<'_>, &[f32]) -> Result<Kept>,
+    ) -> Result<Vec<f32>> {
+        let base = tensor.base()?;
+        let models = tensor.models(self.weights.len())?;
+        let mut out = vec![0.0f32; base.len()];
+        let mut kept = Vec::with_capacity(models.len());
+        for (i, model) in models.iter().enumerate() {
+            subtract(model.values, base, &mut out);
+            kept.push(keep(i, model, &out)?);
+        }
+        self.fill(base, models, &kept, &mut out);
+        Ok(out)
+    }
+
+    /// The merged tensor with every task vector whole.
+    pub fn merge_whole(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
+        let base = tensor.base()?;
+        let models = tensor.models(self.weights.len())?;
+        let kept: Vec<Kept> = models.iter().map(|_| Kept::All).collect();
+        let mut out = vec![0.0f32; base.len()];
+        self.fill(base, models, &kept, &mut out);
+        Ok(out)
+    }
+
+    fn fill(&self, base: &[f32], models: &[Operand<'_>], kept: &[Kept], out: &mut [f32]) {
+        let terms: Vec<Term<'_>> = models
+            .iter()
+            .zip(kept)
+            .zip(&self.weights)
+            .map(|((model, kept), weight)| Term { values: model.values, kept, weight: *weight as f32 })
+            .collect();
+        let divisor = match self.normalize {
+            true => not_zero(terms.iter().map(|t| t.weight).sum(), 1e-8),
+            false => 1.0,
+        };
+        out.par_chunks_mut(PIECE).enumerate().for_each(|(piece, out)| {
+            let mut deltas = vec![[0.0f32; BLOCK]; terms.len()];
+            for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+                let at = piece * PIECE + block * BLOCK;
+                let base = &base[at..at + out.len()];
+                deltas.iter_mut().zip(&terms).for_each(|(delta, term)| term.weighted(at, base, delta));
+                let mut mixed = match self.elect {
+                    true => self.elected(&terms, &deltas),
+                    false => total(&deltas).map(|sum| sum / divisor),
+                };
+                mixed.iter_mut().for_each(|m| *m *= self.lambda as f32);
+                out.iter_mut().zip(base).zip(&mixed).for_each(|((out, base), mixed)| *out = base + mixed);
+            }
+        });
+    }
+
+    /// For each entry, the sum of the terms that have the sign of the sum of all.
+    fn elected(&self, terms: &[Term<'_>], deltas: &[[f32; BLOCK]]) -> [f32; BLOCK] {
+        let sum = total(deltas);
+        let (mut mixed, mut divisor) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
+        for (term, delta) in terms.iter().zip(deltas) {
+            for k in 0..BLOCK {
+                let agrees = if sum[k] >= 0.0 { delta[k] > 0.0 } else { delta[k] < 0.0 };
+                mixed[k] += if agrees { delta[k] } else { 0.0 };
+                divisor[k] += if agrees { term.weight } else { 0.0 };
+            }
+        }
+        if self.normalize {
+            mixed.iter_mut().zip(&divisor).for_each(|(m, d)| *m /= not_zero(*d, 0.0));
+        }
+        mixed
+    }
+}
+
+/// One model's part.
+struct Term<'a> {
+    values: &'a [f32],
+    kept: &'a Kept,
+    weight: f32,
+}
+
+impl Term<'_> {
+    /// `a_i f_i (K_i * D_i)` for the entries from `at` on, zero beyond the end of `base`.
+    fn weighted(&self, at: usize, base: &[f32], delta: &mut [f32; BLOCK]) {
+        let values = &self.values[at..at + base.len()];
+        delta[base.len()..].fill(0.0);
+        let weight = self.weight;
+        let entries = delta.iter_mut().zip(values.iter().zip(base));
+        match self.kept {
+            Kept::All => entries.for_each(|(delta, (value, base))| *delta = (value - base) * weight),
+            Kept::Some(words, factor) => {
+                let keep = expanded(words[at / BLOCK]);
+                entries
+                    .zip(&keep)
+                    .for_each(|((delta, (value, base)), keep)| *delta = (value - base) * keep * factor * weight);
+            }
+            Kept::Values(values) => {
+                delta.iter_mut().zip(&values[at..at + base.len()]).for_each(|(delta, value)| *delta = value * weight);
+            }
+        }
+    }
+}
+
+/// `d`, or 1 where it is (nearly) zero.
+fn not_zero(d: f32, nearly: f32) -> f32 {
+    if d.abs() <= nearly { 1.0 } else { d }
+}
+
+fn total(deltas: &[[f32; BLOCK]]) -> [f32; BLOCK] {
+    let mut sum = [0.0f32; BLOCK];
+    deltas.iter().for_each(|delta| sum.iter_mut().zip(delta).for_each(|(sum, d)| *sum += d));
+    sum
+}
+
+/// The eight bits of each byte as 0 or 1.
+const BITS: [[f32; 8]; 256] = {
+    let mut table = [[0.0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            if byte >> bit & 1 == 1 {
+                table[byte][bit] = 1.0;
+            }
+            bit += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+fn expanded(word: u64) -> [f32; BLOCK] {
+    let mut lanes = [0.0f32; BLOCK];
+    let bytes = lanes.chunks_exact_mut(8).zip(word.to_le_bytes());
+    bytes.for_each(|(lanes, byte)| lanes.copy_from_slice(&BITS[usize::from(byte)]));
+    lanes
+}
+
+fn subtract(values: &[f32], base: &[f32], delta: &mut [f32]) {
+    let pieces = delta.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE).zip(base.par_chunks(PIECE)));
+    pieces.for_each(|(delta, (values, base))| {
+        delta.iter_mut().zip(values.iter().zip(base)).for_each(|(d, (v, b))| *d = v - b);
+    });
+}
+
+/// Bits of the `count` entries of largest magnitude; of equal ones, the earlier.
+pub(crate) fn largest(tensor: &Operands<'_>, delta: &[f32], count: usize) -> Result<Vec<u64>> {
+    top_k(delta, count, f32::abs).map_err(|e| tensor.error(e.to_string()))
+}
+
+/// What makes up for entries that were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rescale {
+    /// Nothing.
+    None,
+    /// What is kept, divided by the probability of keeping it: the expectation stays.
+    Density,
+    /// What is kept, times a factor that gives the task vector its sum of magnitudes back (mergekit).
+    L1,
+}
+
+impl Rescale {
+    /// The words of a recipe.
+    pub(crate) const WORDS: [(&'static str, Self); 3] =
+        [("none", Self::None), ("density", Self::Density), ("l1", Self::L1)];
+
+    /// The factor for the entries of `delta` whose bits are set, a share `density` of all.
+    pub(crate) fn factor(self, delta: &[f32], words: &[u64], density: f64) -> f32 {
+        match self {
+            Self::Density if density > 0.0 => (1.0 / density) as f32,
+            Self::None | Self::Density => 1.0,
+            Self::L1 => {
+                let (all, kept) = magnitudes(delta, words);
+                if all < 1e-7 || kept < 1e-7 { 1.0 } else { (all / kept) as f32 }
+            }
+        }
+    }
+}
+
+/// Sums of the magnitudes of all entries and of those whose bits are set, in f64.
+fn magnitudes(delta: &[f32], words: &[u64]) -> (f64, f64) {
+    let piece = |(delta, words): (&[f32], &[u64])| {
+        let (mut all, mut kept) = (0.0f64, 0.0f64);
+        for (delta, word) in delta.chunks(BLOCK).zip(words) {
+            for (d, keep) in delta.iter().zip(expanded(*word)) {
+                all += f64::from(d.abs());
+                kept += f64::from(d.abs() * keep);
+            }
+        }
+        (all, kept)
+    };
+    let pieces: Vec<(f64, f64)> = delta.par_chunks(PIECE).zip(words.par_chunks(PIECE / BLOCK)).map(piece).collect();
+    pieces.into_iter().fold((0.0, 0.0), |(a, k), (all, kept)| (a + all, k + kept))
+}
+
+/// Refuses densities and weights that cannot be.
+pub(crate) fn check_densities(densities: &[f64], mix: &Mix) -> Result<()> {
+    crate::tensors::check_fractions("density", densities)?;
+    match densities.len() == mix.weights.len() {
+        true => Ok(()),
+        false => Err(Error::Argument(format!("{} densities for {} weights", densities.len(), mix.weights.len()))),
+    }
+}

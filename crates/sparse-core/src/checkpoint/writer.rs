@@ -1,0 +1,504 @@
+//! A new checkpoint, tensor by tensor, several at once, file by file, resumable.
+
+use std::borrow::Cow;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+
+use super::partial::{self, Partial};
+use super::plan::PlannedFile;
+use super::rewrite::{copy_companions, refuse_input};
+use super::{Checkpoint, Plan, Planned, directory, values};
+use crate::atomic::{folder_of, refuse_occupied};
+use crate::{Error, Result};
+
+/// What a tensor is written from.
+#[derive(Clone, Debug)]
+pub enum Contents<'a> {
+    /// Values, row-major, which are rounded to the planned type.
+    Values(Vec<f32>),
+    /// Bytes as they will lie in the file: row-major, little-endian, of the planned type.
+    Bytes(Cow<'a, [u8]>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Journal {
+    settings: String,
+    /// The files that are written and synced.
+    finished: Vec<String>,
+}
+
+impl partial::Journal for Journal {
+    fn settings(&self) -> &str {
+        &self.settings
+    }
+}
+
+/// A checkpoint in the making: `OUT.partial`, which becomes `OUT` when it is finished.
+///
+/// An `OUT` that ends in `.safetensors` is a file, any other a Hugging Face directory. An error removes
+/// what was written. A process that is killed leaves it, and [`Writer::resume`] goes on after the last
+/// finished file.
+///
+/// ```
+/// use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+/// # let folder = tempfile::tempdir()?;
+/// # let out = folder.path().join("model");
+/// let tensor = |name: &str| Planned { name: name.into(), dtype: Dtype::F16, shape: vec![2, 3] };
+/// let plan = Plan::sharded(vec![tensor("a"), tensor("b")], 12)?;
+/// let mut writer = Writer::create(plan, &out, &[], "the settings of this run")?;
+/// writer.add("config.json", b"{}")?;
+/// writer.write(&|tensor| Ok(Contents::Values(vec![1.5; tensor.elements()])), &|_, _| ())?;
+/// writer.finish()?;
+/// assert_eq!(Checkpoint::open(&out)?.read_f32("b")?, [1.5; 6]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Writer {
+    partial: Partial,
+    plan: Plan,
+    journal: Journal,
+    is_directory: bool,
+    threads: usize,
+}
+
+impl Writer {
+    /// Begins a checkpoint at `out`, made from `inputs`, which it may not be. `settings` identify the run.
+    ///
+    /// # Errors
+    /// `out` is an input, is a directory that exists and is not empty, or cannot be written; a plan of
+    /// several files for one; too little room on the disk; a folder `OUT.partial` that no such run has
+    /// left.
+    pub fn create(plan: Plan, out: impl AsRef<Path>, inputs: &[&Checkpoint], settings: &str) -> Result<Self> {
+        let out = out.as_ref();
+        let is_directory = admit(&plan, out, inputs)?;
+        check_room(out, plan.bytes() as u64)?;
+        let journal = Journal { settings: settings.into(), finished: Vec::new() };
+        let partial = Partial::create(out, &journal)?;
+        Ok(Self { partial, plan, journal, is_directory, threads: threads() })
+    }
+
+    /// Goes on with what an interrupted run with the same `settings` has left; begins if there is nothing.
+    ///
+    /// # Errors
+    /// As [`Writer::create`], or what was left belongs to a run with other settings.
+    pub fn resume(plan: Plan, out: impl AsRef<Path>, inputs: &[&Checkpoint], settings: &str) -> Result<Self> {
+        let target = out.as_ref();
+        let is_directory = admit(&plan, target, inputs)?;
+        let Some((partial, mut journal)) = Partial::left::<Journal>(target, settings)? else {
+            return Self::create(plan, out, inputs, settings);
+        };
+        let whole = |name: &str| plan.files.iter().any(|file| file.name == name && is_whole(&plan, file, &partial));
+        journal.finished.retain(|name| whole(name));
+        let missing = plan.files.iter().filter(|file| !journal.finished.contains(&file.name));
+        check_room(target, missing.map(|file| file.bytes() as u64).sum())?;
+        Ok(Self { partial, plan, journal, is_directory, threads: threads() })
+    }
+
+    /// With so many tensors computed at once at most; by default as many as there are cores.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// What is written.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How many files are finished.
+    pub fn done(&self) -> usize {
+        self.journal.finished.len()
+    }
+
+    /// Copies configuration, tokenizer and the like from the directory of `parent`.
+    ///
+    /// # Errors
+    /// If they cannot be read or written.
+    pub fn companions(&mut self, parent: &Checkpoint) -> Result<()> {
+        if !self.is_directory || !parent.is_directory() {
+            return Ok(());
+        }
+        copy_companions(parent, self.partial.folder())?;
+        // The parent's index tells of the parent's shards.
+        let index = self.partial.path(directory::INDEX);
+        if index.exists() { fs::remove_file(&index).map_err(|e| Error::io(index, e)) } else { Ok(()) }
+    }
+
+    /// Puts a file beside the weights, in place of a companion of that name.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.partial.path(name);
+        fs::write(&path, bytes).map_err(|e| Error::io(path, e))
+    }
+
+    /// Writes every file that is not finished. `make` gives a tensor's contents and is called from several
+    /// threads; `watch` is told after each tensor how many of the plan's bytes are written.
+    ///
+    /// Tensors of a file are begun in order. At a time, as many elements are in work as
+    /// [`Plan::in_work`] says.
+    ///
+    /// # Errors
+    /// The first error of `make`; contents of another length than planned, values beyond the range of the
+    /// type or that are no numbers, or a failure to write.
+    pub fn write<'a, E: From<Error> + Send>(
+        &mut self,
+        make: &(dyn Fn(&Planned) -> Result<Contents<'a>, E> + Sync),
+        watch: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<(), E> {
+        let all = self.plan.bytes();
+        let written = AtomicUsize::new(0);
+        let advance = |bytes: usize| watch(written.fetch_add(bytes, Ordering::Relaxed) + bytes, all);
+        for file in &self.plan.files {
+            if self.journal.finished.contains(&file.name) {
+                advance(file.bytes());
+                continue;
+            }
+            self.write_file(file, make, &advance)?;
+            self.journal.finished.push(file.name.clone());
+            self.partial.write_journal(&self.journal)?;
+        }
+        Ok(())
+    }
+
+    fn write_file<'a, E: From<Error> + Send>(
+        &self,
+        file: &PlannedFile,
+        make: &(dyn Fn(&Planned) -> Result<Contents<'a>, E> + Sync),
+        advance: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), E> {
+        let path = self.partial.path(&file.name);
+        let io = |e| Error::io(&path, e);
+        let header = self.plan.header(file)?;
+        let mut out = File::create(&path).map_err(io)?;
+        out.write_all(&header).map_err(io)?;
+        out.set_len((header.len() + file.bytes()) as u64).map_err(io)?;
+        let places = places(file, header.len());
+        let queue = Queue::new(&file.tensors, self.plan.in_work(self.threads));
+        let work = || -> Result<(), E> {
+            let mut out = OpenOptions::new().write(true).open(&path).map_err(io)?;
+            while let Some(taken) = queue.take() {
+                let tensor = &file.tensors[taken.index];
+                let contents = make(tensor)?;
+                let bytes = bytes_of(tensor, &contents)?;
+                out.seek(SeekFrom::Start(places[taken.index])).map_err(io)?;
+                out.write_all(&bytes).map_err(io)?;
+                advance(tensor.bytes());
+                taken.done();
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.threads.min(file.tensors.len())).map(|_| scope.spawn(work)).collect();
+            let results: Vec<_> = workers.into_iter().map(|w| w.join().unwrap_or_else(|_| Err(died()))).collect();
+            results.into_iter().collect::<Result<(), E>>()
+        })?;
+        Ok(out.sync_data().map_err(io)?)
+    }
+
+    /// Writes the index of several files and renames everything to what it was made for.
+    ///
+    /// # Errors
+    /// A file of the plan is not written yet, or a failure to write or rename.
+    pub fn finish(mut self) -> Result<()> {
+        if let Some(file) = self.plan.files.iter().find(|file| !self.journal.finished.contains(&file.name)) {
+            return Err(Error::format(self.partial.path(&file.name), "is not written yet"));
+        }
+        if !self.is_directory {
+            return self.partial.finish_file(&self.plan.files[0].name);
+        }
+        if let Some(index) = self.plan.index() {
+            self.add(directory::INDEX, format!("{index:#}\n").as_bytes())?;
+        }
+        self.partial.finish()
+    }
+}
+
+/// Whether a directory is written; refuses what cannot become `out`.
+fn admit(plan: &Plan, out: &Path, inputs: &[&Checkpoint]) -> Result<bool> {
+    inputs.iter().try_for_each(|input| refuse_input(input, out))?;
+    let is_directory = out.extension().is_none_or(|e| e != "safetensors");
+    if is_directory {
+        refuse_occupied(out)?;
+    } else if out.is_dir() {
+        return Err(Error::format(out, "is a folder, not a file"));
+    } else if plan.files() > 1 {
+        return Err(Error::format(out, format!("is one file, {} are planned", plan.files())));
+    }
+    Ok(is_directory)
+}
+
+/// Refuses to begin what the disk has no room for.
+fn check_room(out: &Path, needed: u64) -> Result<()> {
+    match fs4::available_space(folder_of(out)?) {
+        Ok(free) if free < needed => {
+            let [needed, free] = [needed, free].map(|bytes| bytes as f64 / 1e9);
+            Err(Error::format(out, format!("needs {needed:.3} GB, its disk has {free:.3} GB free")))
+        }
+        // Not every file system can say.
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file that the journal calls finished is there as planned.
+fn is_whole(plan: &Plan, file: &PlannedFile, partial: &Partial) -> bool {
+    let Ok(header) = plan.header(file) else { return false };
+    let mut found = vec![0; header.len()];
+    let read = File::open(partial.path(&file.name)).and_then(|mut open| {
+        std::io::Read::read_exact(&mut open, &mut found)?;
+        open.metadata()
+    });
+    read.is_ok_and(|data| found == header && data.len() == (header.len() + file.bytes()) as u64)
+}
+
+/// Where in the file each tensor's data begins.
+fn places(file: &PlannedFile, start: usize) -> Vec<u64> {
+    let begin = |at: &mut usize, tensor: &Planned| {
+        let place = *at as u64;
+        *at += tensor.bytes();
+        Some(place)
+    };
+    file.tensors.iter().scan(start, begin).collect()
+}
+
+/// A tensor's contents as they will lie in the file.
+fn bytes_of<'c>(tensor: &Planned, contents: &'c Contents<'_>) -> Result<Cow<'c, [u8]>> {
+    let (found, wanted, of) = match contents {
+        Contents::Values(values) => (values.len(), tensor.elements(), "values"),
+        Contents::Bytes(bytes) => (bytes.len(), tensor.bytes(), "bytes"),
+    };
+    if found != wanted {
+        return Err(Error::tensor(&tensor.name, format!("{found} {of} given, it has {wanted}")));
+    }
+    match contents {
+        Contents::Values(values) => values::encoded(&tensor.name, tensor.dtype, values),
+        Contents::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+    }
+}
+
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn died<E: From<Error>>() -> E {
+    Error::Argument("a thread at work on a tensor died".into()).into()
+}
+
+/// The tensors of a file, handed out in order while what is in work stays within a limit.
+struct Queue {
+    sizes: Vec<usize>,
+    limit: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    next: usize,
+    in_work: usize,
+    failed: bool,
+}
+
+impl Queue {
+    fn new(tensors: &[Planned], limit: usize) -> Self {
+        let sizes = tensors.iter().map(Planned::elements).collect();
+        Self { sizes, limit, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// The next tensor, once there is room for it; nothing after the last one or an error.
+    fn take(&self) -> Option<Taken<'_>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let index = state.next;
+            let size = *self.sizes.get(index)?;
+            if state.failed {
+                return None;
+            }
+            if state.in_work == 0 || state.in_work + size <= self.limit {
+                state.next += 1;
+                state.in_work += size;
+                return Some(Taken { queue: self, index, done: false });
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A tensor in work; dropped before it is done, the others are not begun.
+struct Taken<'q> {
+    queue: &'q Queue,
+    index: usize,
+    done: bool,
+}
+
+impl Taken<'_> {
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.in_work -= self.queue.sizes[self.index];
+        state.failed |= !self.done;
+        self.queue.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use safetensors::{Dtype, SafeTensors};
+
+    use super::*;
+
+    /// Twelve tensors of 1 to 12 elements.
+    fn tensors(dtype: Dtype) -> Vec<Planned> {
+        (1..=12).map(|n| Planned { name: format!("t{n}"), dtype, shape: vec![n] }).collect()
+    }
+
+    fn contents(tensor: &Planned) -> Result<Contents<'static>> {
+        Ok(Contents::Values(vec![tensor.elements() as f32; tensor.elements()]))
+    }
+
+    fn list(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    fn check(out: &Path) {
+        let checkpoint = Checkpoint::open(out).unwrap();
+        assert_eq!(checkpoint.entries().len(), 12);
+        for entry in checkpoint.entries() {
+            let n = entry.elements();
+            assert_eq!(checkpoint.read_f32(&entry.name).unwrap(), vec![n as f32; n], "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn shards_index_and_companions() {
+        let dir = tempfile::tempdir().unwrap();
+        for (dtype, files) in [(Dtype::F32, 7), (Dtype::F16, 3), (Dtype::BF16, 3)] {
+            let out = dir.path().join(dtype.to_string());
+            let plan = Plan::sharded(tensors(dtype), 60).unwrap();
+            assert_eq!(plan.files(), files);
+            let mut writer = Writer::create(plan, &out, &[], "x").unwrap().with_threads(3);
+            writer.add("config.json", b"{}").unwrap();
+            let most = AtomicUsize::new(0);
+            writer.write(&contents, &|done, all| assert!(most.fetch_max(done, Ordering::Relaxed) <= all)).unwrap();
+            assert!(!out.exists());
+            let all = writer.plan().bytes();
+            writer.finish().unwrap();
+            assert_eq!(most.into_inner(), all);
+            check(&out);
+            assert_eq!(list(&out).len(), files + 2);
+        }
+        assert_eq!(list(dir.path()), ["BF16", "F16", "F32"]);
+    }
+
+    #[test]
+    fn companions_come_from_a_parent_without_its_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let (parent, out) = (dir.path().join("parent"), dir.path().join("out"));
+        let mut writer = Writer::create(Plan::sharded(tensors(Dtype::F32), 60).unwrap(), &parent, &[], "x").unwrap();
+        writer.add("tokenizer.json", b"words").unwrap();
+        writer.write(&contents, &|_, _| ()).unwrap();
+        writer.finish().unwrap();
+        let parent = Checkpoint::open(&parent).unwrap();
+        let one = Plan::sharded(parent.entries().iter().map(Planned::from).collect(), usize::MAX).unwrap();
+        let mut writer = Writer::create(one.clone(), &out, &[&parent], "x").unwrap();
+        writer.companions(&parent).unwrap();
+        let copy = |t: &Planned| Ok::<_, Error>(Contents::Bytes(parent.raw(&t.name)?.into()));
+        writer.write(&copy, &|_, _| ()).unwrap();
+        writer.finish().unwrap();
+        check(&out);
+        assert_eq!(list(&out), ["model.safetensors", "tokenizer.json"]);
+        let itself = Writer::create(one, parent.path(), &[&parent], "x").err().unwrap();
+        assert!(itself.to_string().contains("input itself"), "{itself}");
+    }
+
+    #[test]
+    fn one_file_stands_alone_and_its_header_is_read_by_safetensors() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("m.safetensors");
+        fs::write(&out, "old").unwrap();
+        let several = Plan::sharded(tensors(Dtype::F32), 60).unwrap();
+        assert!(Writer::create(several, &out, &[], "x").err().unwrap().to_string().contains("7 are planned"));
+        let plan = Plan::sharded(tensors(Dtype::F32), usize::MAX).unwrap();
+        let mut writer = Writer::create(plan, &out, &[], "x").unwrap();
+        writer.write(&contents, &|_, _| ()).unwrap();
+        assert_eq!(fs::read(&out).unwrap(), b"old");
+        writer.finish().unwrap();
+        assert_eq!(list(dir.path()), ["m.safetensors"]);
+        check(&out);
+        let bytes = fs::read(&out).unwrap();
+        assert_eq!(SafeTensors::deserialize(&bytes).unwrap().len(), 12);
+    }
+
+    #[test]
+    fn a_killed_run_goes_on_with_no_file_twice_and_none_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let plan = Plan::sharded(tensors(Dtype::F32), 60).unwrap();
+        let begun = |plan: &Plan| Writer::create(plan.clone(), &out, &[], "x").unwrap().with_threads(1);
+        // The ninth tensor never comes: files 1 to 3 hold t1 to t5, t6, t7; killed in the fifth file.
+        let mut writer = begun(&plan);
+        let stops = |t: &Planned| if t.name == "t9" { Err(Error::Argument("stop".into())) } else { contents(t) };
+        assert!(writer.write(&stops, &|_, _| ()).is_err());
+        assert_eq!(writer.done(), 4);
+        // A process that is killed drops nothing.
+        std::mem::forget(writer);
+        assert!(Writer::resume(plan.clone(), &out, &[], "y").err().unwrap().to_string().contains("other settings"));
+        // A finished file that was cut short since is written again.
+        let cut = dir.path().join("out.partial/model-00002-of-00007.safetensors");
+        OpenOptions::new().write(true).open(cut).unwrap().set_len(70).unwrap();
+        let mut writer = Writer::resume(plan.clone(), &out, &[], "x").unwrap();
+        assert_eq!(writer.done(), 3);
+        let made = Mutex::new(Vec::new());
+        let note = |t: &Planned| {
+            made.lock().unwrap().push(t.name.clone());
+            contents(t)
+        };
+        writer.write(&note, &|_, _| ()).unwrap();
+        writer.finish().unwrap();
+        check(&out);
+        let mut made = made.into_inner().unwrap();
+        made.sort();
+        assert_eq!(made, ["t10", "t11", "t12", "t6", "t9"]);
+        assert_eq!(list(dir.path()), ["out"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let plan = Plan::sharded(tensors(Dtype::F16), usize::MAX).unwrap();
+        let says = |make: &(dyn Fn(&Planned) -> Result<Contents<'static>> + Sync)| {
+            let mut writer = Writer::create(plan.clone(), &out, &[], "x").unwrap();
+            writer.write(make, &|_, _| ()).unwrap_err().to_string()
+        };
+        assert!(says(&|_| Ok(Contents::Values(vec![]))).contains("0 values given"));
+        assert!(says(&|_| Ok(Contents::Bytes(vec![0; 7].into()))).contains("7 bytes given"));
+        let filled = |value: f32| move |t: &Planned| Ok(Contents::Values(vec![value; t.elements()]));
+        assert!(says(&filled(1e6)).contains("beyond the range of F16"));
+        assert!(says(&filled(f32::NAN)).contains("not a number"));
+        assert!(list(dir.path()).is_empty());
+        let huge = Planned { name: "w".into(), dtype: Dtype::F32, shape: vec![1 << 58] };
+        let no_room = Writer::create(Plan::one("x", vec![huge]).unwrap(), &out, &[], "x").err().unwrap();
+        assert!(no_room.to_string().contains("GB free"), "{no_room}");
+        let unfinished = Writer::create(plan.clone(), &out, &[], "x").unwrap().finish().unwrap_err();
+        assert!(unfinished.to_string().contains("not written yet"));
+        assert!(Writer::create(plan, dir.path().join("no/out"), &[], "x").is_err());
+        assert!(list(dir.path()).is_empty());
+    }
+}
