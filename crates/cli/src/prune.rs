@@ -50,7 +50,7 @@ pub struct Args {
     /// Where zeros may stand: unstructured, N:M (as 2:4), block:RxC, rows, columns
     #[arg(long, default_value = "unstructured")]
     pattern: String,
-    /// Prune the last layer too
+    /// Prune the last layer too; of a language model the head, which may be the embedding's own matrix
     #[arg(long)]
     include_head: bool,
     /// The source of randomness, for methods that have some; with it, calibration windows begin at random
@@ -111,8 +111,8 @@ fn sparsity(args: &Args, pattern: Pattern) -> Result<f64> {
 
 /// Prunes a language model.
 fn model(args: &Args, folder: &Path, out: &mut dyn Write) -> Result<()> {
-    if args.include_head || args.picture.is_some() {
-        return Err(Error::Argument("a language model is pruned without its head and without a picture so far".into()));
+    if args.picture.is_some() {
+        return Err(Error::Argument("of a language model, regrow inspect draws the picture (--picture)".into()));
     }
     let pattern = Pattern::parse(&args.pattern)?;
     lm::prune(
@@ -123,6 +123,7 @@ fn model(args: &Args, folder: &Path, out: &mut dyn Write) -> Result<()> {
             pattern,
             budget: args.budget.as_deref(),
             seed: args.seed,
+            head: args.include_head,
             options: &args.model,
             out: &args.out,
         },

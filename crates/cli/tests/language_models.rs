@@ -90,7 +90,7 @@ fn budgets_and_selections() {
     let (dir, file) = model(folder.path());
     let prune = |name: &str, more: &[&str]| -> (PathBuf, String) {
         let out = folder.path().join(name);
-        let base = ["prune", text(&dir), "--method", "magnitude", "--sparsity", "0.5", "--out", text(&out)];
+        let base = ["prune", text(&dir), "--sparsity", "0.5", "--out", text(&out)];
         let calibration = ["--calibration", text(&file), "--samples", "8", "--window", "16"];
         let said = stdout(&regrow(&[&base[..], &calibration, more].concat()));
         (out, said)
@@ -115,6 +115,10 @@ fn budgets_and_selections() {
     assert!(said.ends_with("weights in 3 layers are zero)\n"), "{said}");
     let (out, said) = prune("rd", &["--budget", "rd", "--rd-amounts", "10"]);
     assert_ne!(sparsities(&out), zeros(&out, "q_proj", WIDTH * WIDTH));
+    // The head is the embedding's matrix here.
+    assert_eq!(zeros(&out, "embed_tokens", 8 * WIDTH), [0.0]);
+    let (with_head, _) = prune("head", &["--include-head", "--method", "sparsegpt"]);
+    assert_eq!(zeros(&with_head, "embed_tokens", 8 * WIDTH), [0.5]);
     assert!(said.starts_with("sparsity 50.00 % (1,920 of 3,840 "), "{said}");
 }
 

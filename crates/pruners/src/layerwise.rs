@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerSolver, Mend, Walk};
+use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Mend, Tail, Walk};
 use regrow_sparse_core::checkpoint::{Checkpoint, Patch, Pruned};
 use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::schedule::check_sparsity;
@@ -57,6 +57,16 @@ pub struct Layerwise<'a, M: BlockModel> {
     pub admits: &'a dyn Fn(&str) -> bool,
     /// What is done to each block after it is pruned, if anything.
     pub mend: Option<&'a dyn Mend<M>>,
+    /// The model's head, if it is to be pruned too: at the same sparsity, whatever the sharing.
+    pub head: Option<Head<'a>>,
+}
+
+/// A head, and what it reads, `[tokens, d_in]`, of hidden states after the last block.
+pub struct Head<'a> {
+    /// The layer.
+    pub layer: LayerRef,
+    /// What it reads.
+    pub input: &'a dyn Fn(Tensor<3>) -> Tensor<2>,
 }
 
 /// What a run is at.
@@ -90,6 +100,11 @@ impl<M: BlockModel> Layerwise<'_, M> {
             solver: self.solver,
             goal: &|_, layer| goals.get(&layer.tensor).copied(),
             mend: self.mend,
+            tail: self.head.as_ref().map(|head| Tail {
+                layer: head.layer.clone(),
+                goal: Goal { sparsity: self.sparsity, pattern: self.pattern },
+                input: head.input,
+            }),
         };
         walk.prune(hidden, out, &mut |done| watch(Stage::Pruning, done, self.model.blocks()))
     }

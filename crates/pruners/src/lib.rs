@@ -73,7 +73,7 @@ pub use granet::Granet;
 pub use grasp::grasp;
 pub use imp::Imp;
 pub use issp::Issp;
-pub use layerwise::{Layerwise, Sharing, Stage};
+pub use layerwise::{Head, Layerwise, Sharing, Stage};
 pub use magnitude::Magnitude;
 pub use owl::Owl;
 pub use perp::Perp;

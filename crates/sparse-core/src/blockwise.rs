@@ -249,6 +249,16 @@ pub trait Mend<M: BlockModel> {
     ) -> Result<M::Block>;
 }
 
+/// A linear layer behind the last block, as a language model's head.
+pub struct Tail<'a> {
+    /// The layer.
+    pub layer: LayerRef,
+    /// What to do with it.
+    pub goal: Goal,
+    /// What it reads, `[tokens, d_in]`, of hidden states after the last block.
+    pub input: &'a dyn Fn(Tensor<3>) -> Tensor<2>,
+}
+
 /// A model to prune, and how.
 pub struct Walk<'a, M: BlockModel> {
     /// The model.
@@ -263,6 +273,8 @@ pub struct Walk<'a, M: BlockModel> {
     pub goal: &'a dyn Fn(usize, &LayerRef) -> Option<Goal>,
     /// What is done to each block after that, if anything.
     pub mend: Option<&'a dyn Mend<M>>,
+    /// What is pruned behind the last block, if anything.
+    pub tail: Option<Tail<'a>>,
 }
 
 impl<M: BlockModel> Walk<'_, M> {
@@ -281,14 +293,34 @@ impl<M: BlockModel> Walk<'_, M> {
                 self.solve_block(index, &hidden, out)?;
                 out.finish_step(index + 1)?;
             }
-            // The last block's outputs go nowhere.
-            if index + 1 < blocks && runs {
+            // The last block's outputs may go nowhere.
+            if runs && (index + 1 < blocks || self.tail.is_some()) {
                 let block = self.model.load(&out.checkpoint()?, index)?;
                 hidden.advance(|x| self.run(&block, x))?;
             }
             watch(index + 1);
         }
+        if let Some(tail) = self.tail.as_ref().filter(|_| out.done() <= blocks) {
+            self.solve_tail(tail, &hidden, out)?;
+            out.finish_step(blocks + 1)?;
+        }
         Ok(out.pruned().to_vec())
+    }
+
+    /// Prunes the layer behind the last block and writes it.
+    fn solve_tail(&self, tail: &Tail<'_>, hidden: &Hidden, out: &mut Patch) -> Result<()> {
+        let weight = read(self.source, &tail.layer)?;
+        let mut watching: Option<Box<dyn Watching>> = None;
+        if self.solver.watches() {
+            hidden.each(|x| {
+                let values = (tail.input)(x);
+                let fresh = || self.solver.watch(values.dims()[1], &values.device());
+                watching.get_or_insert_with(fresh).add(values);
+            })?;
+        }
+        let watching = watching.unwrap_or_else(|| self.solver.watch(weight.dims().1, &Device::default()));
+        let solved = watching.solve(&weight, &tail.goal)?;
+        write(self.source, &tail.layer, weight, solved, out)
     }
 
     fn run(&self, block: &M::Block, x: Tensor<3>) -> Tensor<3> {

@@ -119,6 +119,7 @@ fn prune(folder: &Path, out: &Path, inputs: usize) -> Result<()> {
         solver: &solver,
         goal: &|_, _: &LayerRef| Some(goal),
         mend: None,
+        tail: None,
     };
     let embedding = decoder.embedding()?;
     let hidden = [[1u32, 2, 3, 4, 5], [9, 8, 7, 6, 0]].map(|ids| embedding.forward(batch(&[&ids], decoder.device())));

@@ -170,6 +170,7 @@ impl Table<'_> {
             sharing: if cell.owl { Sharing::Owl(Owl::default()) } else { Sharing::Uniform },
             admits: &|_| true,
             mend: None,
+            head: None,
         };
         run.prune(model.places(subject.window), Hidden::held(hidden), &mut patch, &mut |_, _, _| {})?;
         patch.finish()

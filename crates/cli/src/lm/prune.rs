@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use regex::Regex;
 use regrow_pruners::perp::{Form, rate};
-use regrow_pruners::{Layerwise, Owl, Perp, Reconstruction, Sharing, Stage, find_layerwise, rd};
+use regrow_pruners::{Head, Layerwise, Owl, Perp, Reconstruction, Sharing, Stage, find_layerwise, rd};
 use regrow_sparse_core::blockwise::{BlockModel, Mend};
 use regrow_sparse_core::checkpoint::{Patch, Pruned};
 use regrow_sparse_core::hidden::Hidden;
@@ -81,6 +81,8 @@ pub struct Job<'a> {
     pub budget: Option<&'a str>,
     /// Where windows begin at random; the first ones without it.
     pub seed: Option<u64>,
+    /// Whether the head is pruned too.
+    pub head: bool,
     /// The rest.
     pub options: &'a Options,
     /// Where the pruned model goes.
@@ -139,13 +141,17 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     let (window, samples) = calibration(job, &model, blind)?;
     let mut patch = job.patch(&model, window)?;
     let hidden = embedded(&model, &samples, job.options.spill.as_deref())?;
-    let head = match budget {
-        Budget::Rd(_) => Some((model.embedding()?, model.head()?)),
-        _ => None,
+    let ends = match job.head || matches!(budget, Budget::Rd(_)) {
+        true => Some((model.embedding()?, model.head()?, model.head_layer()?)),
+        false => None,
     };
-    let outputs = |x: Tensor<3>| match &head {
-        Some((embedding, head)) => head.forward(x, embedding),
+    let outputs = |x: Tensor<3>| match &ends {
+        Some((embedding, head, _)) => head.forward(x, embedding),
         None => x,
+    };
+    let read_by_head = |x: Tensor<3>| match &ends {
+        Some((_, head, _)) => head.input(x),
+        None => x.flatten(0, 1),
     };
     let sharing = match &budget {
         Budget::Uniform => Sharing::Uniform,
@@ -161,6 +167,7 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
         sharing,
         admits: &|tensor| selection.admits(tensor),
         mend: mending.as_ref().map(|m| m as &dyn Mend<Transformer>),
+        head: ends.as_ref().filter(|_| job.head).map(|(_, _, layer)| Head { layer: layer.clone(), input: &read_by_head }),
     };
     let (looking, pruning) = (Bar::new("blocks looked at"), Bar::new("blocks"));
     let pruned = run.prune(model.places(window), hidden, &mut patch, &mut |stage, done, all| match stage {
@@ -196,13 +203,13 @@ impl Job<'_> {
 
     /// The copy to write to; what identifies the run goes with it.
     fn patch(&self, model: &Transformer, window: usize) -> Result<Patch> {
-        let Self { method, sparsity, pattern, budget, seed, options, out, .. } = self;
+        let Self { method, sparsity, pattern, budget, seed, head, options, out, .. } = self;
         let Options { samples, target, ignore, owl_lambda, owl_outlier, rd_amounts, .. } = options;
         let Options { reconstruct, reconstruct_epochs, reconstruct_lr, rank, .. } = options;
         let text = options.calibration.as_ref().map_or_else(String::new, |file| file.display().to_string());
         let settings = format!(
             "{method} {sparsity} {pattern} {text} {samples} {window} {seed:?} {target:?} {ignore:?} {budget:?} \
-             {owl_lambda} {owl_outlier} {rd_amounts} {reconstruct:?} {reconstruct_epochs} {reconstruct_lr} {rank}"
+             {head} {owl_lambda} {owl_outlier} {rd_amounts} {reconstruct:?} {reconstruct_epochs} {reconstruct_lr} {rank}"
         );
         let source = model.checkpoint();
         Ok(if options.resume { Patch::resume(source, out, &settings)? } else { Patch::create(source, out, &settings)? })

@@ -123,6 +123,16 @@ impl Transformer {
         Ok(Head { norm, untied: untied.transpose()? })
     }
 
+    /// The matrix that makes logits: the head's own, or the embedding's where they share one.
+    ///
+    /// # Errors
+    /// An encoder, which has none.
+    pub fn head_layer(&self) -> Result<LayerRef> {
+        let tied = !self.head()?.has_own();
+        let tensor = if tied { format!("{}.weight", self.name(self.config.names.embedding)) } else { HEAD_WEIGHT.into() };
+        Ok(LayerRef { tensor, input: 0, place: 0, transposed: false })
+    }
+
     /// Takes hidden states `[batch, tokens, width]` through all blocks, one block in memory at a time.
     ///
     /// # Errors
@@ -351,10 +361,20 @@ impl Embedding {
 }
 
 impl Head {
+    /// Whether it has weights of its own, not the embedding's.
+    pub fn has_own(&self) -> bool {
+        self.untied.is_some()
+    }
+
+    /// What the matrix of the head reads, `[batch * tokens, width]`, of hidden states after the last block.
+    pub fn input(&self, hidden: Tensor<3>) -> Tensor<2> {
+        self.norm.forward(hidden).flatten(0, 1)
+    }
+
     /// Logits `[batch, tokens, vocab]` of hidden states `[batch, tokens, width]`; `embedding` is the model's.
     pub fn forward(&self, hidden: Tensor<3>, embedding: &Embedding) -> Tensor<3> {
-        let [batch, tokens, width] = hidden.dims();
-        let flat = self.norm.forward(hidden).reshape([batch * tokens, width]);
+        let [batch, tokens, _] = hidden.dims();
+        let flat = self.input(hidden);
         let weight = match &self.untied {
             Some(linear) => linear.weight.val(),
             None => embedding.tokens.val().transpose(),
