@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`sms`] |
+//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`sms`], [`merge`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
@@ -16,6 +16,7 @@ pub mod claim;
 pub mod granet;
 pub mod lab;
 pub mod memory;
+pub mod merge;
 pub mod paper;
 pub mod picture;
 pub mod polarization;

@@ -32,6 +32,7 @@ enum Command {
     Eval(eval::Args),
     Crop(crop::Args),
     Merge(merge::Args),
+    Tune(merge::TuneArgs),
     Generate(lm::GenerateArgs),
 }
 
@@ -54,6 +55,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Eval(args) => eval::run(&args, out),
         Command::Crop(args) => crop::run(&args, out),
         Command::Merge(args) => merge::run(&args, out),
+        Command::Tune(args) => merge::tune(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
     }
 }

@@ -12,7 +12,7 @@ use regrow_zoo::lm::{Transformer, Words};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
 
-pub use eval::{cosine, perplexity};
+pub use eval::{cosine, loss, perplexity};
 pub use generate::{Args as GenerateArgs, run as generate};
 pub use prune::{Job, Selection, prune};
 
