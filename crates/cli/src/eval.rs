@@ -13,6 +13,7 @@ use regrow_zoo::{Arch, Net, load};
 
 use crate::error::{Error, Result};
 use crate::lm;
+use crate::source::locate;
 
 /// Measure the accuracy of a checkpoint on test images, or the perplexity of a language model
 #[derive(clap::Args)]
@@ -22,8 +23,12 @@ use crate::lm;
                         regrow eval PRUNED_ENCODER_DIR --text sentences.txt --against ENCODER_DIR"
 )]
 pub struct Args {
-    /// A safetensors file with PyTorch's names, or a Hugging Face directory
+    /// A safetensors file with PyTorch's names, a Hugging Face directory, or a model's name on the hub
+    /// (org/name)
     file: PathBuf,
+    /// The branch, tag or commit of a model that is fetched by its name
+    #[arg(long)]
+    revision: Option<String>,
     /// The network: cifar-lenet, lenet5, mlp, mlp-residual, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
     #[arg(long)]
     arch: Option<String>,
@@ -40,7 +45,7 @@ pub struct Args {
     /// do not overlap
     #[arg(long, requires = "text")]
     stride: Option<usize>,
-    /// For an encoder: another one's directory, to compare how the two embed each line of the text
+    /// For an encoder: another one's directory or name, to compare how the two embed each line of the text
     #[arg(long, requires = "text", conflicts_with_all = ["stride", "window"])]
     against: Option<PathBuf>,
     /// The folder of the data set, or one that holds it under its name
@@ -53,10 +58,11 @@ pub struct Args {
 
 /// Loads network and images, counts, prints.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    match (&args.text, &args.against) {
-        (Some(text), Some(other)) => lm::cosine(&args.file, other, text, out),
-        (Some(text), None) => lm::perplexity(&args.file, text, args.window, args.stride, out),
-        (None, _) => images(args, out),
+    let Some(text) = &args.text else { return images(args, out) };
+    let folder = locate(&args.file, args.revision.as_deref())?;
+    match &args.against {
+        Some(other) => lm::cosine(&folder, &locate(other, None)?, text, out),
+        None => lm::perplexity(&folder, text, args.window, args.stride, out),
     }
 }
 

@@ -9,6 +9,7 @@ use regrow_sparse_core::pattern::conforms;
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::source::locate;
 use crate::text;
 
 /// Show shape, type, sparsity and N:M pattern of every tensor
@@ -19,8 +20,11 @@ use crate::text;
 #[derive(clap::Args)]
 #[command(after_help = "Example: regrow inspect model.safetensors")]
 pub struct Args {
-    /// A safetensors file, or a Hugging Face directory
+    /// A safetensors file, a Hugging Face directory, or a model's name on the hub (org/name)
     path: PathBuf,
+    /// The branch, tag or commit of a model that is fetched by its name
+    #[arg(long)]
+    revision: Option<String>,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -28,7 +32,8 @@ pub struct Args {
 
 /// Opens the checkpoint, looks at every tensor, prints the report.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    let report = Report::of(&Checkpoint::open(&args.path)?)?;
+    let path = locate(&args.path, args.revision.as_deref())?;
+    let report = Report::of(&Checkpoint::open(&path)?)?;
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {

@@ -8,6 +8,7 @@ mod inspect;
 mod lm;
 mod merge;
 mod prune;
+mod source;
 mod text;
 
 use std::io::{self, Write};

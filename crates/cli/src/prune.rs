@@ -1,7 +1,7 @@
 //! `regrow prune`: zeroes weights of a checkpoint and writes it back as it was otherwise.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::module::ParamId;
 use regrow_pruners::Owl;
@@ -14,6 +14,7 @@ use regrow_zoo::{Arch, Role, TensorSpec, check};
 
 use crate::error::{Error, Result};
 use crate::lm;
+use crate::source::locate;
 use crate::text;
 
 /// Prune a checkpoint without retraining
@@ -23,11 +24,16 @@ use crate::text;
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  regrow prune resnet20.safetensors --arch resnet20 --sparsity 0.8 --out pruned.safetensors\n  \
-                        regrow prune MODEL_DIR --method wanda --sparsity 0.5 --calibration text.txt --out OUT_DIR"
+                        regrow prune MODEL_DIR --method wanda --sparsity 0.5 --calibration text.txt --out OUT_DIR\n  \
+                        regrow prune org/name --pattern 2:4 --out OUT_DIR"
 )]
 pub struct Args {
-    /// A safetensors file with PyTorch's names, or a Hugging Face directory with a language model
+    /// A safetensors file with PyTorch's names, a Hugging Face directory with a language model, or such a
+    /// model's name on the hub (org/name)
     file: PathBuf,
+    /// The branch, tag or commit of a model that is fetched by its name
+    #[arg(long, conflicts_with = "arch")]
+    revision: Option<String>,
     /// The network of a file: cifar-lenet, lenet5, mlp, mlp-residual, mlp-small, mnist-cnn, resnet20,
     /// resnet32, resnet56
     #[arg(long)]
@@ -85,8 +91,11 @@ pub struct Args {
 
 /// Reads, scores, masks, writes, reports.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    if args.arch.is_none() && args.file.is_dir() {
-        return model(args, out);
+    if args.arch.is_none() {
+        let folder = locate(&args.file, args.revision.as_deref())?;
+        if folder.is_dir() {
+            return model(args, &folder, out);
+        }
     }
     let method = regrow_pruners::find(&args.method)?;
     let recipe = Recipe::default()
@@ -124,14 +133,14 @@ fn sparsity(args: &Args, pattern: Pattern) -> Result<f64> {
 }
 
 /// Prunes a language model.
-fn model(args: &Args, out: &mut dyn Write) -> Result<()> {
+fn model(args: &Args, folder: &Path, out: &mut dyn Write) -> Result<()> {
     if args.include_head || args.picture.is_some() {
         return Err(Error::Argument("a language model is pruned without its head and without a picture so far".into()));
     }
     let pattern = Pattern::parse(&args.pattern)?;
     lm::prune(
         &lm::Job {
-            folder: &args.file,
+            folder,
             method: &args.method,
             sparsity: sparsity(args, pattern)?,
             pattern,

@@ -5,6 +5,7 @@
 //! - [`Arch`]: the models by name, their tensors as PyTorch names them
 //! - [`load`], [`save`]: PyTorch-named safetensors
 //! - [`lm`]: language models in Hugging Face directories, read block by block
+//! - `hub` (feature `hub`): such directories by a model's name, downloaded
 //!
 //! ```
 //! use burn::module::Module;
@@ -22,6 +23,8 @@
 
 mod arch;
 pub mod data;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod lm;
 pub mod models;
 pub mod names;

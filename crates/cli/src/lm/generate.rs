@@ -8,6 +8,7 @@ use regrow_zoo::lm::{self, Choice, Transformer};
 
 use super::words;
 use crate::error::Result;
+use crate::source::locate;
 
 /// Continue a text with a language model
 ///
@@ -15,8 +16,11 @@ use crate::error::Result;
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  regrow generate MODEL_DIR --prompt \"The king\" --tokens 40")]
 pub struct Args {
-    /// A Hugging Face directory
+    /// A Hugging Face directory, or a model's name on the hub (org/name)
     folder: PathBuf,
+    /// The branch, tag or commit of a model that is fetched by its name
+    #[arg(long)]
+    revision: Option<String>,
     /// The text to continue
     #[arg(long)]
     prompt: String,
@@ -33,8 +37,9 @@ pub struct Args {
 
 /// Prints the prompt and what follows, as it comes.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    let model = Transformer::open(&args.folder, &Device::default())?;
-    let words = words(&args.folder, &model)?;
+    let folder = locate(&args.folder, args.revision.as_deref())?;
+    let model = Transformer::open(&folder, &Device::default())?;
+    let words = words(&folder, &model)?;
     let prompt = words.encode(&args.prompt)?;
     let choice = Choice { temperature: args.temperature, seed: args.seed };
     let (mut tokens, mut said, mut failed) = (prompt.clone(), String::new(), Ok(()));
