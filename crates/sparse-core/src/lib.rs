@@ -9,6 +9,7 @@
 //! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
 //! | prune a model larger than memory, block by block | [`blockwise`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
+//! | store sparse matrices in less | [`storage`] |
 //! | show what is sparse | [`report`] |
 //! | know which layers share a width, which blocks can be switched off | [`layout`], [`gates`] |
 //!
@@ -53,6 +54,7 @@ pub mod score;
 pub mod select;
 pub mod sensitivity;
 pub mod sparsify;
+pub mod storage;
 pub mod train;
 pub mod weight;
 

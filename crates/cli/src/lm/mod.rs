@@ -1,6 +1,7 @@
 //! Language models in Hugging Face directories: pruned block by block, measured, heard.
 
 mod eval;
+mod form;
 mod generate;
 mod prune;
 
@@ -13,6 +14,7 @@ use crate::bar::Bar;
 use crate::error::{Error, Result};
 
 pub use eval::{cosine, loss, perplexity};
+pub use form::form;
 pub use generate::{Args as GenerateArgs, run as generate};
 pub use prune::{Job, Selection, prune};
 

@@ -8,11 +8,13 @@ use regex::Regex;
 use regrow_pruners::owl::mixed;
 use regrow_pruners::{Owl, find_layerwise};
 use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, Walk};
-use regrow_sparse_core::checkpoint::{Patch, Pruned};
+use regrow_sparse_core::checkpoint::{Dtype, Patch, Pruned};
+use regrow_sparse_core::storage::Storage;
 use regrow_sparse_core::{Pattern, schedule::check_sparsity};
 use regrow_zoo::lm::{Transformer, batch, samples};
 
-use super::{Bar, check_window, read, words};
+use super::{Bar, check_window, form, read, words};
+use crate::convert;
 use crate::error::{Error, Result};
 use crate::text;
 
@@ -40,6 +42,8 @@ pub struct Job<'a> {
     pub seed: Option<u64>,
     /// Go on where an interrupted run stopped.
     pub resume: bool,
+    /// Type and storage of what is written.
+    pub form: (Option<Dtype>, Storage),
     /// Where the pruned model goes.
     pub out: &'a Path,
 }
@@ -81,6 +85,8 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     let model = Transformer::open(job.folder, &device)?;
     job.selection.check(&model)?;
     let (window, samples) = calibration(job, &model)?;
+    let form = form(&model, job.form.0, job.form.1);
+    form.check(model.checkpoint())?;
     let mut patch = patch(job, &model, window)?;
     let embedding = model.embedding()?;
     let hidden: Vec<Tensor<3>> = samples.iter().map(|sample| embedding.forward(batch(&[sample], &device))).collect();
@@ -98,8 +104,14 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     let walk = Walk { model: &model, source: model.checkpoint(), places, solver: solver.as_ref(), goal: &goal };
     let bar = Bar::new("blocks");
     let pruned = walk.prune(hidden, &mut patch, &mut |done| bar.at(done, model.blocks()))?;
-    patch.finish()?;
-    report(&pruned, out)
+    let plain = form.is_that_of(&patch.checkpoint()?);
+    let bar = Bar::bytes();
+    let converted = match plain {
+        true => patch.finish().map(|()| None)?,
+        false => Some(patch.finish_as(&form, &|done, all| bar.at(done, all))?),
+    };
+    report(&pruned, out)?;
+    converted.map_or(Ok(()), |done| convert::report(&done, form.storage, out))
 }
 
 /// The sparsity of each block.
