@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`llm`], [`sms`] |
+//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`llm`], [`sms`], [`merge`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
@@ -17,6 +17,7 @@ pub mod granet;
 pub mod lab;
 pub mod llm;
 pub mod memory;
+pub mod merge;
 pub mod paper;
 pub mod picture;
 pub mod polarization;

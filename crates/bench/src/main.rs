@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use regrow_bench::{bip, granet, llm, polarization, pruning, rd, report, sms};
+use regrow_bench::{bip, granet, llm, merge, polarization, pruning, rd, report, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -29,6 +29,8 @@ enum Table {
     Granet(Box<pruning::Args>),
     /// Language models: magnitude, Wanda, SparseGPT at several sparsities, with OWL and PERP
     Llm(Box<llm::Args>),
+    /// Merging methods on models of one and of different starting points
+    Merge(Box<merge::Args>),
     /// Polarization gates (arXiv 2302.10798): blocks and channels that training finds needless
     #[command(after_help = "Example: bench polarization --sparsity 0.5,0.75 --seeds 3")]
     Polarization(Box<pruning::Args>),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Table::Bip(args) => bip::run(&args),
         Table::Granet(args) => granet::run(&args),
         Table::Llm(args) => llm::run(&args),
+        Table::Merge(args) => merge::run(&args),
         Table::Polarization(args) => polarization::run(&args),
         Table::Pruning(args) => pruning::run(&args, &[]),
         Table::Rd(args) => rd::run(&args),

@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use regrow_sparse_core::Mask;
 use regrow_sparse_core::checkpoint::{Checkpoint, Counts, Dtype, Entry};
 use regrow_sparse_core::pattern::conforms;
+use regrow_sparse_core::report::{self, LayerReport};
+use regrow_sparse_core::{Mask, atomic};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -16,9 +17,12 @@ use crate::text;
 ///
 /// Zeros are counted in tensors of type F64, F32, F16 and BF16; the total's parameters are all their
 /// values, running means and the like included. `2:4` stands where every group of 4 along a row of
-/// the matrix [out, rest] has at most 2 nonzero values, `4:8` likewise.
+/// the matrix [out, rest] has at most 2 nonzero values, `4:8` likewise. Packed matrices are shown as what
+/// they unpack to, with the bytes that the files hold of them.
 #[derive(clap::Args)]
-#[command(after_help = "Example: regrow inspect model.safetensors")]
+#[command(
+    after_help = "Examples:\n  regrow inspect model.safetensors\n  regrow inspect MODEL_DIR --picture densities.svg"
+)]
 pub struct Args {
     /// A safetensors file, a Hugging Face directory, or a model's name on the hub (org/name)
     path: PathBuf,
@@ -28,12 +32,19 @@ pub struct Args {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+    /// Also write the density of every matrix as a picture (SVG)
+    #[arg(long)]
+    picture: Option<PathBuf>,
 }
 
 /// Opens the checkpoint, looks at every tensor, prints the report.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let path = locate(&args.path, args.revision.as_deref())?;
     let report = Report::of(&Checkpoint::open(&path)?)?;
+    if let Some(path) = &args.picture {
+        let svg = report.densities().svg();
+        atomic::write_atomic(path, |file| file.write_all(svg.as_bytes()))?;
+    }
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -57,7 +68,11 @@ struct Tensor {
     dtype: String,
     shape: Vec<usize>,
     elements: usize,
+    /// Once it is unpacked.
     bytes: usize,
+    /// `dense`, `bitmask` or `2:4`.
+    storage: String,
+    stored_bytes: usize,
     zeros: Option<usize>,
     sparsity: Option<f64>,
     /// `2:4` or `4:8`; empty where neither holds or nothing is zero.
@@ -74,6 +89,7 @@ struct Total {
     nonzero: usize,
     sparsity: f64,
     bytes: usize,
+    stored_bytes: usize,
     nan: usize,
     infinite: usize,
 }
@@ -86,18 +102,30 @@ impl Report {
         Ok(Self { path, total: Total::of(&tensors), tensors })
     }
 
+    /// Of matrices and kernels alone.
+    fn densities(&self) -> report::Report {
+        let matrices = self.tensors.iter().filter(|t| t.shape.len() >= 2);
+        let layers = matrices.filter_map(|t| {
+            let (name, shape) = (t.name.clone(), t.shape.clone());
+            Some(LayerReport { name, shape, weights: t.elements, zeros: t.zeros?, ..LayerReport::default() })
+        });
+        report::Report::from_layers(layers.collect())
+    }
+
     fn table(&self) -> String {
-        let header = ["tensor", "type", "shape", "zeros", "sparsity", "N:M"];
-        let rows = self.tensors.iter().map(Tensor::row);
-        match self.total.nan + self.total.infinite {
-            0 => text::table(&header, 3, rows.collect()),
-            _ => {
-                let header = [&header[..], &["NaN", "inf"]].concat();
-                let counts = self.tensors.iter().map(|t| [t.nan.to_string(), t.infinite.to_string()]);
-                let rows = rows.zip(counts).map(|(row, counts)| [&row[..], &counts].concat());
-                text::table(&header, 3, rows.collect())
-            }
+        let mut header = vec!["tensor", "type", "shape", "zeros", "sparsity", "N:M"];
+        let mut rows: Vec<Vec<String>> = self.tensors.iter().map(Tensor::row).collect();
+        let mut add = |names: &[&'static str], cells: &dyn Fn(&Tensor) -> Vec<String>| {
+            header.extend(names);
+            rows.iter_mut().zip(&self.tensors).for_each(|(row, tensor)| row.extend(cells(tensor)));
+        };
+        if self.total.stored_bytes != self.total.bytes {
+            add(&["stored", "bytes"], &|t| vec![t.storage.clone(), text::grouped(t.stored_bytes)]);
         }
+        if self.total.nan + self.total.infinite > 0 {
+            add(&["NaN", "inf"], &|t| vec![t.nan.to_string(), t.infinite.to_string()]);
+        }
+        text::table(&header, 3, rows)
     }
 }
 
@@ -117,6 +145,8 @@ impl Tensor {
             shape: entry.shape.clone(),
             elements: entry.elements(),
             bytes: entry.bytes(),
+            storage: entry.storage().to_string(),
+            stored_bytes: entry.stored_bytes(),
             zeros,
             sparsity: zeros.map(|zeros| fraction(zeros, entry.elements())),
             pattern,
@@ -143,6 +173,7 @@ impl Total {
         let mut total = Self { tensors: tensors.len(), ..Self::default() };
         for tensor in tensors {
             total.bytes += tensor.bytes;
+            total.stored_bytes += tensor.stored_bytes;
             total.nan += tensor.nan;
             total.infinite += tensor.infinite;
             if let Some(zeros) = tensor.zeros {
@@ -164,6 +195,10 @@ impl Total {
             text::percent(zeros, self.params),
             text::grouped(self.bytes),
         );
+        if self.stored_bytes != self.bytes {
+            let part = text::percent(self.stored_bytes, self.bytes);
+            line += &format!(", stored in {} ({part})", text::grouped(self.stored_bytes));
+        }
         if self.nan + self.infinite > 0 {
             line += &format!(", {} NaN, {} infinite", text::grouped(self.nan), text::grouped(self.infinite));
         }

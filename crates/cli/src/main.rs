@@ -1,6 +1,7 @@
 //! The command line: look inside a checkpoint, prune it, merge it, measure it, hear it; crop a network.
 
 mod bar;
+mod convert;
 mod crop;
 mod error;
 mod eval;
@@ -31,8 +32,10 @@ enum Command {
     Inspect(inspect::Args),
     Prune(prune::Args),
     Eval(eval::Args),
+    Convert(convert::Args),
     Crop(crop::Args),
     Merge(merge::Args),
+    Tune(merge::TuneArgs),
     Generate(lm::GenerateArgs),
     Retrain(lm::RetrainArgs),
 }
@@ -54,8 +57,10 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Inspect(args) => inspect::run(&args, out),
         Command::Prune(args) => prune::run(&args, out),
         Command::Eval(args) => eval::run(&args, out),
+        Command::Convert(args) => convert::run(&args, out),
         Command::Crop(args) => crop::run(&args, out),
         Command::Merge(args) => merge::run(&args, out),
+        Command::Tune(args) => merge::tune(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
         Command::Retrain(args) => lm::retrain(&args, out),
     }

@@ -4,13 +4,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::module::ParamId;
-use regrow_sparse_core::checkpoint::{Checkpoint, Entry, apply_mask, rewrite};
+use regrow_sparse_core::checkpoint::{Checkpoint, Entry, Form, apply_mask, convert, rewrite};
 use regrow_sparse_core::report::Report;
 use regrow_sparse_core::score::Recipe;
+use regrow_sparse_core::storage::Storage;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Budget, MaskSet, Pattern, atomic, schedule::check_sparsity};
 use regrow_zoo::{Arch, Role, TensorSpec, check};
 
+use crate::convert::FormArgs;
 use crate::error::{Error, Result};
 use crate::lm;
 use crate::source::locate;
@@ -18,8 +20,8 @@ use crate::text;
 
 /// Prune a checkpoint without retraining
 ///
-/// Names, shapes, types, order and metadata of the tensors stay, so that whatever loaded the
-/// original loads the result. Exactly round(sparsity x weights) become zero; ties keep the earlier.
+/// Names, shapes, types, order and metadata of the tensors stay unless --dtype or --format ask for
+/// others, so that whatever loaded the original loads the result. Exactly round(sparsity x weights) become zero; ties keep the earlier.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  regrow prune resnet20.safetensors --arch resnet20 --sparsity 0.8 --out pruned.safetensors\n  \
@@ -56,6 +58,8 @@ pub struct Args {
     /// The source of randomness, for methods that have some; with it, calibration windows begin at random
     #[arg(long)]
     seed: Option<u64>,
+    #[command(flatten)]
+    form: FormArgs,
     /// Where the pruned checkpoint goes
     #[arg(long)]
     out: PathBuf,
@@ -125,10 +129,21 @@ fn model(args: &Args, folder: &Path, out: &mut dyn Write) -> Result<()> {
             seed: args.seed,
             head: args.include_head,
             options: &args.model,
+            form: (args.form.dtype(), storage(args, pattern)?),
             out: &args.out,
         },
         out,
     )
+}
+
+/// How the weights of a language model are stored.
+fn storage(args: &Args, pattern: Pattern) -> Result<Storage> {
+    let storage = args.form.storage()?;
+    match (storage, pattern) {
+        (Storage::TwoFour, Pattern::NofM { n: 0..=2, m: 4 }) => Ok(storage),
+        (Storage::TwoFour, _) => Err(Error::Argument("--format 2:4 is for what --pattern 2:4 prunes".into())),
+        _ => Ok(storage),
+    }
 }
 
 fn read(checkpoint: &Checkpoint, entry: &Entry) -> Result<Weight> {
@@ -137,11 +152,19 @@ fn read(checkpoint: &Checkpoint, entry: &Entry) -> Result<Weight> {
 }
 
 fn write(checkpoint: &Checkpoint, masks: &MaskSet, args: &Args) -> Result<()> {
-    rewrite(checkpoint, &args.out, |entry, bytes| {
+    if args.form.storage()? != Storage::Dense {
+        return Err(Error::Argument("only matrices of language models are packed: --format dense".into()));
+    }
+    let edit = |entry: &Entry, bytes: &[u8]| {
         let Some(mask) = masks.get(&entry.name) else { return Ok(None) };
         let mut bytes = bytes.to_vec();
         apply_mask(entry, &mut bytes, |index| mask.keeps(index))?;
         Ok(Some(bytes))
-    })?;
+    };
+    let form = Form { dtype: args.form.dtype(), ..Form::default() };
+    match form.is_that_of(checkpoint) {
+        true => rewrite(checkpoint, &args.out, edit)?,
+        false => drop(convert(checkpoint, &args.out, &form, Some(&edit), &|_, _| ())?),
+    }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Models by name, fetched from a hub that is made here and has every fault.
 #![cfg(feature = "hub")]
 
-#[allow(dead_code)] // not every helper is of use here
 mod common;
 
 use std::collections::BTreeMap;
@@ -13,11 +12,12 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use regrow_zoo::lm::Sizes;
 use serde_json::json;
 use tempfile::TempDir;
 
-use common::{stdout, text};
+#[cfg(unix)]
+use common::on_a_full_disk;
+use common::{refused, stdout, text};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const WEIGHTS: &str = "model.safetensors";
@@ -153,12 +153,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
 /// A small model with what lies beside it, in a folder and as a hub has it.
 fn tiny() -> (TempDir, PathBuf, BTreeMap<String, Vec<u8>>) {
     let home = tempfile::tempdir().expect("a folder");
-    let dir = home.path().join("tiny");
-    Sizes { vocab: 8, width: 16, layers: 2, heads: 2, inner: 24, context: 32 }.create(&dir, 1).expect("a model");
-    let vocab = json!({"a": 0, "man": 1, "saw": 2, "the": 3, "old": 4, "dog": 5, "in": 6, "town": 7});
-    let tokenizer = json!({"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
-        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "a"}});
-    fs::write(dir.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    let dir = common::tiny(home.path());
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for entry in fs::read_dir(&dir).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -181,14 +176,6 @@ fn command(hub: &str, home: &Path) -> Command {
 
 fn run(hub: &Hub, home: &Path, args: &[&str]) -> Output {
     command(&hub.address, home).args(args).output().expect("the binary runs")
-}
-
-/// The one line of a failure.
-fn refused(output: Output) -> String {
-    let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1, "{said}");
-    said
 }
 
 fn cached(home: &Path, file: &str) -> PathBuf {
@@ -243,7 +230,7 @@ fn shards_and_what_an_index_names() {
         state.files.insert("model.safetensors.index.json".into(), index("model-2-of-2.safetensors"));
     });
     let other = tempfile::tempdir().expect("a folder");
-    let said = refused(run(&hub, other.path(), &["inspect", "org/tiny"]));
+    let said = refused(&run(&hub, other.path(), &["inspect", "org/tiny"]));
     assert!(said.contains("model-2-of-2.safetensors"), "{said}");
 }
 
@@ -260,7 +247,7 @@ fn a_download_that_breaks_off_is_gone_on_with() {
     // A hub that dies in the middle, and is back for the next run.
     let home = tempfile::tempdir().expect("a folder");
     hub.set(|state| (state.breaks, state.dies, state.seen) = (vec![2000], true, vec![]));
-    let said = refused(run(&hub, home.path(), &["inspect", "org/tiny"]));
+    let said = refused(&run(&hub, home.path(), &["inspect", "org/tiny"]));
     assert!(said.contains("cannot be asked") && said.contains("503"), "{said}");
     assert!(!cached(home.path(), WEIGHTS).exists(), "what is not whole is not seen");
     hub.set(|state| (state.dies, state.seen) = (false, vec![]));
@@ -293,7 +280,7 @@ fn what_is_spoilt_is_begun_anew() {
 fn what_cannot_be_had_is_one_line() {
     let (home, _, mut files) = tiny();
     let hub = Hub::start(files.clone());
-    let says = |args: &[&str]| refused(run(&hub, home.path(), args));
+    let says = |args: &[&str]| refused(&run(&hub, home.path(), args));
     assert!(says(&["inspect", "org/other"]).contains("neither a path here nor a model"));
     assert!(says(&["inspect", "org/tiny", "--revision", "v9"]).contains("has no revision \"v9\""));
     assert!(says(&["inspect", "org/tiny", "--revision", "../v9"]).contains("is no revision"));
@@ -329,9 +316,9 @@ fn without_a_network_the_cache_is_enough() {
     let args = ["inspect", "org/tiny"];
     let offline = |hub: &str| command(hub, home.path()).env("HF_HUB_OFFLINE", "1").args(args).output().expect("runs");
     let unplugged = || command(&nobody, home.path()).args(args).output().expect("runs");
-    let said = refused(unplugged());
+    let said = refused(&unplugged());
     assert!(said.contains("not whole in the cache") && said.contains("cannot be asked"), "{said}");
-    assert!(refused(offline(&hub.address)).contains("HF_HUB_OFFLINE"));
+    assert!(refused(&offline(&hub.address)).contains("HF_HUB_OFFLINE"));
     assert_eq!(hub.asked(), 0);
     let online = stdout(&run(&hub, home.path(), &args));
     let asked = hub.asked();
@@ -345,16 +332,14 @@ fn without_a_network_the_cache_is_enough() {
     let pinned = command(&nobody, home.path()).args(args).args(["--revision", COMMIT]).output().expect("runs");
     assert_eq!(stdout(&pinned), online);
     fs::remove_file(cached(home.path(), WEIGHTS)).expect("removed");
-    assert!(refused(offline(&hub.address)).contains("not whole"));
+    assert!(refused(&offline(&hub.address)).contains("not whole"));
 }
 
-/// A limit on file sizes stands in for a full disk.
 #[cfg(unix)]
 #[test]
 fn a_cache_that_fills_up_is_one_line() {
     let (home, _, files) = tiny();
     let hub = Hub::start(files);
-    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" inspect org/tiny";
     let regrow = command(&hub.address, home.path());
     let mut limited = Command::new("sh");
     for (name, value) in regrow.get_envs() {
@@ -363,8 +348,7 @@ fn a_cache_that_fills_up_is_one_line() {
             None => limited.env_remove(name),
         };
     }
-    let output = limited.args(["-c", script, env!("CARGO_BIN_EXE_regrow")]).output().expect("a shell");
-    let said = refused(output);
+    let said = refused(&on_a_full_disk(&mut limited, &["inspect", "org/tiny"]));
     assert!(said.contains(WEIGHTS) && said.contains("large"), "{said}");
     stdout(&run(&hub, home.path(), &["inspect", "org/tiny"]));
     assert!(hub.ranges().len() == 2 && hub.ranges()[1] != "bytes=0-", "{:?}", hub.ranges());

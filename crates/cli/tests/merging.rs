@@ -108,10 +108,10 @@ fn a_plan_then_a_model_with_card_recipe_and_tokenizer() {
     let args = ["merge", text(&toml), "--out", text(&out), "--shard-size", "2KB"];
     let said = stdout(&regrow(&[&args[..], &["--dry-run"]].concat()));
     assert!(said.starts_with("ties: task vectors trimmed"), "{said}");
-    assert!(said.contains("30 tensors, 4,608 bytes in 3 files\n") && said.contains(" bytes of memory "), "{said}");
+    assert!(said.contains("30 tensors, 3,312 bytes in 2 files\n") && said.contains(" bytes of memory "), "{said}");
     assert!(!out.exists());
     let said = stdout(&regrow(&args));
-    assert!(said.starts_with("2 models merged by ties: 30 tensors, 4,608 bytes in 3 files, "), "{said}");
+    assert!(said.starts_with("2 models merged by ties: 30 tensors, 3,312 bytes in 2 files, "), "{said}");
     let merged = Checkpoint::open(&out).expect("a checkpoint");
     assert!(merged.entries().iter().all(|entry| entry.dtype == Dtype::F16));
     let read = |name: &str| fs::read_to_string(out.join(name)).expect("read");
@@ -124,6 +124,32 @@ fn a_plan_then_a_model_with_card_recipe_and_tokenizer() {
     assert_eq!(read("tokenizer.json"), "of 2");
     assert!(read("config.json").contains("\"torch_dtype\": \"float16\""));
     assert_eq!(list(dir.path()), ["a", "b", "base", "c", "merged", "r.toml"]);
+}
+
+#[test]
+fn task_vectors_are_trimmed_as_a_whole_where_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    models(dir.path());
+    let changed = |scope: &str| -> Vec<usize> {
+        let text_of = format!(
+            "method = \"ties\"\nbase = \"base\"\nmodels = [{{ path = \"a\", density = 0.3 }}]\nparameters = {{ scope = \"{scope}\" }}\n"
+        );
+        let toml = recipe(dir.path(), "r.toml", &text_of);
+        let out = dir.path().join(scope);
+        stdout(&regrow(&["merge", text(&toml), "--out", text(&out)]));
+        let merged = Checkpoint::open(&out).expect("a checkpoint");
+        let of = |(name, shape): (String, Vec<usize>)| {
+            let base = values(0, &name, shape.iter().product());
+            merged.read_f32(&name).expect("read").iter().zip(base).filter(|(new, old)| *new != old).count()
+        };
+        shapes().into_iter().map(of).collect()
+    };
+    let (each, whole) = (changed("tensor"), changed("model"));
+    assert!(
+        each.iter().zip(shapes()).all(|(n, (_, shape))| *n == (0.3 * shape.iter().product::<usize>() as f64) as usize)
+    );
+    assert_eq!(whole.iter().sum::<usize>(), (0.3 * 1656.0) as usize);
+    assert_ne!(each, whole);
 }
 
 #[test]
@@ -288,7 +314,7 @@ fn masked_models_keep_their_mask_or_are_refused() {
             }
         })
     };
-    (masked(0, 1000), masked(1, 2), masked(2, 2), masked(3, 3));
+    [(0, 1000), (1, 2), (2, 2), (3, 3)].map(|(which, every)| masked(which, every));
     let zeros = |method: &str, more: &str, out: &str| {
         let text_of = format!(
             "method = \"{method}\"\nbase = \"base\"\nmodels = [{{ path = \"a\" }}, {{ path = \"b\" }}]\n{more}\n"
@@ -322,7 +348,7 @@ fn fisher_information_and_second_moments_come_beside_the_models() {
         let out = dir.path().join(format!("s{which}{gram}.safetensors"));
         let plan = Plan::one("s", vec![Planned { name, dtype: Dtype::F32, shape }]).expect("a plan");
         let mut writer = Writer::create(plan, &out, &[], "").expect("begun");
-        let entry = |i: usize| if !gram || i % 9 == 0 { scale } else { 0.0 };
+        let entry = |i: usize| if !gram || i.is_multiple_of(9) { scale } else { 0.0 };
         let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
             Ok(Contents::Values((0..t.elements()).map(entry).collect()))
         };
@@ -330,7 +356,8 @@ fn fisher_information_and_second_moments_come_beside_the_models() {
         writer.finish().expect("finished");
     };
     for (method, gram) in [("fisher", false), ("regmean", true)] {
-        (statistics(1, 3.0, gram), statistics(2, 1.0, gram));
+        statistics(1, 3.0, gram);
+        statistics(2, 1.0, gram);
         let model = |name: &str, n: u64| format!("{{ path = \"{name}\", statistics = \"s{n}{gram}.safetensors\" }}");
         let text_of = format!("method = \"{method}\"\nmodels = [{}, {}]\n", model("a", 1), model("b", 2));
         let toml = recipe(dir.path(), "r.toml", &text_of);
@@ -428,4 +455,53 @@ fn models_that_cannot_be_merged_are_one_line() {
     stdout(&regrow(&["merge", text(&toml), "--out", text(&dir.path().join("all the same")), "--any-base"]));
     fs::write(dir.path().join("b/adapter_config.json"), "{}").expect("written");
     assert!(says().contains("is an adapter"));
+}
+
+#[test]
+fn coefficients_are_chosen_on_validation_data_and_a_killed_search_goes_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| dir.path().join(name);
+    // Two networks with random weights; the loss on images decides how much of each.
+    for (name, seed) in [("a.safetensors", 1), ("b.safetensors", 2)] {
+        regrow_zoo::save(&regrow_zoo::Arch::MlpSmall.init(10, seed, &Default::default()), file(name)).expect("saved");
+    }
+    let toml = recipe(
+        dir.path(),
+        "r.toml",
+        "method = \"task-arithmetic\"\nbase = \"a.safetensors\"\nmodels = [{ path = \"b.safetensors\", name = \"b\" }]\n",
+    );
+    let best = file("best.toml");
+    let args =
+        ["tune", text(&toml), "--arch", "mlp-small", "--dataset", "digits", "--images", "100", "--out", text(&best)];
+    let tune = |more: &[&str]| regrow(&[&args[..], more].concat());
+    let said = stdout(&tune(&["--evaluations", "12"]));
+    let loss = |said: &str| -> Vec<f64> {
+        let numbers = said.split_whitespace().filter_map(|word| word.trim_end_matches([',', ':']).parse().ok());
+        numbers.collect()
+    };
+    let [weight, found, first] = loss(&said)[..] else { panic!("{said}") };
+    assert!(said.starts_with("weight ") && found <= first && (0.0..=1.0).contains(&weight), "{said}");
+    let written = fs::read_to_string(&best).expect("the recipe");
+    assert!(written.starts_with("# weight chosen in 12 merges, loss "), "{written}");
+    assert_eq!(list(dir.path()), ["a.safetensors", "b.safetensors", "best.toml", "r.toml"]);
+    stdout(&regrow(&["merge", text(&best), "--any-base", "--out", text(&file("out.safetensors"))]));
+    // What an interrupted search has measured is not measured again.
+    let journal = file("best.toml.progress.json");
+    let mut running = Command::new(env!("CARGO_BIN_EXE_regrow"))
+        .args(args)
+        .args(["--evaluations", "2000", "--solver", "particle-swarm"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    while !journal.exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running.kill().expect("killed");
+    running.wait().expect("gone");
+    let says = complaint(&[&args[..], &["--resume"]].concat());
+    assert!(says.contains("other settings"), "{says}");
+    stdout(&tune(&["--evaluations", "20", "--solver", "particle-swarm", "--resume"]));
+    assert!(!journal.exists());
+    assert!(complaint(&[&args[..], &["--over", "density"]].concat()).contains("the parameters of task-arithmetic are"));
+    assert!(complaint(&[&args[..], &["--solver", "x"]].concat()).contains("nelder-mead, particle-swarm"));
 }

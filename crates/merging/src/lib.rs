@@ -2,7 +2,8 @@
 //!
 //! - of tensors by name, one at a time, of models of any size: [`Linear`], [`Slerp`], [`TaskArithmetic`],
 //!   [`Ties`], [`Dare`], [`Breadcrumbs`], [`Della`], [`ModelStock`], [`Fisher`], [`RegMean`]; [`ALL`] lists
-//!   them by name, [`stream`] takes them through checkpoints, [`masks`] keeps zeros
+//!   them by name, [`stream`] takes them through checkpoints, [`masks`] keeps zeros, [`search`] chooses
+//!   coefficients
 //! - of Burn models: [`average()`], which soups share and which refuses models with different masks;
 //!   [`Soup`]: uniform and greedy soups; [`Sms`]: Sparse Model Soups
 //!
@@ -43,6 +44,7 @@ pub mod masks;
 pub mod model_stock;
 pub mod registry;
 pub mod regmean;
+pub mod search;
 pub mod slerp;
 pub mod sms;
 pub mod soup;

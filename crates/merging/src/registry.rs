@@ -141,7 +141,7 @@ pub const ALL: &[Entry] = &[
         paper: "arXiv 2306.01708",
         base: true,
         models: (1, MANY),
-        parameters: &["weight", "density", "lambda", "normalize", "count", "rescale"],
+        parameters: &["weight", "density", "lambda", "normalize", "count", "rescale", "scope"],
         make: |p| Ok(Box::new(Ties::from_parameters(p)?)),
     },
 ];

@@ -30,6 +30,7 @@
 use std::collections::HashMap;
 
 use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned};
+use regrow_sparse_core::select::shares_of;
 use regrow_sparse_core::{Error, Result};
 
 use crate::masks::Masks;
@@ -155,6 +156,36 @@ impl<'a> Merge<'a> {
         let models = self.models.iter().flat_map(|model| [Some(model.checkpoint), model.statistics]);
         models.chain([self.base]).flatten()
     }
+}
+
+/// The density of each tensor, where of a model's task vector as a whole the share `density` of largest
+/// magnitude is kept: as many entries as the whole keeps of it are `floor(density * n)` of the tensor's `n`.
+///
+/// The model is read twice, a tensor at a time.
+///
+/// # Errors
+/// A density outside `[0, 1]`, a base with other tensors, or values that are not finite.
+pub fn densities_within(base: &Checkpoint, model: &Checkpoint, density: f64) -> Result<HashMap<String, f64>> {
+    crate::tensors::check_fractions("density", &[density])?;
+    let entries: Vec<&Entry> = base.entries().iter().filter(|entry| is_float(entry.dtype)).collect();
+    let total: usize = entries.iter().map(|entry| entry.elements()).sum();
+    let magnitudes = |index: usize| -> Result<std::borrow::Cow<'static, [f32]>> {
+        let name = &entries[index].name;
+        let (from, to) = (finite(base, name)?, finite(model, name)?);
+        if from.len() != to.len() {
+            return Err(Error::tensor(name, "has another shape in the base"));
+        }
+        let magnitudes = to.iter().zip(from.iter()).map(|(to, from)| (to - from).abs()).collect::<Vec<f32>>();
+        [base, model].iter().for_each(|checkpoint| checkpoint.release(name));
+        Ok(magnitudes.into())
+    };
+    let kept = shares_of(entries.len(), (density * total as f64) as usize, magnitudes)?;
+    // Half an entry more, against the rounding of the quotient.
+    let share = |(entry, kept): (&&Entry, usize)| match entry.elements() {
+        n if n == kept => (entry.name.clone(), 1.0),
+        n => (entry.name.clone(), (kept as f64 + 0.5) / n as f64),
+    };
+    Ok(entries.iter().zip(kept).map(share).collect())
 }
 
 fn is_float(dtype: Dtype) -> bool {
@@ -301,6 +332,22 @@ mod tests {
         let ids = |n: f32| ("ids", Dtype::I64, vec![2], vec![0.0, n]);
         assert!(says(&[ids(1.0)], &[ids(2.0)]).contains("only floating-point"));
         assert!(Merge::new(None, vec![], Masks::Ignore, None, &mean).is_err());
+    }
+
+    #[test]
+    fn a_model_is_trimmed_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let two = |a: &[f32], b: &[f32]| {
+            [("a", Dtype::F32, vec![a.len()], a.to_vec()), ("b", Dtype::F32, vec![b.len()], b.to_vec())]
+        };
+        let base = file(dir.path(), "base", &two(&[1.0; 4], &[0.0; 6]));
+        let model = file(dir.path(), "m", &two(&[9.0, -7.0, 1.1, 6.0], &[0.2, 5.0, 0.3, 0.1, 0.0, 0.0]));
+        let kept = |density| {
+            let found = densities_within(&base, &model, density).unwrap();
+            ((found["a"] * 4.0) as usize, (found["b"] * 6.0) as usize)
+        };
+        assert_eq!([0.0, 0.3, 0.4, 0.5, 1.0].map(kept), [(0, 0), (3, 0), (3, 1), (3, 2), (4, 6)]);
+        assert!(densities_within(&base, &model, 1.5).is_err());
     }
 
     #[test]

@@ -50,12 +50,7 @@ pub(crate) fn inner_products(
     for sums in pieces {
         total.iter_mut().zip(sums).for_each(|(t, s)| t.iter_mut().zip(s).for_each(|(t, s)| *t += s));
     }
-    for i in 0..count {
-        for j in i + 1..count {
-            total[i][j] = total[j][i];
-        }
-    }
-    total
+    (0..count).map(|i| (0..count).map(|j| total[i.max(j)][i.min(j)]).collect()).collect()
 }
 
 /// The models' values with their weights.

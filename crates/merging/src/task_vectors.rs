@@ -29,6 +29,9 @@ pub(crate) enum Kept {
     Values(Vec<f32>),
 }
 
+/// Says what is left of a task vector: by the model's number, the model, and the vector.
+pub(crate) type Keep<'k> = dyn Fn(usize, &Operand<'_>, &[f32]) -> Result<Kept> + 'k;
+
 /// How task vectors become one.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mix {
@@ -50,11 +53,7 @@ impl Mix {
     }
 
     /// The merged tensor. `keep` sees each model's number and task vector.
-    pub fn merge(
-        &self,
-        tensor: &Operands<'_>,
-        keep: &dyn Fn(usize, &Operand<'_>, &[f32]) -> Result<Kept>,
-    ) -> Result<Vec<f32>> {
+    pub fn merge(&self, tensor: &Operands<'_>, keep: &Keep<'_>) -> Result<Vec<f32>> {
         let base = tensor.base()?;
         let models = tensor.models(self.weights.len())?;
         let mut out = vec![0.0f32; base.len()];

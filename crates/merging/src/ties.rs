@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The paper trims a model's task vector as a whole; here, as in mergekit, each tensor is trimmed by itself,
-//! to `floor(d n)` entries exactly. The authors' code keeps all entries from the `floor(d n) + 1`-th largest
+//! to `floor(d n)` entries exactly. For the paper's way, ask [`crate::stream::densities_within`] for each
+//! tensor's density first (`scope = "model"` in a recipe). The authors' code keeps all entries from the `floor(d n) + 1`-th largest
 //! on: [`Count::Authors`].
 
 use regrow_sparse_core::Result;
@@ -45,7 +46,7 @@ impl Ties {
     }
 
     /// From `weight` (1), `density` (1), `lambda` (1), `normalize` (true), `count` (exact or authors) and
-    /// `rescale` (none, density or l1).
+    /// `rescale` (none, density or l1). Densities are those of the tensor, whatever the `scope`.
     ///
     /// # Errors
     /// As [`Ties::new`], or parameters of another kind.

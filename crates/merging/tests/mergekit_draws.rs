@@ -15,10 +15,10 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
 fn mean(draws: u64, method: impl Fn(u64) -> Box<dyn TensorMerge>) -> (Vec<f64>, f64) {
     let (base, values) = (vec![0.0; 60], numbers(60, 5));
     let models = [Operand::new("a", &values)];
-    let tensor = Operands::new("w", &[6, 10], Some(&base), &models).unwrap();
+    let tensor = Operands::new("w", &[6, 10], Some(&base), &models).expect("operands");
     let (mut sum, mut kept) = (vec![0.0f64; 60], 0);
     for seed in 0..draws {
-        let drawn = method(seed).merge(&tensor).unwrap();
+        let drawn = method(seed).merge(&tensor).expect("merged");
         kept += drawn.iter().filter(|v| **v != 0.0).count();
         sum.iter_mut().zip(drawn).for_each(|(sum, v)| *sum += f64::from(v));
     }

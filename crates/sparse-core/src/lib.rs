@@ -9,6 +9,7 @@
 //! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
 //! | prune a model larger than memory, block by block | [`blockwise`], [`hidden`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
+//! | store sparse matrices in less | [`storage`] |
 //! | show what is sparse | [`report`] |
 //! | know which layers share a width, which blocks can be switched off | [`layout`], [`gates`] |
 //!
@@ -54,6 +55,7 @@ pub mod score;
 pub mod select;
 pub mod sensitivity;
 pub mod sparsify;
+pub mod storage;
 pub mod train;
 pub mod weight;
 

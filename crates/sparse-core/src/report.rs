@@ -64,6 +64,11 @@ impl Report {
                 }
             })
             .collect();
+        Self::from_layers(layers)
+    }
+
+    /// Of layers that are counted already.
+    pub fn from_layers(layers: Vec<LayerReport>) -> Self {
         let mut total = LayerReport { name: "total".into(), ..LayerReport::default() };
         for layer in &layers {
             total.weights += layer.weights;
@@ -80,9 +85,12 @@ impl Report {
     pub fn svg(&self) -> String {
         const BAR: usize = 18;
         let height = BAR * self.layers.len() + 40;
+        // Bars begin behind the longest name, at seven pixels a letter.
+        let left = 20 + 7 * self.layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(34);
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
              <text x=\"8\" y=\"20\">density per layer; in all {:.2} % of {} weights are zero</text>\n",
+            left + 460,
             100.0 * self.total.sparsity(),
             self.total.weights
         );
@@ -90,11 +98,11 @@ impl Report {
             let y = 34 + i * BAR;
             let width = 360.0 * (1.0 - layer.sparsity());
             svg += &format!(
-                "<text x=\"8\" y=\"{}\">{}</text><rect x=\"260\" y=\"{y}\" width=\"{width:.1}\" height=\"12\" fill=\"#0072b2\"/>\
+                "<text x=\"8\" y=\"{}\">{}</text><rect x=\"{left}\" y=\"{y}\" width=\"{width:.1}\" height=\"12\" fill=\"#0072b2\"/>\
                  <text x=\"{:.1}\" y=\"{}\">{:.2} %</text>\n",
                 y + 11,
                 escaped(&layer.name),
-                266.0 + width,
+                6.0 + left as f64 + width,
                 y + 11,
                 100.0 * (1.0 - layer.sparsity())
             );

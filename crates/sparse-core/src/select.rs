@@ -5,6 +5,8 @@
 //! that bucket, some thousandth of the scores, which alone is ordered. Nothing depends on the
 //! number of threads, so a result is the same on every machine.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::{Error, Result};
@@ -134,27 +136,41 @@ impl Row {
 /// # Errors
 /// If a score is NaN, or `keep` exceeds their number.
 pub fn shares(scores: &[&[f32]], keep: usize) -> Result<Vec<usize>> {
-    let total: usize = scores.iter().map(|s| s.len()).sum();
-    if keep > total {
-        return Err(Error::Argument(format!("cannot keep {keep} of {total} weights")));
+    shares_of(scores.len(), keep, |slice| Ok::<_, Error>(Cow::Borrowed(scores[slice])))
+}
+
+/// [`shares`] of `slices` slices that are not in memory together: each is asked for twice.
+///
+/// # Errors
+/// As [`shares`], or what `slice` runs into.
+pub fn shares_of<'s, E: From<Error>>(
+    slices: usize,
+    keep: usize,
+    mut slice: impl FnMut(usize) -> Result<Cow<'s, [f32]>, E>,
+) -> Result<Vec<usize>, E> {
+    let mut all = vec![0usize; 1 << 16];
+    let mut total = 0;
+    for index in 0..slices {
+        let scores = slice(index)?;
+        total += scores.len();
+        all.iter_mut().zip(histogram(&scores, &|x| x)?).for_each(|(sum, count)| *sum += count as usize);
     }
-    let mut all = vec![0u32; 1 << 16];
-    for scores in scores {
-        all.iter_mut().zip(histogram(scores, &|x| x)?).for_each(|(sum, count)| *sum += count);
+    if keep > total {
+        return Err(Error::Argument(format!("cannot keep {keep} of {total} weights")).into());
     }
     if keep == 0 {
-        return Ok(vec![0; scores.len()]);
+        return Ok(vec![0; slices]);
     }
     let (bucket, above) = threshold_bucket(&all, keep);
-    let mut kept = Vec::with_capacity(scores.len());
+    let mut kept = Vec::with_capacity(slices);
     let mut ties: Vec<(u32, usize)> = Vec::new();
-    for (slice, scores) in scores.iter().enumerate() {
-        let (higher, same) = split_at(scores, bucket);
+    for index in 0..slices {
+        let (higher, same) = split_at(&slice(index)?, bucket);
         kept.push(higher);
-        ties.extend(same.into_iter().map(|key| (key, slice)));
+        ties.extend(same.into_iter().map(|key| (key, index)));
     }
     ties.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-    ties[..keep - above].iter().for_each(|(_, slice)| kept[*slice] += 1);
+    ties[..keep - above].iter().for_each(|(_, index)| kept[*index] += 1);
     Ok(kept)
 }
 
@@ -209,13 +225,14 @@ fn histogram(scores: &[f32], key: &(impl Fn(f32) -> f32 + Sync)) -> Result<Vec<u
 }
 
 /// The bucket in which the `keep`-th largest key lies, and how many keys lie above that bucket.
-fn threshold_bucket(histogram: &[u32], keep: usize) -> (u32, usize) {
+fn threshold_bucket<C: Copy + TryInto<usize>>(histogram: &[C], keep: usize) -> (u32, usize) {
     let mut above = 0;
     for (bucket, &count) in histogram.iter().enumerate().rev() {
-        if above + count as usize >= keep {
+        let count = count.try_into().unwrap_or(usize::MAX);
+        if above + count >= keep {
             return (bucket as u32, above);
         }
-        above += count as usize;
+        above += count;
     }
     (0, above)
 }

@@ -11,6 +11,25 @@ use crate::error::{Error, Result};
 
 /// Perplexity of the model in `folder` on the text in `file`, in windows every `stride` tokens.
 pub fn perplexity(folder: &Path, file: &Path, window: usize, stride: Option<usize>, out: &mut dyn Write) -> Result<()> {
+    let bar = Bar::new("tokens");
+    let found = measured(folder, file, window, stride, &mut |done, all| bar.at(done, all))?;
+    writeln!(out, "perplexity {:.2} ({} tokens)", found.value(), found.tokens)?;
+    Ok(())
+}
+
+/// The loss of the model in `folder` on the text in `file`, in nats per token.
+pub fn loss(folder: &Path, file: &Path, window: usize) -> Result<f64> {
+    let found = measured(folder, file, window, None, &mut |_, _| ())?;
+    Ok(found.loss / found.tokens.max(1) as f64)
+}
+
+fn measured(
+    folder: &Path,
+    file: &Path,
+    window: usize,
+    stride: Option<usize>,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<lm::Perplexity> {
     let model = Transformer::open(folder, &Device::default())?;
     if model.config.encoder {
         let family = &model.config.family;
@@ -19,10 +38,7 @@ pub fn perplexity(folder: &Path, file: &Path, window: usize, stride: Option<usiz
     let tokens = words(folder, &model)?.encode(&read(file)?)?;
     check_window(&model, window)?;
     let windows: Vec<Window<'_>> = sliding(&tokens, window, stride.unwrap_or(window))?;
-    let bar = Bar::new("tokens");
-    let found = lm::perplexity(&model, &windows, &mut |done, all| bar.at(done, all))?;
-    writeln!(out, "perplexity {:.2} ({} tokens)", found.value(), found.tokens)?;
-    Ok(())
+    Ok(lm::perplexity(&model, &windows, watch)?)
 }
 
 /// How like the sentences (lines) of `file` the encoders in `folder` and `other` see.

@@ -1,6 +1,7 @@
 //! Language models in Hugging Face directories: pruned block by block, retrained, measured, heard.
 
 mod eval;
+mod form;
 mod generate;
 mod prune;
 mod retrain;
@@ -13,7 +14,8 @@ use regrow_zoo::lm::{Transformer, Words};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
 
-pub use eval::{cosine, perplexity};
+pub use eval::{cosine, loss, perplexity};
+pub use form::form;
 pub use generate::{Args as GenerateArgs, run as generate};
 pub use prune::{Job, Options as PruneOptions, prune};
 pub use retrain::{Args as RetrainArgs, run as retrain};

@@ -8,13 +8,15 @@ use regex::Regex;
 use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::{Head, Layerwise, Owl, Perp, Reconstruction, Sharing, Stage, find_layerwise, rd};
 use regrow_sparse_core::blockwise::{BlockModel, Mend};
-use regrow_sparse_core::checkpoint::{Patch, Pruned};
+use regrow_sparse_core::checkpoint::{Dtype, Patch, Pruned};
 use regrow_sparse_core::hidden::Hidden;
+use regrow_sparse_core::storage::Storage;
 use regrow_sparse_core::train::Training;
 use regrow_sparse_core::{Pattern, schedule::check_sparsity};
 use regrow_zoo::lm::{Transformer, batch, samples};
 
-use super::{Bar, check_window, read, words};
+use super::{Bar, check_window, form, read, words};
+use crate::convert;
 use crate::error::{Error, Result};
 use crate::text;
 
@@ -85,6 +87,8 @@ pub struct Job<'a> {
     pub head: bool,
     /// The rest.
     pub options: &'a Options,
+    /// Type and storage of what is written.
+    pub form: (Option<Dtype>, Storage),
     /// Where the pruned model goes.
     pub out: &'a Path,
 }
@@ -139,6 +143,8 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     selection.check(&model)?;
     let blind = !solver.watches() && matches!(budget, Budget::Uniform) && mending.is_none();
     let (window, samples) = calibration(job, &model, blind)?;
+    let form = form(&model, job.form.0, job.form.1);
+    form.check(model.checkpoint())?;
     let mut patch = job.patch(&model, window)?;
     let hidden = embedded(&model, &samples, job.options.spill.as_deref())?;
     let ends = match job.head || matches!(budget, Budget::Rd(_)) {
@@ -167,15 +173,24 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
         sharing,
         admits: &|tensor| selection.admits(tensor),
         mend: mending.as_ref().map(|m| m as &dyn Mend<Transformer>),
-        head: ends.as_ref().filter(|_| job.head).map(|(_, _, layer)| Head { layer: layer.clone(), input: &read_by_head }),
+        head: ends
+            .as_ref()
+            .filter(|_| job.head)
+            .map(|(_, _, layer)| Head { layer: layer.clone(), input: &read_by_head }),
     };
     let (looking, pruning) = (Bar::new("blocks looked at"), Bar::new("blocks"));
     let pruned = run.prune(model.places(window), hidden, &mut patch, &mut |stage, done, all| match stage {
         Stage::Looking => looking.at(done, all),
         Stage::Pruning => pruning.at(done, all),
     })?;
-    patch.finish()?;
-    report(&pruned, mending.as_ref(), out)
+    let plain = form.is_that_of(&patch.checkpoint()?);
+    let bar = Bar::bytes();
+    let converted = match plain {
+        true => patch.finish().map(|()| None)?,
+        false => Some(patch.finish_as(&form, &|done, all| bar.at(done, all))?),
+    };
+    report(&pruned, mending.as_ref(), out)?;
+    converted.map_or(Ok(()), |done| convert::report(&done, form.storage, out))
 }
 
 impl Job<'_> {

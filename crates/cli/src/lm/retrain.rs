@@ -13,6 +13,7 @@ use regrow_zoo::lm::{Decoder, NextToken, Transformer, samples};
 
 use super::{Bar, check_window, read, words};
 use crate::error::{Error, Result};
+use crate::source::locate;
 use crate::text;
 
 /// Retrain a pruned language model by few parameters, merged back without losing a zero
@@ -22,8 +23,11 @@ use crate::text;
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  regrow retrain PRUNED_DIR --text train.txt --form mask-lora --out OUT_DIR")]
 pub struct Args {
-    /// A Hugging Face directory with a decoder
+    /// A Hugging Face directory with a decoder, or a model's name on the hub (org/name)
     folder: PathBuf,
+    /// The branch, tag or commit of a model that is fetched by its name
+    #[arg(long)]
+    revision: Option<String>,
     /// What is trained: biases, norms, biases-norms, lora-prune, mask-lora, scale-lora, or full
     #[arg(long, default_value = "mask-lora")]
     form: String,
@@ -71,10 +75,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     if !args.lr.is_finite() || args.lr <= 0.0 || args.epochs == 0 || args.save_every == 0 {
         return Err(Error::Argument("--lr, --epochs and --save-every must be above zero".into()));
     }
-    let model = Transformer::open(&args.folder, &Device::default())?;
+    let folder = locate(&args.folder, args.revision.as_deref())?;
+    let model = Transformer::open(&folder, &Device::default())?;
     let window = args.window.unwrap_or_else(|| model.config.context.min(256));
     check_window(&model, window)?;
-    let tokens = words(&args.folder, &model)?.encode(&read(&args.text)?)?;
+    let tokens = words(&folder, &model)?.encode(&read(&args.text)?)?;
     let count = args.samples.unwrap_or((tokens.len() / window).max(1));
     let problem = NextToken::new(&model.config, samples(&tokens, count, window, None)?)?;
     let decoder = model.whole()?;

@@ -5,13 +5,14 @@ mod mergekit;
 mod parents;
 mod recipe;
 mod setting;
+mod tune;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use regrow_merging::{Entry, Merge, TensorMerge, find};
+use regrow_merging::{Entry, Merge, TensorMerge, Value, find};
 use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Plan, Writer};
 
 use crate::bar::Bar;
@@ -19,6 +20,8 @@ use crate::error::{Error, Result};
 use crate::text;
 use parents::Parents;
 use recipe::Recipe;
+
+pub use tune::{Args as TuneArgs, run as tune};
 
 /// Merge models that share an architecture into one
 ///
@@ -107,8 +110,13 @@ fn planned<'a>(recipe: &Recipe, method: &Entry, parents: &'a Parents, any_base: 
         let reason = format!("a slice takes {layers} layers, the models have {found}: only whole models are merged");
         return Err(Error::Argument(format!("{}: {reason}", recipe.path.display())));
     }
+    let trimmed = parents.trimmed(recipe)?;
     let make = |tensor: &str| -> regrow_sparse_core::Result<Box<dyn TensorMerge>> {
-        (method.make)(&recipe.parameters(tensor, places.get(tensor).copied().unwrap_or(0.0)))
+        let mut parameters = recipe.parameters(tensor, places.get(tensor).copied().unwrap_or(0.0));
+        for (own, densities) in parameters.models.iter_mut().zip(&trimmed) {
+            own.extend(densities.get(tensor).map(|density| ("density".to_string(), Value::Number(*density))));
+        }
+        (method.make)(&parameters)
     };
     // A base that the method does not look at need not be read.
     let base = parents.base.as_ref().filter(|_| method.base || (method.name == "slerp" && parents.models.len() == 1));

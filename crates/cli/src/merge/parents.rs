@@ -1,13 +1,15 @@
 //! The models that a recipe names, opened and looked at before any work.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regrow_merging::stream::Source;
+use regrow_merging::stream::{Source, densities_within};
 use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Entry};
 
 use super::is_adapter;
 use super::recipe::{Model, Recipe};
+use super::setting::Setting;
 use crate::error::{Error, Result};
 
 /// Cosine between a model's largest tensor and the base's below which the base is taken for a stranger:
@@ -68,6 +70,24 @@ impl Parents {
             identity += &format!("{} {} {:?}; ", file.display(), found.len(), changed);
         }
         Ok(identity)
+    }
+
+    /// For each model the density of each tensor, where the recipe has task vectors trimmed as a whole.
+    pub fn trimmed(&self, recipe: &Recipe) -> Result<Vec<HashMap<String, f64>>> {
+        let parameters = recipe.parameters("", 0.0);
+        if !parameters.word("scope", false, &[("tensor", false), ("model", true)])? {
+            return Ok(Vec::new());
+        }
+        let Some(base) = &self.base else { return Ok(Vec::new()) };
+        let settings =
+            recipe.models.iter().map(|m| m.parameters.get("density")).chain([recipe.parameters.get("density")]);
+        if settings.flatten().any(|setting| !matches!(setting, Setting::One(_))) {
+            let reason = "with `scope` model a `density` is one number: it is shared out among the tensors";
+            return Err(Error::Argument(format!("{}: {reason}", recipe.path.display())));
+        }
+        let densities = parameters.each("density", 1.0)?;
+        let models = self.models.iter().zip(densities);
+        models.map(|((_, model, _), density)| Ok(densities_within(base, model, density)?)).collect()
     }
 
     /// Refuses a base that has nothing in common with one of the models.

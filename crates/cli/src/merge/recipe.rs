@@ -123,6 +123,32 @@ impl Recipe {
         Ok(())
     }
 
+    /// The recipe in TOML, its paths absolute.
+    pub fn to_toml(&self) -> Result<String> {
+        let absolute =
+            |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        let table = |settings: &BTreeMap<String, Setting>| -> Map<String, Json> {
+            settings.iter().map(|(name, setting)| (name.clone(), setting.to_json())).collect()
+        };
+        let model = |model: &Model| {
+            let mut own = table(&model.parameters);
+            own.insert("path".into(), absolute(&model.path).into());
+            own.insert("name".into(), model.name.clone().into());
+            own.extend(model.statistics.iter().map(|path| ("statistics".into(), absolute(path).into())));
+            Json::Object(own)
+        };
+        let mut recipe = Map::new();
+        recipe.insert("method".into(), self.method.clone().into());
+        recipe.extend(self.base.iter().map(|base| ("base".into(), absolute(base).into())));
+        recipe.extend(self.dtype.iter().map(|dtype| ("dtype".into(), dtype.to_string().to_lowercase().into())));
+        recipe.extend(self.tokenizer.iter().map(|source| ("tokenizer".into(), source.clone().into())));
+        let masks = Masks::WORDS.iter().filter(|(_, masks)| *masks == self.masks && self.masks != Masks::Ignore);
+        recipe.extend(masks.map(|(word, _)| ("masks".into(), (*word).into())));
+        recipe.insert("parameters".into(), table(&self.parameters).into());
+        recipe.insert("models".into(), self.models.iter().map(model).collect());
+        toml::to_string(&recipe).map_err(|e| Error::Argument(format!("the recipe cannot be written: {e}")))
+    }
+
     /// The parameters for a tensor whose layer lies at `place`.
     pub fn parameters(&self, tensor: &str, place: f64) -> Parameters {
         let at = |settings: &BTreeMap<String, Setting>| {
@@ -253,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn written_as_it_was_read() {
+        let text = LEAST.replace("weight = 0.5", "weight = [{ filter = \"mlp\", value = 0.5 }, { value = 0.1 }]")
+            + "masks = \"keep\"\n";
+        let recipe = toml(&text).unwrap();
+        let again = toml(&recipe.to_toml().unwrap()).unwrap();
+        assert_eq!((again.dtype, again.masks, again.method.as_str()), (Some(Dtype::F16), Masks::Keep, "ties"));
+        assert_eq!(again.parameters("mlp.w", 0.0), recipe.parameters("mlp.w", 0.0));
+        assert!(again.models[0].path.is_absolute() && again.models[0].path.ends_with("path/to/a"));
+    }
+
+    #[test]
     fn parameters_by_layer_and_by_pattern() {
         let recipe = toml(
             r#"
@@ -324,10 +361,10 @@ mod tests {
         assert_eq!(recipe.parameters("w", 0.0).shared["rescale"], Value::Text("l1".into()));
         let off = read("c.yaml", &format!("{dare}parameters: {{rescale: false}}\n")).unwrap();
         assert_eq!(off.parameters("w", 0.0).shared["rescale"], Value::Text("none".into()));
-        let slices = "slices:\n- sources:\n  - {model: x, layer_range: [0, 40]}\n  - {model: y, layer_range: [0, 40]}\n\
-                      merge_method: slerp\nbase_model: x\nparameters:\n  t: 0.5\n";
+        let slices = "slices:\n- sources:\n  - {model: org/x, layer_range: [0, 40]}\n  - {model: org/y, layer_range: [0, 40]}\n\
+                      merge_method: slerp\nbase_model: org/x\nparameters:\n  t: 0.5\n";
         let recipe = read("c.yaml", slices).unwrap();
-        assert_eq!((recipe.models.len(), recipe.base.as_deref()), (1, Some(Path::new("x"))));
+        assert_eq!((recipe.models.len(), recipe.base.as_deref()), (1, Some(Path::new("org/x"))));
         let says = |text: &str| read("c.yaml", text).unwrap_err().to_string();
         assert!(says(&slices.replacen("[0, 40]", "[0, 32]", 1)).contains("layer_range"));
         assert!(says(&dare.replace("dare_linear", "passthrough")).contains("passthrough"));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use regrow_merging::Value;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 /// What a recipe says a parameter is.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,23 @@ impl Setting {
             }
             Json::Array(list) => Ok(Self::Rules(list.iter().map(rule).collect::<Result<_, _>>()?)),
             Json::Null => Err("nothing".into()),
+        }
+    }
+
+    /// As it stands in a recipe.
+    pub fn to_json(&self) -> Json {
+        match self {
+            Self::One(Value::Number(number)) => json!(number),
+            Self::One(Value::Flag(flag)) => json!(flag),
+            Self::One(Value::Text(text)) => json!(text),
+            Self::Gradient(numbers) => json!(numbers),
+            Self::Rules(rules) => rules
+                .iter()
+                .map(|(filter, setting)| match filter {
+                    Some(filter) => json!({ "filter": filter, "value": setting.to_json() }),
+                    None => json!({ "value": setting.to_json() }),
+                })
+                .collect(),
         }
     }
 
@@ -101,8 +118,6 @@ fn layer(name: &str) -> Option<(&str, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn number(json: Json, tensor: &str, place: f64) -> Option<f64> {
@@ -128,6 +143,19 @@ mod tests {
         assert_eq!(number(rules, "norm", 0.0), Some(3.0));
         assert_eq!(number(json!([{"filter": "mlp", "value": 0.5}]), "norm", 0.0), None);
         assert_eq!(number(json!({"value": 0.5}), "norm", 0.0), Some(0.5));
+    }
+
+    #[test]
+    fn written_as_it_was_read() {
+        for json in [
+            json!(0.5),
+            json!(true),
+            json!("l1"),
+            json!([0.0, 1.0]),
+            json!([{"filter": "a", "value": [0.0, 2.0]}, {"value": 1.0}]),
+        ] {
+            assert_eq!(Setting::parse(&json).unwrap().to_json(), json);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Checkpoint;
 use super::file::TensorFile;
+use super::partial::JOURNAL;
 use crate::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
@@ -120,7 +121,8 @@ fn beside_weights(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = list(path)?;
     files.retain(|file| {
         let index_of_others = file.to_string_lossy().ends_with(".bin.index.json");
-        !index_of_others && !WEIGHTS.contains(&extension(file).as_str())
+        let journal = file.file_name().is_some_and(|name| name == JOURNAL);
+        !index_of_others && !journal && !WEIGHTS.contains(&extension(file).as_str())
     });
     Ok(files)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -52,7 +53,12 @@ impl TensorFile {
 
     /// The bytes of an entry of this file.
     pub fn data(&self, entry: &Entry) -> &[u8] {
-        &self.map[entry.range.clone()]
+        self.at(&entry.range)
+    }
+
+    /// The bytes at a place that an entry of this file has.
+    pub fn at(&self, range: &Range<usize>) -> &[u8] {
+        &self.map[range.clone()]
     }
 
     /// Lets the memory of an entry go until somebody looks at it again.

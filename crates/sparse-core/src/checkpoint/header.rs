@@ -8,6 +8,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
+use crate::storage::Storage;
+
 /// Longest header that is read, in bytes; the limit of the reference implementation.
 const LONGEST: u64 = 100_000_000;
 /// Bytes of the header's length, which stands before it.
@@ -24,8 +26,20 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// Which of the checkpoint's files holds it, counted from 0.
     pub file: usize,
-    /// Where its bytes lie, counted from the start of the file.
+    /// Where its bytes lie, counted from the start of the file; those of its kept values if it is packed.
     pub(super) range: Range<usize>,
+    /// What else there is of a packed matrix.
+    pub(super) packed: Option<Packed>,
+}
+
+/// A matrix that is not stored as it is.
+#[derive(Debug, Clone)]
+pub(super) struct Packed {
+    pub storage: Storage,
+    /// File and place of its bitmask.
+    pub bitmask: (usize, Range<usize>),
+    /// Bytes of all its parts.
+    pub bytes: usize,
 }
 
 impl Entry {
@@ -34,9 +48,19 @@ impl Entry {
         self.shape.iter().product()
     }
 
-    /// Length of its data in bytes.
+    /// Length of its data in bytes, once it is unpacked.
     pub fn bytes(&self) -> usize {
-        self.range.len()
+        self.elements() * self.dtype.bitsize() / 8
+    }
+
+    /// Length in bytes of what the files hold of it.
+    pub fn stored_bytes(&self) -> usize {
+        self.packed.as_ref().map_or(self.range.len(), |packed| packed.bytes)
+    }
+
+    /// How the files hold it.
+    pub fn storage(&self) -> Storage {
+        self.packed.as_ref().map_or(Storage::Dense, |packed| packed.storage)
     }
 }
 
@@ -118,7 +142,7 @@ fn place(infos: Vec<(String, TensorInfo)>, data_start: usize, file_length: usize
         }
         expected = end;
         let range = data_start + start..data_start + end;
-        entries.push(Entry { name, dtype: info.dtype, shape: info.shape, file: 0, range });
+        entries.push(Entry { name, dtype: info.dtype, shape: info.shape, file: 0, range, packed: None });
     }
     if expected != available {
         let extra = available - expected;

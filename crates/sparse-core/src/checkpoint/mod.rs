@@ -2,12 +2,13 @@
 //!
 //! A [`Checkpoint`] is a `.safetensors` file, or a directory with `model.safetensors` or with
 //! shards and `model.safetensors.index.json`. Files are memory-mapped: opening reads the headers
-//! only, and a tensor costs memory while somebody looks at it.
+//! only, and a tensor costs memory while somebody looks at it. Matrices that are [packed](crate::storage)
+//! are shown as what they unpack to.
 //!
 //! Three ways to write one: [`rewrite`] gives the same checkpoint with the bytes of some tensors
 //! changed, names, shapes, types, order and metadata as they were, to the byte; a [`Patch`] does so step
 //! by step and can be gone on with; a [`Writer`] makes a new checkpoint from a [`Plan`], several tensors
-//! at once, and can be gone on with too.
+//! at once, and can be gone on with too. [`convert`] gives one with another type or storage.
 //!
 //! ```
 //! use regrow_sparse_core::checkpoint::{Checkpoint, apply_mask, rewrite};
@@ -29,9 +30,12 @@
 //! The files must not be shortened by others while they are open: the system ends a process that
 //! reads a memory map beyond the end of its file.
 
+mod config;
+mod convert;
 mod directory;
 mod file;
 mod header;
+mod packed;
 mod partial;
 mod patch;
 mod plan;
@@ -46,6 +50,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use convert::{Converted, Form, convert};
 pub use header::Entry;
 pub use patch::{Patch, Pruned};
 pub use plan::{Plan, Planned};
@@ -73,14 +78,16 @@ impl Checkpoint {
     /// # Errors
     /// A path that is missing or neither file nor directory; a file that is empty, cut short, or
     /// whose header is no JSON, too long, or describes tensors that do not lie in the file; an
-    /// index that names a missing shard or a tensor absent from its shard; a tensor found twice.
+    /// index that names a missing shard or a tensor absent from its shard; a tensor found twice; parts of a
+    /// packed matrix that do not fit together.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let found = fs::metadata(path).map_err(|e| Error::io(path, e))?;
-        if found.is_dir() {
-            return directory::open(path);
-        }
-        Self::assemble(path, false, vec![TensorFile::open(path)?])
+        let checkpoint = match found.is_dir() {
+            true => directory::open(path)?,
+            false => Self::assemble(path, false, vec![TensorFile::open(path)?])?,
+        };
+        checkpoint.unfolded()
     }
 
     /// A checkpoint from its opened files, in this order.
@@ -148,12 +155,17 @@ impl Checkpoint {
         }
     }
 
-    /// The bytes of one tensor as they lie in the file: row-major, little-endian.
+    /// Whether some tensors are packed.
+    pub fn is_packed(&self) -> bool {
+        self.entries.iter().any(|entry| entry.packed.is_some())
+    }
+
+    /// The bytes of one tensor, row-major, little-endian: as they lie in the file, unpacked if it is packed.
     ///
     /// # Errors
-    /// There is no tensor of this name.
-    pub fn raw(&self, name: &str) -> Result<&[u8]> {
-        self.entry(name).map(|entry| self.bytes_of(entry))
+    /// There is no tensor of this name, or it is packed and its parts do not fit together.
+    pub fn raw(&self, name: &str) -> Result<Cow<'_, [u8]>> {
+        self.entry(name).and_then(|entry| self.bytes_of(entry))
     }
 
     /// One tensor as `f32`, row-major over the shape in the file; the rounding is to nearest, and
@@ -163,7 +175,7 @@ impl Checkpoint {
     /// There is no tensor of this name, or its type is none of F64, F32, F16, BF16.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let entry = self.entry(name)?;
-        values::decoded(entry.dtype, self.bytes_of(entry)).map_err(|reason| self.about(entry, &reason))
+        values::decoded(entry.dtype, &self.bytes_of(entry)?).map_err(|reason| self.about(entry, &reason))
     }
 
     /// As [`Checkpoint::read_f32`], without a copy where the file holds `f32` values that this machine can
@@ -173,10 +185,12 @@ impl Checkpoint {
     /// As [`Checkpoint::read_f32`].
     pub fn values(&self, name: &str) -> Result<Cow<'_, [f32]>> {
         let entry = self.entry(name)?;
-        match values::in_place(entry.dtype, self.bytes_of(entry)) {
-            Some(values) => Ok(Cow::Borrowed(values)),
-            None => self.read_f32(name).map(Cow::Owned),
+        if let Cow::Borrowed(bytes) = self.bytes_of(entry)?
+            && let Some(values) = values::in_place(entry.dtype, bytes)
+        {
+            return Ok(Cow::Borrowed(values));
         }
+        self.read_f32(name).map(Cow::Owned)
     }
 
     /// Tells the system that the memory of one tensor is not needed for now. It is read again from the file
@@ -187,13 +201,13 @@ impl Checkpoint {
         }
     }
 
-    /// Hands each value of one tensor to `visit`, row-major, without a copy of the tensor.
+    /// Hands each value of one tensor to `visit`, row-major, without a copy of the tensor unless it is packed.
     ///
     /// # Errors
     /// There is no tensor of this name, or its type is none of F64, F32, F16, BF16.
     pub fn for_each(&self, name: &str, visit: impl FnMut(f64)) -> Result<()> {
         let entry = self.entry(name)?;
-        values::for_each(entry.dtype, self.bytes_of(entry), visit).map_err(|reason| self.about(entry, &reason))
+        values::for_each(entry.dtype, &self.bytes_of(entry)?, visit).map_err(|reason| self.about(entry, &reason))
     }
 
     /// How many values of one tensor are zero, not a number, or infinite.
@@ -218,7 +232,11 @@ impl Checkpoint {
         Error::format(self.files[entry.file].path(), format!("tensor {:?}: {reason}", entry.name))
     }
 
-    fn bytes_of(&self, entry: &Entry) -> &[u8] {
-        self.files[entry.file].data(entry)
+    fn bytes_of(&self, entry: &Entry) -> Result<Cow<'_, [u8]>> {
+        let data = self.files[entry.file].data(entry);
+        match &entry.packed {
+            None => Ok(Cow::Borrowed(data)),
+            Some(packed) => self.unpacked(entry, packed, data).map(Cow::Owned),
+        }
     }
 }

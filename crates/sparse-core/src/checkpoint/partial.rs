@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::atomic::{self, folder_of, sync_folder};
 use crate::{Error, Result};
 
-const JOURNAL: &str = "regrow-progress.json";
+pub(super) const JOURNAL: &str = "regrow-progress.json";
 
 /// What is kept beside the files, so that they can be gone on with.
 pub(super) trait Journal: Serialize + DeserializeOwned {
@@ -86,7 +86,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Renames one file of the folder to what it was made for, and removes the rest.
+    /// Renames one file or folder of the folder to what it was made for, and removes the rest.
     pub fn finish_file(self, name: &str) -> Result<()> {
         fs::rename(self.path(name), &self.out).map_err(|e| Error::io(&self.out, e))?;
         self.sync();

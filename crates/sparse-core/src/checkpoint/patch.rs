@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::partial::{self, Partial};
 use super::rewrite::{copy_companions, refuse_input};
-use super::{Checkpoint, Entry, values};
+use super::{Checkpoint, Converted, Entry, Form, convert, values};
 use crate::atomic::refuse_occupied;
 use crate::{Error, Result};
 
@@ -39,15 +39,21 @@ impl partial::Journal for Journal {
     }
 }
 
-/// A folder `OUT.partial` that starts as a copy of a checkpoint and becomes `OUT` when it is finished.
+/// A folder `OUT.partial` that starts as a copy of a checkpoint, dense if that is packed, and becomes `OUT`
+/// when it is finished.
 ///
 /// An error removes it. A process that is killed leaves it, and [`Patch::resume`] goes on after the last
 /// finished step.
 pub struct Patch {
     partial: Partial,
     files: Vec<(PathBuf, File)>,
+    /// What tells where tensors lie in the copy of a source that is packed: elsewhere than in the source.
+    unpacked: Option<Checkpoint>,
     journal: Journal,
 }
+
+/// Where the copy takes on another form, in its own folder; hidden, so that it is no part of it.
+const REFORMED: &str = ".reformed";
 
 impl Patch {
     /// A fresh copy of `source`, a directory, to become `out`. `settings` identify the run.
@@ -59,12 +65,16 @@ impl Patch {
         admit(source, out.as_ref())?;
         let journal = Journal { settings: settings.into(), copied: false, done: 0, pruned: Vec::new() };
         let partial = Partial::create(out.as_ref(), &journal)?;
-        let mut patch = Self { partial, files: Vec::new(), journal };
-        for file in source.files() {
-            let copy = patch.copy_of(file);
-            fs::copy(file, &copy).map_err(|e| Error::io(&copy, e))?;
+        let mut patch = Self { partial, files: Vec::new(), unpacked: None, journal };
+        if source.is_packed() {
+            patch.unpack(source)?;
+        } else {
+            for file in source.files() {
+                let copy = patch.copy_of(file);
+                fs::copy(file, &copy).map_err(|e| Error::io(&copy, e))?;
+            }
+            copy_companions(source, patch.partial.folder())?;
         }
-        copy_companions(source, patch.partial.folder())?;
         patch.open_files(source)?;
         patch.journal.copied = true;
         patch.write_journal()?;
@@ -80,9 +90,20 @@ impl Patch {
         // Half a copy is dropped, and gone, before another is begun.
         let left = Partial::left::<Journal>(out.as_ref(), settings)?.filter(|(_, journal)| journal.copied);
         let Some((partial, journal)) = left else { return Self::create(source, out, settings) };
-        let mut patch = Self { partial, files: Vec::new(), journal };
+        let mut patch = Self { partial, files: Vec::new(), unpacked: None, journal };
         patch.open_files(source)?;
         Ok(patch)
+    }
+
+    /// Puts a dense copy of a packed source into the folder.
+    fn unpack(&self, source: &Checkpoint) -> Result<()> {
+        let dense = self.partial.path(REFORMED);
+        convert(source, &dense, &Form::default(), None, &|_, _| ())?;
+        for entry in fs::read_dir(&dense).map_err(|e| Error::io(&dense, e))? {
+            let path = entry.map_err(|e| Error::io(&dense, e))?.path();
+            fs::rename(&path, self.copy_of(&path)).map_err(|e| Error::io(&path, e))?;
+        }
+        fs::remove_dir(&dense).map_err(|e| Error::io(&dense, e))
     }
 
     fn copy_of(&self, file: &Path) -> PathBuf {
@@ -90,8 +111,10 @@ impl Patch {
     }
 
     fn open_files(&mut self, source: &Checkpoint) -> Result<()> {
-        for file in source.files() {
-            let path = self.copy_of(file);
+        self.unpacked = source.is_packed().then(|| self.checkpoint()).transpose()?;
+        let files: Vec<PathBuf> = self.unpacked.as_ref().unwrap_or(source).files().map(Path::to_path_buf).collect();
+        for file in files {
+            let path = self.copy_of(&file);
             let open = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(&path, e))?;
             self.files.push((path, open));
         }
@@ -133,6 +156,10 @@ impl Patch {
             let reason = format!("{} values given, it has {}", values.len(), entry.elements());
             return Err(Error::tensor(&entry.name, reason));
         }
+        let entry = match &self.unpacked {
+            Some(copy) => copy.entry(&entry.name)?,
+            None => entry,
+        };
         let bytes = values::encoded(&entry.name, entry.dtype, values)?;
         let (path, file) = &mut self.files[entry.file];
         let mut write = || {
@@ -165,6 +192,22 @@ impl Patch {
     pub fn finish(mut self) -> Result<()> {
         self.finish_step(self.journal.done)?;
         self.partial.finish()
+    }
+
+    /// As [`Patch::finish`], in another form, as by [`convert`]. For a while both are on the disk.
+    ///
+    /// # Errors
+    /// As [`convert`].
+    pub fn finish_as(mut self, form: &Form, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<Converted> {
+        self.finish_step(self.journal.done)?;
+        let reformed = self.partial.path(REFORMED);
+        if reformed.exists() {
+            // Left by a run that was killed before the last rename.
+            fs::remove_dir_all(&reformed).map_err(|e| Error::io(&reformed, e))?;
+        }
+        let converted = convert(&self.checkpoint()?, &reformed, form, None, watch)?;
+        self.partial.finish_file(REFORMED)?;
+        Ok(converted)
     }
 }
 

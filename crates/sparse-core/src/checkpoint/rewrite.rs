@@ -20,13 +20,16 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// `out` is the input itself, a non-empty directory where a directory is written, or cannot be
-/// written; `edit` failed or gave back another number of bytes.
+/// written; a checkpoint with packed matrices; `edit` failed or gave back another number of bytes.
 pub fn rewrite<F>(checkpoint: &Checkpoint, out: impl AsRef<Path>, mut edit: F) -> Result<()>
 where
     F: FnMut(&Entry, &[u8]) -> Result<Option<Vec<u8>>>,
 {
     let out = out.as_ref();
     refuse_input(checkpoint, out)?;
+    if checkpoint.is_packed() {
+        return Err(Error::format(checkpoint.path(), "holds packed matrices, which are not rewritten in place"));
+    }
     if !checkpoint.is_directory {
         return write_file(checkpoint, 0, out, &mut edit);
     }

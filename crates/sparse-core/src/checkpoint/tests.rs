@@ -65,7 +65,7 @@ fn reads_what_the_header_says() {
     assert_eq!(entries, expected);
     assert_eq!(checkpoint.metadata().next().unwrap()["format"], "pt");
     assert_eq!(checkpoint.read_f32("a").unwrap(), [1.0, -2.0, 0.0, 4.0]);
-    assert_eq!(checkpoint.raw("b").unwrap(), [7; 8]);
+    assert_eq!(checkpoint.raw("b").unwrap().as_ref(), [7; 8]);
 }
 
 #[test]

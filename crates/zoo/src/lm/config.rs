@@ -178,6 +178,9 @@ const BERT: Names = Names {
     transposed: false,
 };
 
+/// Larger than any size of any model, and small enough that a product of two is a number.
+const MOST: usize = 1 << 31;
+
 /// What families are read.
 const KNOWN: &str = "bert, gpt2, llama, mistral, opt, qwen2, qwen3, roberta, xlm-roberta";
 
@@ -233,8 +236,10 @@ impl Config {
 
     fn from_raw(raw: Raw) -> std::result::Result<Self, String> {
         let family = raw.model_type.clone().ok_or("has no model_type")?;
-        let need = |name: &str, value: Option<usize>| {
-            value.filter(|v| *v > 0).ok_or_else(|| format!("{name} is missing or zero"))
+        let need = |name: &str, value: Option<usize>| match value {
+            Some(v) if v > MOST => Err(format!("{name} {v} is beyond all models")),
+            Some(v) if v > 0 => Ok(v),
+            _ => Err(format!("{name} is missing or zero")),
         };
         let names = match family.as_str() {
             "llama" | "mistral" | "qwen2" | "qwen3" => LLAMA,
@@ -246,8 +251,8 @@ impl Config {
         refuse_variants(&raw)?;
         let width = need("hidden_size", raw.hidden_size)?;
         let heads = need("num_attention_heads", raw.num_attention_heads)?;
-        let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
-        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        let kv_heads = need("num_key_value_heads", raw.num_key_value_heads.or(Some(heads)))?;
+        if !heads.is_multiple_of(kv_heads) {
             return Err(format!("{heads} attention heads cannot share {kv_heads} key-value heads"));
         }
         let context = need("max_position_embeddings", raw.max_position_embeddings)?;
@@ -317,7 +322,7 @@ fn usual_eps(family: &str) -> f64 {
 fn offset(family: &str, padding: Option<usize>) -> usize {
     match family {
         "opt" => 2,
-        "roberta" | "xlm-roberta" => padding.unwrap_or(1) + 1,
+        "roberta" | "xlm-roberta" => padding.unwrap_or(1).min(MOST) + 1,
         _ => 0,
     }
 }

@@ -129,7 +129,8 @@ impl Transformer {
     /// An encoder, which has none.
     pub fn head_layer(&self) -> Result<LayerRef> {
         let tied = !self.head()?.has_own();
-        let tensor = if tied { format!("{}.weight", self.name(self.config.names.embedding)) } else { HEAD_WEIGHT.into() };
+        let tensor =
+            if tied { format!("{}.weight", self.name(self.config.names.embedding)) } else { HEAD_WEIGHT.into() };
         Ok(LayerRef { tensor, input: 0, place: 0, transposed: false })
     }
 

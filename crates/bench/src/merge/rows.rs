@@ -1,0 +1,136 @@
+//! Merges the models of a subject by every method and measures what comes out.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use regrow_merging::{ALL, Entry, Operand, Operands, Parameters, Soup, Value};
+use regrow_sparse_core::classifier::{Examples, correct, count_correct, mean_loss, probabilities, recalibrate};
+use regrow_sparse_core::{Error, Result};
+use regrow_zoo::Net;
+use regrow_zoo::data::Images;
+use regrow_zoo::names::{map_values, visit_values};
+
+use super::subjects::Subject;
+use crate::record::Record;
+
+/// What lambda is chosen from.
+const LAMBDAS: [f64; 4] = [0.3, 0.5, 0.7, 1.0];
+/// Images per forward pass.
+const BATCH: usize = 256;
+
+/// A network's tensors, by PyTorch's names.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Rows of one subject: its best and worst model, their ensemble, and every method that it admits.
+pub fn rows(subject: &Subject, seed: u64, device: &Device) -> Result<Vec<Record>> {
+    let mut rows = Vec::new();
+    let mut add = |method: &str, accuracy: f64, seconds: f64| {
+        rows.push(Record::new(&format!("{method} | {}", subject.name), 0.0, seed, accuracy, seconds));
+    };
+    let accuracy = |net: &Net| percent(count_correct(net, &subject.test, BATCH, device), &subject.test);
+    let alone: Vec<f64> = subject.models.iter().map(&accuracy).collect();
+    add("best model", alone.iter().copied().fold(0.0, f64::max), 0.0);
+    add("worst model", alone.iter().copied().fold(100.0, f64::min), 0.0);
+    add("ensemble", ensemble(subject, device), 0.0);
+    let started = Instant::now();
+    let finish = &mut |net: Net| Ok::<_, Error>(recalibrated(net, &subject.validation, device));
+    let judge = &mut |net: &Net| Ok(count_correct(net, &subject.validation, BATCH, device) as f64);
+    let (soup, _) = Soup::Greedy.cook(&subject.models, finish, judge)?;
+    add("greedy soup", accuracy(&soup), started.elapsed().as_secs_f64());
+    for entry in ALL.iter().filter(|entry| admits(subject, entry)) {
+        let started = Instant::now();
+        let net = merged(subject, entry, seed, device)?;
+        add(entry.name, accuracy(&net), started.elapsed().as_secs_f64());
+    }
+    Ok(rows)
+}
+
+/// Fisher merging and RegMean want statistics that no table has gathered.
+fn admits(subject: &Subject, entry: &Entry) -> bool {
+    let count = (entry.models.0..=entry.models.1).contains(&subject.models.len());
+    count && !["fisher", "regmean"].contains(&entry.name) && (subject.base.is_some() || !entry.base)
+}
+
+fn percent(right: usize, images: &Images) -> f64 {
+    100.0 * right as f64 / images.len().max(1) as f64
+}
+
+fn ensemble(subject: &Subject, device: &Device) -> f64 {
+    let mut sum: Vec<f32> = Vec::new();
+    for net in &subject.models {
+        let found = probabilities(net, &subject.test, BATCH, device);
+        sum.resize(found.len(), 0.0);
+        sum.iter_mut().zip(found).for_each(|(sum, p)| *sum += p);
+    }
+    percent(correct(&sum, &subject.test), &subject.test)
+}
+
+/// The merge by one method, lambda chosen by the loss on validation images where there is one.
+fn merged(subject: &Subject, entry: &Entry, seed: u64, device: &Device) -> Result<Net> {
+    let tensors: Vec<Tensors> = subject.models.iter().map(tensors).collect();
+    let base = subject.base.as_ref().map(self::tensors);
+    let with = |lambda: Option<f64>| -> Result<Net> {
+        let parameters = parameters(entry, subject.models.len(), lambda, seed);
+        let net = of_tensors(&subject.models[0], &tensors, base.as_ref(), entry, &parameters)?;
+        Ok(recalibrated(net, &subject.validation, device))
+    };
+    if !entry.parameters.contains(&"lambda") {
+        return with(None);
+    }
+    let mut best: Option<(f64, Net)> = None;
+    for lambda in LAMBDAS {
+        let net = with(Some(lambda))?;
+        let loss = mean_loss(&net, &subject.validation, BATCH, device);
+        if best.as_ref().is_none_or(|(least, _)| loss < *least) {
+            best = Some((loss, net));
+        }
+    }
+    best.map(|(_, net)| net).ok_or_else(|| Error::Argument("no lambda to choose from".into()))
+}
+
+/// What the papers or mergekit suggest, where a method has parameters.
+fn parameters(entry: &Entry, models: usize, lambda: Option<f64>, seed: u64) -> Parameters {
+    let density = match entry.name {
+        "ties" => 0.2,
+        "breadcrumbs" | "breadcrumbs-ties" => 0.85,
+        _ => 0.5,
+    };
+    let settings = [("density", density), ("t", 0.5), ("seed", seed as f64)];
+    let lambda = lambda.map(|lambda| ("lambda", lambda));
+    let known = settings.into_iter().chain(lambda).filter(|(name, _)| entry.parameters.contains(name));
+    known.fold(Parameters::defaults(models), |all, (name, value)| all.with(name, Value::Number(value)))
+}
+
+fn of_tensors(
+    net: &Net,
+    models: &[Tensors],
+    base: Option<&Tensors>,
+    entry: &Entry,
+    parameters: &Parameters,
+) -> Result<Net> {
+    let method = (entry.make)(parameters)?;
+    let names: Vec<String> = (0..models.len()).map(|i| format!("model {i}")).collect();
+    let mut new = BTreeMap::new();
+    for (name, (shape, _)) in &models[0] {
+        let of = |tensors: &Tensors| tensors.get(name).map(|(_, values)| values.clone()).unwrap_or_default();
+        let values: Vec<Vec<f32>> = models.iter().map(of).collect();
+        let operands: Vec<Operand<'_>> = names.iter().zip(&values).map(|(n, v)| Operand::new(n, v)).collect();
+        let base = base.map(of);
+        new.insert(name.clone(), method.merge(&Operands::new(name, shape, base.as_deref(), &operands)?)?);
+    }
+    Ok(map_values(net.clone(), &mut |name, _| new.remove(name)))
+}
+
+fn tensors(net: &Net) -> Tensors {
+    let mut tensors = BTreeMap::new();
+    visit_values(net, &mut |name, shape, values| drop(tensors.insert(name, (shape, values))));
+    tensors
+}
+
+/// With batch-norm statistics of its own.
+fn recalibrated(net: Net, images: &Images, device: &Device) -> Net {
+    let all: Vec<usize> = (0..images.len()).collect();
+    let autodiff = device.clone().autodiff();
+    recalibrate(net, all.chunks(BATCH).map(|batch| images.images(batch, &autodiff)))
+}

@@ -1,0 +1,13 @@
+//! In what form a language model is written.
+
+use regrow_sparse_core::blockwise::BlockModel;
+use regrow_sparse_core::checkpoint::{Dtype, Form};
+use regrow_sparse_core::storage::Storage;
+use regrow_zoo::lm::Transformer;
+
+/// This type and storage for `model`, whose linear layers may be packed.
+pub fn form(model: &Transformer, dtype: Option<Dtype>, storage: Storage) -> Form {
+    let layers = (0..model.blocks()).flat_map(|index| model.layers(index)).map(|layer| layer.tensor);
+    // Inference engines look for linear layers: an embedding is none, the head is.
+    Form { dtype, storage, layers: layers.chain(["lm_head.weight".to_string()]).collect() }
+}

@@ -1,0 +1,252 @@
+//! `regrow tune`: coefficients of a merge chosen on validation data.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use regrow_merging::search::{Evaluation, Search, Solver};
+use regrow_merging::{Entry, Value, find};
+use regrow_sparse_core::atomic;
+use regrow_sparse_core::checkpoint::{Checkpoint, Plan, Writer};
+use regrow_sparse_core::classifier::{Examples, mean_loss};
+use regrow_zoo::data::{self, Images, Part};
+use regrow_zoo::{Arch, load};
+use serde::{Deserialize, Serialize};
+
+use super::parents::Parents;
+use super::recipe::{OF_A_MODEL, Recipe};
+use super::setting::Setting;
+use super::{check_counts, planned};
+use crate::bar::Bar;
+use crate::error::{Error, Result};
+use crate::lm;
+
+/// Choose the coefficients of a recipe by the loss of the merged model on validation data
+///
+/// Merges, measures, moves on, by Nelder and Mead's simplex or by a swarm of particles, and writes the recipe
+/// with the best coefficients found. The data are training images, evenly spaced, or a text.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  regrow tune recipe.toml --arch mnist-cnn --dataset mnist --out best.toml\n  \
+                        regrow tune recipe.toml --over density --text validation.txt --solver particle-swarm --out best.toml")]
+pub struct Args {
+    /// The recipe to begin with
+    recipe: PathBuf,
+    /// The parameter to choose: a number for each model (weight, density, gamma, epsilon) or one (lambda, t, ..)
+    #[arg(long, default_value = "weight")]
+    over: String,
+    /// The least that it may be
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    lower: f64,
+    /// The most
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    upper: f64,
+    /// nelder-mead or particle-swarm
+    #[arg(long, default_value = "nelder-mead")]
+    solver: String,
+    /// How many merges to measure
+    #[arg(long, default_value_t = 50)]
+    evaluations: usize,
+    /// How particles fly
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// The network of files
+    #[arg(long, requires = "dataset")]
+    arch: Option<String>,
+    /// Its images: digits (embedded), mnist, fashion-mnist, cifar10
+    #[arg(long, requires = "arch")]
+    dataset: Option<String>,
+    /// The folder of the data set, or one that holds it under its name
+    #[arg(long, env = "REGROW_DATA")]
+    data: Option<PathBuf>,
+    /// How many training images to measure on
+    #[arg(long, default_value_t = 1000)]
+    images: usize,
+    /// For language models: the text to predict
+    #[arg(long, conflicts_with_all = ["arch", "dataset"])]
+    text: Option<PathBuf>,
+    /// For language models: tokens in a window
+    #[arg(long, default_value_t = 256)]
+    window: usize,
+    /// Go on where an interrupted search with the same settings stopped
+    #[arg(long)]
+    resume: bool,
+    /// Where the recipe with the coefficients goes
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// What is kept beside the recipe to be, so that a search can be gone on with.
+#[derive(Serialize, Deserialize)]
+struct Journal {
+    settings: String,
+    evaluations: Vec<(Vec<f64>, f64)>,
+}
+
+/// Searches and writes the recipe.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let mut recipe = Recipe::read(&args.recipe)?;
+    let method = find(&recipe.method)?;
+    recipe.check(method.parameters)?;
+    check_counts(&recipe, method)?;
+    if !method.parameters.contains(&args.over.as_str()) {
+        let known = method.parameters.join(", ");
+        return Err(Error::Argument(format!("--over {}: the parameters of {} are {known}", args.over, method.name)));
+    }
+    let parents = Parents::open(&recipe)?;
+    let judge = Judge::new(args, &parents)?;
+    let search = search(args, &recipe)?;
+    let mut journal = journal(args, &recipe, &parents)?;
+    let known: Vec<Evaluation> =
+        journal.evaluations.iter().map(|(point, loss)| Evaluation { point: point.clone(), loss: *loss }).collect();
+    let bar = Bar::new("merges");
+    let found = search.run(&known, &mut |point: &[f64]| -> Result<f64> {
+        set(&mut recipe, &args.over, point);
+        let loss = judge.loss(&recipe, method, &parents)?;
+        journal.evaluations.push((point.to_vec(), loss));
+        write_journal(args, &journal)?;
+        bar.at(journal.evaluations.len(), args.evaluations);
+        Ok(loss)
+    })?;
+    bar.at(args.evaluations, args.evaluations);
+    set(&mut recipe, &args.over, &found.point);
+    let first = journal.evaluations.first().map_or(f64::NAN, |(_, loss)| *loss);
+    let text = format!("# {} chosen in {} merges, loss {:.6}\n", args.over, found.evaluations, found.loss);
+    let text = text + &recipe.to_toml()?;
+    atomic::write_atomic(&args.out, |file| file.write_all(text.as_bytes()))?;
+    let _gone = fs::remove_file(journal_path(args));
+    let point: Vec<String> = found.point.iter().map(|x| format!("{x:.4}")).collect();
+    writeln!(out, "{} {}: loss {:.6}, {first:.6} at first", args.over, point.join(" "), found.loss)?;
+    Ok(())
+}
+
+fn search(args: &Args, recipe: &Recipe) -> Result<Search> {
+    let solver = match args.solver.as_str() {
+        "nelder-mead" => Solver::NelderMead,
+        "particle-swarm" => Solver::ParticleSwarm,
+        other => return Err(Error::Argument(format!("unknown solver `{other}`: use nelder-mead, particle-swarm"))),
+    };
+    let middle = (args.lower + args.upper) / 2.0;
+    let number = |setting: Option<&Setting>| match setting {
+        Some(Setting::One(Value::Number(number))) => number.clamp(args.lower, args.upper),
+        _ => middle,
+    };
+    let shared = recipe.parameters.get(&args.over);
+    let start = match OF_A_MODEL.contains(&args.over.as_str()) {
+        true => recipe.models.iter().map(|m| number(m.parameters.get(&args.over).or(shared))).collect(),
+        false => vec![number(shared)],
+    };
+    if args.lower >= args.upper || !(args.lower.is_finite() && args.upper.is_finite()) {
+        return Err(Error::Argument(format!("--lower {} is not below --upper {}", args.lower, args.upper)));
+    }
+    let search = Search::within(start, args.lower, args.upper)?;
+    Ok(search.with_solver(solver, args.seed).with_evaluations(args.evaluations))
+}
+
+/// Puts a point into the recipe.
+fn set(recipe: &mut Recipe, name: &str, point: &[f64]) {
+    let one = |number: f64| Setting::One(Value::Number(number));
+    if !OF_A_MODEL.contains(&name) {
+        recipe.parameters.insert(name.into(), one(point[0]));
+        return;
+    }
+    for (model, number) in recipe.models.iter_mut().zip(point) {
+        model.parameters.insert(name.into(), one(*number));
+    }
+}
+
+fn journal_path(args: &Args) -> PathBuf {
+    args.out.with_added_extension("progress.json")
+}
+
+fn journal(args: &Args, recipe: &Recipe, parents: &Parents) -> Result<Journal> {
+    let Args { over, lower, upper, solver, seed, arch, dataset, images, text, window, .. } = args;
+    let settings = format!(
+        "{over} {lower} {upper} {solver} {seed} {arch:?} {dataset:?} {images} {text:?} {window} {} {}",
+        parents.identity()?,
+        recipe.text
+    );
+    let path = journal_path(args);
+    if !args.resume || !path.exists() {
+        return Ok(Journal { settings, evaluations: Vec::new() });
+    }
+    let text = fs::read(&path).map_err(|e| regrow_sparse_core::Error::io(&path, e))?;
+    let journal: Journal =
+        serde_json::from_slice(&text).map_err(|e| Error::Argument(format!("{}: {e}", path.display())))?;
+    match journal.settings == settings {
+        true => Ok(journal),
+        false => {
+            Err(Error::Argument(format!("{}: belongs to a search with other settings; remove it", path.display())))
+        }
+    }
+}
+
+fn write_journal(args: &Args, journal: &Journal) -> Result<()> {
+    let text = serde_json::to_vec(journal)?;
+    Ok(atomic::write_atomic(journal_path(args), |file| file.write_all(&text))?)
+}
+
+/// What a merged model is measured with.
+enum Judge<'a> {
+    Images { arch: Arch, images: Box<Images>, classes: usize },
+    Text { text: &'a Path, window: usize },
+}
+
+impl<'a> Judge<'a> {
+    fn new(args: &'a Args, parents: &Parents) -> Result<Self> {
+        if let Some(text) = &args.text {
+            return match parents.lead().is_directory() {
+                true => Ok(Self::Text { text, window: args.window }),
+                false => Err(Error::Argument("--text is for directories of language models".into())),
+            };
+        }
+        let missing = || Error::Argument("what to measure with is missing: --arch and --dataset, or --text".into());
+        let (arch, dataset) = args.arch.as_ref().zip(args.dataset.as_ref()).ok_or_else(missing)?;
+        let arch = Arch::parse(arch)?;
+        let images = data::open_part(dataset, args.data.as_deref(), Part::Train)?;
+        if images.size != arch.input() {
+            let reason = format!("{dataset} images are {:?}, {arch} wants {:?}", images.size, arch.input());
+            return Err(Error::Argument(reason));
+        }
+        let (all, wanted) = (images.len(), args.images.clamp(1, images.len()));
+        let images = images.select(&(0..wanted).map(|i| i * all / wanted).collect::<Vec<_>>());
+        let classes = images.classes;
+        let images = match arch.normalization() {
+            Some(normalization) => images.with_normalization(normalization),
+            None => images,
+        };
+        Ok(Self::Images { arch, images: Box::new(images), classes })
+    }
+
+    /// The mean loss of the recipe's merge, in nats per image or token.
+    fn loss(&self, recipe: &Recipe, method: &Entry, parents: &Parents) -> Result<f64> {
+        let folder = tempfile::tempdir().map_err(|e| regrow_sparse_core::Error::io(std::env::temp_dir(), e))?;
+        match self {
+            Self::Images { arch, images, classes } => {
+                let file = folder.path().join("merged.safetensors");
+                merge(recipe, method, parents, &file)?;
+                let device = Device::default();
+                let (net, found) = load(*arch, &file, &device)?;
+                match found == *classes {
+                    true => Ok(mean_loss(&net.valid(), images.as_ref(), 200, &device)),
+                    false => Err(Error::Argument(format!("the models have {found} classes, the images {classes}"))),
+                }
+            }
+            Self::Text { text, window } => {
+                let merged = folder.path().join("merged");
+                merge(recipe, method, parents, &merged)?;
+                lm::loss(&merged, text, *window)
+            }
+        }
+    }
+}
+
+fn merge(recipe: &Recipe, method: &Entry, parents: &Parents, out: &Path) -> Result<()> {
+    let merge = planned(recipe, method, parents, true)?;
+    let inputs: Vec<&Checkpoint> = parents.all().collect();
+    let mut writer = Writer::create(Plan::sharded(merge.planned(), usize::MAX)?, out, &inputs, "")?;
+    writer.companions(parents.lead())?;
+    writer.write(&|tensor| merge.tensor(tensor), &|_, _| ())?;
+    Ok(writer.finish()?)
+}

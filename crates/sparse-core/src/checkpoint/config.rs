@@ -1,0 +1,142 @@
+//! What `config.json` says of the weights beside it: their type, and how they are packed.
+
+use std::fs;
+use std::path::Path;
+
+use indexmap::IndexMap;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::storage::Storage;
+use crate::{Error, Result};
+
+/// Under this name; with this method it is about compressed-tensors.
+const SECTION: &str = "quantization_config";
+const METHOD: &str = "compressed-tensors";
+/// The version of the package whose layout is written.
+const VERSION: &str = "0.12.2";
+
+/// How weights are packed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Packing {
+    pub storage: Storage,
+    /// The fraction of zeros in the whole model.
+    pub sparsity: f64,
+    /// Linear layers that are not packed, by their modules' names.
+    pub dense: Vec<String>,
+}
+
+/// A configuration, key by key in the order of its file.
+pub(super) struct Config(IndexMap<String, Value>);
+
+impl Config {
+    /// That of `folder`, if it has one.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join("config.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let read = serde_json::from_slice(&text).map_err(|e| Error::format(&path, format!("is no configuration: {e}")));
+        read.map(|keys| Some(Self(keys)))
+    }
+
+    /// Says that weights are of this type.
+    pub fn set_dtype(&mut self, dtype: Dtype) {
+        let name = match dtype {
+            Dtype::F64 => "float64",
+            Dtype::F32 => "float32",
+            Dtype::F16 => "float16",
+            _ => "bfloat16",
+        };
+        // transformers wrote the first until its version 4.56, since then the second.
+        let keys = ["torch_dtype", "dtype"].map(|key| (key, self.0.contains_key(key)));
+        for (key, _) in keys.iter().filter(|(key, there)| *there || (*key == "torch_dtype" && !keys[1].1)) {
+            self.0.insert(key.to_string(), name.into());
+        }
+    }
+
+    /// Says how weights are packed, or that they are not.
+    ///
+    /// # Errors
+    /// The weights are quantized: that is said in the same place.
+    pub fn set_packing(&mut self, packing: Option<&Packing>) -> Result<(), String> {
+        let ours = |section: &Value| {
+            let keys = section.as_object().map(|o| o.keys().map(String::as_str).collect::<Vec<_>>());
+            let known = ["quant_method", "version", "sparsity_config", "transform_config"];
+            section["quant_method"] == METHOD && keys.is_some_and(|keys| keys.iter().all(|key| known.contains(key)))
+        };
+        match (self.0.get(SECTION).filter(|section| !section.is_null() && !ours(section)), packing) {
+            (Some(_), Some(_)) => return Err(format!("has a {SECTION} already: quantized weights are not packed")),
+            (Some(_), None) => return Ok(()),
+            (None, None) => drop(self.0.shift_remove(SECTION)),
+            (None, Some(packing)) => drop(self.0.insert(SECTION.into(), packing.section())),
+        }
+        Ok(())
+    }
+
+    /// Its text.
+    pub fn text(&self) -> Result<Vec<u8>> {
+        let text = serde_json::to_string_pretty(&self.0).map_err(|e| Error::format("config.json", e.to_string()))?;
+        Ok((text + "\n").into_bytes())
+    }
+}
+
+impl Packing {
+    fn section(&self) -> Value {
+        let structure = if self.storage == Storage::TwoFour { "2:4" } else { "unstructured" };
+        json!({
+            "quant_method": METHOD,
+            "version": VERSION,
+            "sparsity_config": {
+                "format": self.storage.package_name(),
+                "global_sparsity": self.sparsity,
+                "sparsity_structure": structure,
+                "targets": ["Linear"],
+                "ignore": self.dense,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config(serde_json::from_str(text).unwrap())
+    }
+
+    fn text(config: &Config) -> String {
+        String::from_utf8(config.text().unwrap()).unwrap().split_whitespace().collect()
+    }
+
+    #[test]
+    fn the_type_is_said_where_it_was_and_the_order_stays() {
+        for (before, after) in [
+            (r#"{"z":1,"torch_dtype":"float32","a":2}"#, r#"{"z":1,"torch_dtype":"float16","a":2}"#),
+            (r#"{"dtype":"float32","a":2}"#, r#"{"dtype":"float16","a":2}"#),
+            (r#"{"a":2}"#, r#"{"a":2,"torch_dtype":"float16"}"#),
+        ] {
+            let mut config = config(before);
+            config.set_dtype(Dtype::F16);
+            assert_eq!(text(&config), after);
+        }
+    }
+
+    #[test]
+    fn the_packing_is_said_and_taken_back_and_quantization_left_alone() {
+        let packing = Packing { storage: Storage::TwoFour, sparsity: 0.5, dense: vec!["lm_head".into()] };
+        let mut plain = config(r#"{"a":2}"#);
+        plain.set_packing(Some(&packing)).unwrap();
+        let said = text(&plain);
+        assert!(said.contains(r#""format":"sparse-24-bitmask""#) && said.contains(r#""ignore":["lm_head"]"#), "{said}");
+        plain.set_packing(None).unwrap();
+        assert_eq!(text(&plain), r#"{"a":2}"#);
+        let quantized = r#"{"quantization_config":{"quant_method":"compressed-tensors","config_groups":{}}}"#;
+        let mut quantized = config(quantized);
+        assert!(quantized.set_packing(Some(&packing)).unwrap_err().contains("already"));
+        quantized.set_packing(None).unwrap();
+        assert!(text(&quantized).contains("config_groups"));
+    }
+}
