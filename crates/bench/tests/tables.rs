@@ -62,6 +62,33 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     assert!(!out.join("sms.json").exists());
 }
 
+#[test]
+fn merge_shows_every_method_by_where_the_models_come_from() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let output = bench(&["merge", "--seeds", "2", "--epochs", "3", "--parent-epochs", "3"], dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        said.contains("| ties ") && said.contains("two tasks, two parents") && said.contains("TIES beats"),
+        "{said}"
+    );
+    let rows = rows(dir.path(), "merge");
+    let of = |method: &str, seed: u64| {
+        let row = rows.iter().find(|row| row["method"] == method && row["seed"] == seed).expect("a row");
+        row["value"].as_f64().expect("a number")
+    };
+    // Half the classes each: alone a little over a half, together more; copies of one task lose nothing.
+    for seed in [0, 1] {
+        assert!(of("linear | one task, one parent", seed) > 80.0);
+        assert!(of("ensemble | two tasks, one parent", seed) > of("worst model | two tasks, one parent", seed));
+    }
+    // Two seeds, three subjects; SLERP takes two models only, so that it is in two of them.
+    let methods = 4 + regrow_merging::ALL.len() - 3;
+    assert_eq!(rows.len(), 2 * (3 * methods - 1));
+    let output = bench(&["merge", "--networks", "mnist"], dir.path());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("use mnist-cnn, resnet-cifar10"));
+}
+
 const FEW: [&str; 9] =
     ["pruning", "--seeds", "2", "--sparsity", "0.8,0.9", "--epochs", "4", "--method", "GMP,GraNet,SynFlow,ISS-P"];
 

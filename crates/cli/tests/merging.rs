@@ -314,7 +314,7 @@ fn masked_models_keep_their_mask_or_are_refused() {
             }
         })
     };
-    [(0, 1000), (1, 2), (2, 2), (3, 3)].map(|(which, every)| masked(which, every));
+    [(0, 1000), (1, 2), (2, 2), (3, 3)].iter().for_each(|(which, every)| drop(masked(*which, *every)));
     let zeros = |method: &str, more: &str, out: &str| {
         let text_of = format!(
             "method = \"{method}\"\nbase = \"base\"\nmodels = [{{ path = \"a\" }}, {{ path = \"b\" }}]\n{more}\n"
@@ -326,6 +326,7 @@ fn masked_models_keep_their_mask_or_are_refused() {
         merged.counts("model.layers.1.mlp.up_proj.weight").expect("counted").zeros
     };
     assert_eq!(zeros("linear", "masks = \"same\"", "1"), 48);
+    assert_eq!(zeros("sms", "", "5"), 48);
     assert!(zeros("task-arithmetic", "parameters = { weight = 0.3 }", "2") < 5);
     assert_eq!(zeros("task-arithmetic", "masks = \"keep\"\nparameters = { weight = 0.3 }", "3"), 48);
     let toml = recipe(

@@ -1,7 +1,7 @@
 //! Merging methods, one file per method.
 //!
 //! - of tensors by name, one at a time, of models of any size: [`Linear`], [`Slerp`], [`TaskArithmetic`],
-//!   [`Ties`], [`Dare`], [`Breadcrumbs`], [`Della`], [`ModelStock`], [`Fisher`], [`RegMean`]; [`ALL`] lists
+//!   [`Ties`], [`Dare`], [`Breadcrumbs`], [`Della`], [`ModelStock`], [`Fisher`], [`RegMean`], [`SparseSoup`]; [`ALL`] lists
 //!   them by name, [`stream`] takes them through checkpoints, [`masks`] keeps zeros, [`search`] chooses
 //!   coefficients
 //! - of Burn models: [`average()`], which soups share and which refuses models with different masks;
@@ -48,6 +48,7 @@ pub mod search;
 pub mod slerp;
 pub mod sms;
 pub mod soup;
+pub mod sparse_soup;
 pub mod stream;
 mod sums;
 pub mod task_arithmetic;
@@ -70,6 +71,7 @@ pub use regmean::RegMean;
 pub use slerp::Slerp;
 pub use sms::Sms;
 pub use soup::Soup;
+pub use sparse_soup::SparseSoup;
 pub use stream::Merge;
 pub use task_arithmetic::TaskArithmetic;
 pub use tensors::{Operand, Operands, Parameters, TensorMerge, Value};

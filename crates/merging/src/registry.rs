@@ -3,7 +3,7 @@
 use regrow_sparse_core::{Error, Result};
 
 use crate::tensors::{Parameters, TensorMerge};
-use crate::{Breadcrumbs, Dare, Della, Fisher, Linear, ModelStock, RegMean, Slerp, TaskArithmetic, Ties};
+use crate::{Breadcrumbs, Dare, Della, Fisher, Linear, ModelStock, RegMean, Slerp, SparseSoup, TaskArithmetic, Ties};
 
 /// A method as the command line and the tables list it.
 pub struct Entry {
@@ -125,6 +125,15 @@ pub const ALL: &[Entry] = &[
         models: (1, 2),
         parameters: &["t"],
         make: |p| Ok(Box::new(Slerp::from_parameters(p)?)),
+    },
+    Entry {
+        name: "sms",
+        about: "the average of models that share a mask; others are refused",
+        paper: "arXiv 2306.16788",
+        base: false,
+        models: (1, MANY),
+        parameters: &["weight"],
+        make: |p| Ok(Box::new(SparseSoup::from_parameters(p)?)),
     },
     Entry {
         name: "task-arithmetic",

@@ -134,10 +134,12 @@ pub fn run(args: &Args) -> Result<()> {
         bar.set_message(format!("(seed {seed})"));
         let trained = subjects::trained(&plan, arch, &data, seed, &device, &bar)?;
         let others = subjects::of_others(&plan, args.common.data.as_deref(), &device)?;
+        let mut rows = Vec::new();
         for subject in trained.iter().chain(&others) {
             bar.set_message(format!("(seed {seed}: {})", subject.name));
-            cells.add(&plan, rows::rows(subject, seed, &device)?)?;
+            rows.extend(rows::rows(subject, seed, &device)?);
         }
+        cells.add(&plan, rows)?;
     }
     let rows = cells.finish()?;
     bar.finish_and_clear();
@@ -205,6 +207,7 @@ impl Args {
                 "the table needs at least one epoch of each training and one test image".into(),
             ));
         }
+        subjects::check(&self.networks)?;
         Ok(Plan {
             dataset: self.dataset.clone(),
             arch: self.arch.clone(),

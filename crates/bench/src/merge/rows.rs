@@ -46,10 +46,11 @@ pub fn rows(subject: &Subject, seed: u64, device: &Device) -> Result<Vec<Record>
     Ok(rows)
 }
 
-/// Fisher merging and RegMean want statistics that no table has gathered.
+/// Fisher merging and RegMean want statistics that no table has gathered; dense models share the mask of
+/// everything, so that SMS is the average.
 fn admits(subject: &Subject, entry: &Entry) -> bool {
     let count = (entry.models.0..=entry.models.1).contains(&subject.models.len());
-    count && !["fisher", "regmean"].contains(&entry.name) && (subject.base.is_some() || !entry.base)
+    count && !["fisher", "regmean", "sms"].contains(&entry.name) && (subject.base.is_some() || !entry.base)
 }
 
 fn percent(right: usize, images: &Images) -> f64 {

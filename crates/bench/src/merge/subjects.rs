@@ -47,7 +47,7 @@ pub fn trained(
     let fit = |net: Net, images: &Images, epochs: usize, order: u64| -> Result<Net> {
         let lab = Lab { train: images, device, bar, batch: plan.batch, momentum: 0.9, recalibration: 0.2 };
         let fit = Fit { epochs, lr: LrSchedule::cosine(0.05), decay: 1e-4, seed: mix(seed, order) };
-        lab.fit(net.train(), KeepMasks, &fit)
+        lab.fit(net, KeepMasks, &fit)
     };
     let autodiff = device.clone().autodiff();
     let parent = |number: u64| {
@@ -93,6 +93,16 @@ const MNIST: [Group; 2] = [
 const CIFAR: [Group; 1] =
     [("ResNet-20s of three", &["resnet20", "resnet20-b", "resnet20-c"], Arch::ResNet20, "cifar10")];
 
+/// Refuses folders whose networks are not known here.
+pub fn check(networks: &[String]) -> Result<()> {
+    let known = |network: &&String| ["mnist-cnn", "resnet-cifar10"].contains(&network.as_str());
+    networks.iter().find(|network| !known(network)).map_or(Ok(()), |network| Err(unknown(network)))
+}
+
+fn unknown(networks: &str) -> Error {
+    Error::Argument(format!("unknown networks `{networks}`: use mnist-cnn, resnet-cifar10"))
+}
+
 /// The networks of others that the plan asks for. Their parents are not known.
 pub fn of_others(plan: &Plan, folder: Option<&Path>, device: &Device) -> Result<Vec<Subject>> {
     let mut subjects = Vec::new();
@@ -100,7 +110,7 @@ pub fn of_others(plan: &Plan, folder: Option<&Path>, device: &Device) -> Result<
         let groups: &[Group] = match network.as_str() {
             "mnist-cnn" => &MNIST,
             "resnet-cifar10" => &CIFAR,
-            other => return Err(Error::Argument(format!("unknown networks `{other}`: use mnist-cnn, resnet-cifar10"))),
+            other => return Err(unknown(other)),
         };
         let missing = || Error::Argument(format!("{network} lies in a folder of its name below --data"));
         let folder = folder.ok_or_else(missing)?;

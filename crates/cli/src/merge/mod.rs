@@ -27,7 +27,7 @@ pub use tune::{Args as TuneArgs, run as tune};
 ///
 /// The recipe says what and how: a TOML file, or a mergekit configuration in YAML. Models are safetensors
 /// files or Hugging Face directories; a few tensors at a time are in memory. Methods: breadcrumbs,
-/// breadcrumbs-ties, dare, dare-ties, della, della-linear, fisher, linear, model-stock, regmean, slerp,
+/// breadcrumbs-ties, dare, dare-ties, della, della-linear, fisher, linear, model-stock, regmean, slerp, sms,
 /// task-arithmetic, ties.
 #[derive(clap::Args)]
 #[command(after_help = "Example: regrow merge recipe.toml --out MERGED\n\n  \
