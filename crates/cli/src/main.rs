@@ -1,6 +1,7 @@
 //! The command line: look inside a checkpoint, prune it, merge it, measure it, hear it; crop a network.
 
 mod bar;
+mod compress;
 mod crop;
 mod error;
 mod eval;
@@ -8,6 +9,8 @@ mod inspect;
 mod lm;
 mod merge;
 mod prune;
+mod reversible;
+mod sequential;
 mod text;
 
 use std::io::{self, Write};
@@ -33,6 +36,8 @@ enum Command {
     Crop(crop::Args),
     Merge(merge::Args),
     Tune(merge::TuneArgs),
+    Revert(reversible::Args),
+    Compress(compress::Args),
     Generate(lm::GenerateArgs),
 }
 
@@ -56,6 +61,8 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Crop(args) => crop::run(&args, out),
         Command::Merge(args) => merge::run(&args, out),
         Command::Tune(args) => merge::tune(&args, out),
+        Command::Revert(args) => reversible::run(&args, out),
+        Command::Compress(args) => compress::run(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
     }
 }

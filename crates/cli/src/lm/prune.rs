@@ -58,7 +58,8 @@ impl Selection {
         Ok(Self { target: target.map(parse).transpose()?, ignore: ignore.map(parse).transpose()? })
     }
 
-    fn admits(&self, tensor: &str) -> bool {
+    /// Whether the layer of this tensor is one.
+    pub fn admits(&self, tensor: &str) -> bool {
         self.target.as_ref().is_none_or(|p| p.is_match(tensor))
             && !self.ignore.as_ref().is_some_and(|p| p.is_match(tensor))
     }
