@@ -2,8 +2,8 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`sms`], [`merge`] |
-//! | train and evaluate the networks of a table | [`lab`], [`setting`] |
+//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`sms`], [`merge`], [`rmm`], [`opcm`] |
+//! | train and evaluate the networks of a table | [`lab`], [`setting`], [`tasks`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
 //!
@@ -17,6 +17,7 @@ pub mod granet;
 pub mod lab;
 pub mod memory;
 pub mod merge;
+pub mod opcm;
 pub mod paper;
 pub mod picture;
 pub mod polarization;
@@ -24,6 +25,8 @@ pub mod pruning;
 pub mod rd;
 pub mod record;
 pub mod report;
+pub mod rmm;
 pub mod setting;
 pub mod show;
 pub mod sms;
+pub mod tasks;
