@@ -2,8 +2,8 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`llm`], [`sms`], [`merge`] |
-//! | train and evaluate the networks of a table | [`lab`], [`setting`] |
+//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`llm`], [`sms`], [`merge`], [`rmm`], [`opcm`] |
+//! | train and evaluate the networks of a table | [`lab`], [`setting`], [`tasks`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
 //!
@@ -18,6 +18,7 @@ pub mod lab;
 pub mod llm;
 pub mod memory;
 pub mod merge;
+pub mod opcm;
 pub mod paper;
 pub mod picture;
 pub mod polarization;
@@ -25,6 +26,8 @@ pub mod pruning;
 pub mod rd;
 pub mod record;
 pub mod report;
+pub mod rmm;
 pub mod setting;
 pub mod show;
 pub mod sms;
+pub mod tasks;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use regrow_bench::{bip, granet, llm, merge, polarization, pruning, rd, report, sms};
+use regrow_bench::{bip, granet, llm, merge, opcm, polarization, pruning, rd, report, rmm, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -31,6 +31,8 @@ enum Table {
     Llm(Box<llm::Args>),
     /// Merging methods on models of one and of different starting points
     Merge(Box<merge::Args>),
+    /// OPCM (arXiv 2501.09522): models merged as they arrive, against merging them all again
+    Opcm(Box<opcm::Args>),
     /// Polarization gates (arXiv 2302.10798): blocks and channels that training finds needless
     #[command(after_help = "Example: bench polarization --sparsity 0.5,0.75 --seeds 3")]
     Polarization(Box<pruning::Args>),
@@ -40,6 +42,8 @@ enum Table {
     Rd(Box<rd::Args>),
     /// Gather the results of tables into one HTML page
     Report(Box<report::Args>),
+    /// RMM (arXiv 2510.14163): merging low-rank models reversibly, against merging them into one
+    Rmm(Box<rmm::Args>),
     /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
     Sms(Box<sms::Args>),
 }
@@ -56,10 +60,12 @@ fn main() -> ExitCode {
         Table::Granet(args) => granet::run(&args),
         Table::Llm(args) => llm::run(&args),
         Table::Merge(args) => merge::run(&args),
+        Table::Opcm(args) => opcm::run(&args),
         Table::Polarization(args) => polarization::run(&args),
         Table::Pruning(args) => pruning::run(&args, &[]),
         Table::Rd(args) => rd::run(&args),
         Table::Report(args) => report::run(&args),
+        Table::Rmm(args) => rmm::run(&args),
         Table::Sms(args) => sms::run(&args),
     };
     match outcome {

@@ -81,7 +81,9 @@ mod tests {
     fn ours_are_read() {
         let texts = [
             (include_str!("../../../papers/llm/paper.toml"), "2306.11695"),
+            (include_str!("../../../papers/opcm/paper.toml"), "2501.09522"),
             (include_str!("../../../papers/rd/paper.toml"), "2308.10438"),
+            (include_str!("../../../papers/rmm/paper.toml"), "2510.14163"),
             (include_str!("../../../papers/sms/paper.toml"), "2306.16788"),
         ];
         for (text, id) in texts {

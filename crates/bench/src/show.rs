@@ -38,6 +38,14 @@ impl<P: Serialize> Outcome<'_, P> {
     /// # Errors
     /// If a file cannot be written.
     pub fn close(&self, out: &Path, title: &str, lines: &[Line]) -> Result<()> {
+        self.close_over(out, title, "sparsity", lines)
+    }
+
+    /// [`Outcome::close`] with `x_name` at the picture's foot in place of the sparsity.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn close_over(&self, out: &Path, title: &str, x_name: &str, lines: &[Line]) -> Result<()> {
         self.notes.iter().for_each(|note| println!("{note}"));
         let claims: Vec<Verdict> =
             self.claims.iter().filter_map(|claim| claim.judge(self.rows, self.measure)).collect();
@@ -65,7 +73,7 @@ impl<P: Serialize> Outcome<'_, P> {
         };
         let json = out.join(format!("{}.json", self.table));
         report.write(&json)?;
-        picture::write(&out.join(format!("{}.svg", self.table)), title, "sparsity", self.measure.axis(), lines)?;
+        picture::write(&out.join(format!("{}.svg", self.table)), title, x_name, self.measure.axis(), lines)?;
         println!("written: {} and {}.svg", json.display(), self.table);
         Ok(())
     }

@@ -181,6 +181,62 @@ fn rd_compares_budgets_and_refuses_bad_settings() {
 }
 
 #[test]
+fn rmm_merges_low_rank_models_reversibly() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let args = ["rmm", "--seeds", "2", "--epochs", "5", "--tune", "4", "--rank", "4", "--count", "3"];
+    let output = bench(&args, dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("| TIES, factors ") && said.contains("RMM with 2 basis models beats the average"), "{said}");
+    let rows = rows(dir.path(), "rmm");
+    // By LoRA the parent, own models, 2 x 4 merged ones, 6 x 3 reversible ones; by SVD 1 + 4 more.
+    assert_eq!(rows.len(), 2 * (2 * (2 + 8 + 18) + 5));
+    let of = |method: &str| -> Vec<f64> {
+        rows.iter().filter(|r| r["method"] == method).filter_map(|r| r["value"].as_f64()).collect()
+    };
+    // As many basis models as tasks: nothing is lost.
+    assert_eq!((of("RMM, 3"), of("own model").len()), (of("own model"), 4));
+    for (args, says) in [
+        (vec!["rmm", "--rank", "0"], "none of them 0"),
+        (vec!["rmm", "--count", "9"], "use 2 to 8"),
+        (vec!["rmm", "--arch", "mlp-residual"], "without LoRA"),
+        (vec!["rmm", "--dataset", "mnist"], "--data"),
+        (vec!["rmm", "--tune", "0"], "at least one epoch"),
+    ] {
+        let output = bench(&args, dir.path());
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains(says), "{said}");
+    }
+}
+
+#[test]
+fn opcm_merges_models_as_they_arrive_and_resumes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (whole, cut) = (dir.path().join("a"), dir.path().join("b"));
+    let args = ["opcm", "--seeds", "2", "--epochs", "4", "--tune", "2", "--count", "3", "--orders", "2"];
+    let output = bench(&args, &whole);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("| OPCM without projection ") && said.contains("over orders"), "{said}");
+    let rows = rows(&whole, "opcm");
+    assert_eq!(rows.len(), 2 * 2 * 8);
+    let json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(whole.join("opcm.json")).expect("read")).expect("JSON");
+    std::fs::create_dir(&cut).expect("a folder");
+    let half = json["rows"].as_array().expect("rows")[..16].to_vec();
+    let cells = serde_json::json!({ "plan": json["settings"], "rows": half });
+    std::fs::write(cut.join("opcm.cells.json"), cells.to_string()).expect("written");
+    assert!(bench(&[&args[..], &["--resume"]].concat(), &cut).status.success());
+    assert_eq!(self::rows(&cut, "opcm"), rows);
+    for (args, says) in
+        [(vec!["opcm", "--alpha", "1"], "[0, 1)"), (vec!["opcm", "--orders", "0"], "at least one order")]
+    {
+        let said = String::from_utf8(bench(&args, dir.path()).stderr).expect("text");
+        assert!(said.starts_with("error: ") && said.contains(says), "{said}");
+    }
+}
+
+#[test]
 fn the_report_gathers_what_there_is() {
     let dir = tempfile::tempdir().expect("a folder");
     let report = |args: &[&str]| {

@@ -1,6 +1,7 @@
 //! The command line: look inside a checkpoint, prune it, merge it, measure it, hear it; crop a network.
 
 mod bar;
+mod compress;
 mod convert;
 mod crop;
 mod error;
@@ -9,6 +10,8 @@ mod inspect;
 mod lm;
 mod merge;
 mod prune;
+mod reversible;
+mod sequential;
 mod source;
 mod text;
 
@@ -36,6 +39,8 @@ enum Command {
     Crop(crop::Args),
     Merge(merge::Args),
     Tune(merge::TuneArgs),
+    Revert(reversible::Args),
+    Compress(compress::Args),
     Generate(lm::GenerateArgs),
     Retrain(lm::RetrainArgs),
 }
@@ -61,6 +66,8 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Crop(args) => crop::run(&args, out),
         Command::Merge(args) => merge::run(&args, out),
         Command::Tune(args) => merge::tune(&args, out),
+        Command::Revert(args) => reversible::run(&args, out),
+        Command::Compress(args) => compress::run(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
         Command::Retrain(args) => lm::retrain(&args, out),
     }

@@ -37,6 +37,11 @@ pub fn shape(sizes: &[usize]) -> String {
     }
 }
 
+/// Whether a tensor is an embedding, by its name: its rows are looked up, not multiplied.
+pub fn is_embedding(name: &str) -> bool {
+    ["embed", "wte", "wpe", "shared.weight", "lookup"].iter().any(|mark| name.contains(mark))
+}
+
 /// `text` with line breaks and other control characters, which names in a file may hold, escaped.
 pub fn one_line(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };

@@ -4,6 +4,8 @@
 //!   [`Ties`], [`Dare`], [`Breadcrumbs`], [`Della`], [`ModelStock`], [`Fisher`], [`RegMean`], [`SparseSoup`]; [`ALL`] lists
 //!   them by name, [`stream`] takes them through checkpoints, [`masks`] keeps zeros, [`search`] chooses
 //!   coefficients
+//! - of low rank: [`LowRank`], matrices as factors; [`Rmm`], merged reversibly
+//! - of models that arrive one after another: [`Opcm`]
 //! - of Burn models: [`average()`], which soups share and which refuses models with different masks;
 //!   [`Soup`]: uniform and greedy soups; [`Sms`]: Sparse Model Soups
 //!
@@ -40,10 +42,13 @@ pub mod della;
 mod draw;
 pub mod fisher;
 pub mod linear;
+pub mod low_rank;
 pub mod masks;
 pub mod model_stock;
+pub mod opcm;
 pub mod registry;
 pub mod regmean;
+pub mod rmm;
 pub mod search;
 pub mod slerp;
 pub mod sms;
@@ -64,10 +69,13 @@ pub use dare::{Dare, Rescale};
 pub use della::Della;
 pub use fisher::Fisher;
 pub use linear::Linear;
+pub use low_rank::LowRank;
 pub use masks::Masks;
 pub use model_stock::ModelStock;
+pub use opcm::Opcm;
 pub use registry::{ALL, Entry, find};
 pub use regmean::RegMean;
+pub use rmm::Rmm;
 pub use slerp::Slerp;
 pub use sms::Sms;
 pub use soup::Soup;

@@ -1,5 +1,7 @@
 //! Independent pieces of work side by side: candidates of a soup, seeds of a table.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::Error;
 
 /// `work(0), work(1), .. work(count - 1)`, up to `threads` at a time, results in order.
@@ -34,6 +36,44 @@ fn died<E: From<Error>>() -> E {
     Error::Argument("a thread at work on a part of the job died".into()).into()
 }
 
+/// Things that are computed together and asked for one by one, from several threads: each group is
+/// computed once, by whoever asks first, and kept until all of it has been taken.
+pub struct Together<T> {
+    groups: Vec<Mutex<Group<T>>>,
+}
+
+/// The members of a group that are left, by name; nothing before it is computed.
+type Group<T> = Option<Vec<(String, T)>>;
+
+impl<T> Together<T> {
+    /// For so many groups.
+    pub fn new(groups: usize) -> Self {
+        Self { groups: (0..groups).map(|_| Mutex::new(None)).collect() }
+    }
+
+    /// Takes the member `name` of a group, which `make` computes whole.
+    ///
+    /// # Errors
+    /// What `make` runs into; a group or member that does not exist or was taken already.
+    pub fn take<E: From<Error>>(
+        &self,
+        group: usize,
+        name: &str,
+        make: impl FnOnce() -> Result<Vec<(String, T)>, E>,
+    ) -> Result<T, E> {
+        let missing = || Error::Argument(format!("there is no `{name}` in group {group}"));
+        let mut held = self.groups.get(group).ok_or_else(missing)?.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_none() {
+            *held = Some(make()?);
+        }
+        let members = held.iter_mut().flatten().position(|(member, _)| member == name);
+        match (held.as_mut(), members) {
+            (Some(group), Some(place)) => Ok(group.swap_remove(place).1),
+            _ => Err(missing().into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +85,19 @@ mod tests {
             let failing = |i| if i == 3 { Err(Error::Argument("three".into())) } else { Ok(i) };
             assert_eq!(side_by_side(5, threads, failing).unwrap_err().to_string(), "three");
         }
+    }
+
+    #[test]
+    fn what_belongs_together_is_computed_once() {
+        let (together, made) = (Together::new(3), std::sync::atomic::AtomicUsize::new(0));
+        let make = |group: usize| {
+            made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok::<_, Error>(vec![("a".to_string(), group), ("b".to_string(), 10 + group)])
+        };
+        let take = |i: usize| together.take(i / 2, if i.is_multiple_of(2) { "a" } else { "b" }, || make(i / 2));
+        assert_eq!(side_by_side(6, 6, take).unwrap(), [0, 10, 1, 11, 2, 12]);
+        assert_eq!(made.load(std::sync::atomic::Ordering::Relaxed), 3);
+        assert!(together.take(0, "a", || make(0)).unwrap_err().to_string().contains("no `a` in group 0"));
+        assert!(together.take(7, "a", || make(0)).is_err());
     }
 }

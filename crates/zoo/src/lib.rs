@@ -4,6 +4,7 @@
 //! - [`models`]: MLP, LeNet-5, a MNIST CNN, CIFAR ResNets
 //! - [`Arch`]: the models by name, their tensors as PyTorch names them
 //! - [`load`], [`save`]: PyTorch-named safetensors
+//! - [`adapter`]: LoRA adapters in PEFT's format, read and written
 //! - [`lm`]: language models in Hugging Face directories, read block by block
 //! - `hub` (feature `hub`): such directories by a model's name, downloaded
 //!
@@ -21,6 +22,7 @@
 //! # Ok::<(), regrow_sparse_core::Error>(())
 //! ```
 
+pub mod adapter;
 mod arch;
 pub mod data;
 #[cfg(feature = "hub")]

@@ -118,7 +118,8 @@ impl Selection {
         })
     }
 
-    fn admits(&self, tensor: &str) -> bool {
+    /// Whether the layer of this tensor is one.
+    pub fn admits(&self, tensor: &str) -> bool {
         self.target.as_ref().is_none_or(|p| p.is_match(tensor))
             && !self.ignore.as_ref().is_some_and(|p| p.is_match(tensor))
     }

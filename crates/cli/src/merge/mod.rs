@@ -2,6 +2,7 @@
 
 mod card;
 mod mergekit;
+mod own;
 mod parents;
 mod recipe;
 mod setting;
@@ -27,8 +28,9 @@ pub use tune::{Args as TuneArgs, run as tune};
 ///
 /// The recipe says what and how: a TOML file, or a mergekit configuration in YAML. Models are safetensors
 /// files or Hugging Face directories; a few tensors at a time are in memory. Methods: breadcrumbs,
-/// breadcrumbs-ties, dare, dare-ties, della, della-linear, fisher, linear, model-stock, regmean, slerp, sms,
-/// task-arithmetic, ties.
+/// breadcrumbs-ties, dare, dare-ties, della, della-linear, fisher, linear, model-stock, opcm, regmean, rmm,
+/// slerp, sms, task-arithmetic, ties. Two go their own ways: rmm merges adapters so that `regrow revert` gives any
+/// of them back; opcm merges models one after another --into a folder.
 #[derive(clap::Args)]
 #[command(after_help = "Example: regrow merge recipe.toml --out MERGED\n\n  \
                         # recipe.toml\n  \
@@ -38,13 +40,19 @@ pub use tune::{Args as TuneArgs, run as tune};
                         parameters = { lambda = 1.0, normalize = true }\n  \
                         dtype = \"float16\"\n\n  \
                         A parameter may be a list of numbers, from the first layer to the last, or go by parts of names:\n  \
-                        weight = [{ filter = \"mlp\", value = 0.5 }, { value = 0.2 }]")]
+                        weight = [{ filter = \"mlp\", value = 0.5 }, { value = 0.2 }]\n\n  \
+                        rmm: parameters = { basis = 2 }, or { storage = 0.5 } or { error = 0.05 }; besides granularity (position,\n  \
+                        layer, product), align (none, balanced, procrustes), centred, normalize, rank\n  \
+                        opcm: parameters = { alpha = 0.5, convolutions = false }; regrow merge r.toml --into STATE --out MERGED")]
 pub struct Args {
     /// The recipe: method, base, models, parameters, dtype, tokenizer, masks
     recipe: PathBuf,
     /// Where the merged model goes: a directory, or a file that ends in .safetensors
+    #[arg(long, required_unless_present = "into")]
+    out: Option<PathBuf>,
+    /// For opcm: the folder to which the recipe's models are added
     #[arg(long)]
-    out: PathBuf,
+    into: Option<PathBuf>,
     /// Show what would be done, sizes and the memory to expect, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -59,9 +67,24 @@ pub struct Args {
     any_base: bool,
 }
 
+impl Args {
+    /// Where the result goes; clap has seen to it that there is one where it is asked for.
+    fn out(&self) -> &Path {
+        self.out.as_deref().unwrap_or(Path::new(""))
+    }
+}
+
 /// Reads the recipe, checks everything, merges.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
+    match recipe.method.as_str() {
+        "rmm" => return own::rmm(args, &recipe, out),
+        "opcm" => return own::opcm(args, &recipe, out),
+        other if args.into.is_some() => {
+            return Err(Error::Argument(format!("--into is for opcm, not for {other}")));
+        }
+        _ => {}
+    }
     let method = find(&recipe.method)?;
     recipe.check(method.parameters)?;
     check_counts(&recipe, method)?;
@@ -128,10 +151,10 @@ fn planned<'a>(recipe: &Recipe, method: &Entry, parents: &'a Parents, any_base: 
 }
 
 fn plan(args: &Args, recipe: &Recipe, parents: &Parents, merge: &Merge<'_>) -> Result<Plan> {
-    let file = args.out.extension().is_some_and(|e| e == "safetensors");
+    let file = args.out().extension().is_some_and(|e| e == "safetensors");
     if !file && !parents.lead().is_directory() {
         let reason = "the models are files: name a file that ends in .safetensors";
-        return Err(Error::Argument(format!("{}: {reason}", args.out.display())));
+        return Err(Error::Argument(format!("{}: {reason}", args.out().display())));
     }
     let limit = if file { usize::MAX } else { args.shard_size };
     let plan = Plan::sharded(merge.planned(), limit)?;
@@ -160,8 +183,8 @@ fn write(args: &Args, recipe: &Recipe, method: &Entry, parents: &Parents, merge:
     let inputs: Vec<&Checkpoint> = parents.all().collect();
     let settings = format!("{} {} {}", parents.identity()?, args.shard_size, recipe.text);
     let begin = if args.resume { Writer::resume } else { Writer::create };
-    let mut writer = begin(plan, &args.out, &inputs, &settings)?;
-    if args.out.extension().is_none_or(|e| e != "safetensors") {
+    let mut writer = begin(plan, args.out(), &inputs, &settings)?;
+    if args.out().extension().is_none_or(|e| e != "safetensors") {
         writer.companions(parents.lead())?;
         for (name, contents) in parents.tokenizer(recipe)? {
             writer.add(&name, &contents)?;
@@ -169,7 +192,7 @@ fn write(args: &Args, recipe: &Recipe, method: &Entry, parents: &Parents, merge:
         if let Some(config) = recipe.dtype.map(|dtype| config(parents.lead(), dtype)).transpose()?.flatten() {
             writer.add("config.json", &config)?;
         }
-        writer.add("README.md", card::card(recipe, method, &args.out).as_bytes())?;
+        writer.add("README.md", card::card(recipe, method, args.out()).as_bytes())?;
         writer.add(card::recipe_name(&recipe.path), recipe.text.as_bytes())?;
     }
     let bar = Bar::bytes();

@@ -1,0 +1,291 @@
+//! `regrow compress`: a fine-tuned model as its base plus differences of low rank.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use regrow_merging::LowRank;
+use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Entry};
+use regrow_zoo::adapter::{Draft, Factors, Kind, Module, Rest};
+use serde_json::{Value, json};
+
+use crate::bar::Bar;
+use crate::error::{Error, Result};
+use crate::lm::Selection;
+use crate::text;
+
+/// Compress a fine-tuned model to low-rank differences from its base
+///
+/// Every weight matrix's difference to the base is cut to its R largest singular values and stored as
+/// LoRA factors. What else differs (biases, norms, embeddings, matrices too small to gain) is stored
+/// whole. The result is an adapter that peft loads, and that `regrow merge` merges by rmm.
+#[derive(clap::Args)]
+#[command(after_help = "Example: regrow compress MODEL_DIR --base BASE_DIR --rank 16 --out ADAPTER_DIR")]
+pub struct Args {
+    /// The fine-tuned model: a safetensors file or a Hugging Face directory
+    model: PathBuf,
+    /// The model that it was fine-tuned from
+    #[arg(long)]
+    base: PathBuf,
+    /// Singular values that are kept of each difference
+    #[arg(long)]
+    rank: usize,
+    /// Only matrices whose names this regular expression matches somewhere; others are stored whole
+    #[arg(long)]
+    target: Option<String>,
+    /// No matrices whose names this one matches
+    #[arg(long)]
+    ignore: Option<String>,
+    /// Where the adapter goes
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Reads, cuts, writes, reports.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    if args.rank == 0 {
+        return Err(Error::Argument("differences of rank 0 hold nothing (--rank)".into()));
+    }
+    let selection = Selection::new(args.target.as_deref(), args.ignore.as_deref())?;
+    let (model, base) = (Checkpoint::open(&args.model)?, Checkpoint::open(&args.base)?);
+    let config = config_of(&args.base)?;
+    let job = Job::plan(&model, &base, args.rank, &selection, transposed(&config))?;
+    let bar = Bar::bytes();
+    job.draft(&args.base, &config).write(&args.out, &[&model, &base], &|done, all| bar.at(done, all))?;
+    job.report(out)
+}
+
+/// What is stored how.
+struct Job<'a> {
+    model: &'a Checkpoint,
+    base: &'a Checkpoint,
+    transposed: bool,
+    /// Matrices that are cut, with their tensors' names.
+    modules: Vec<(Module, &'a str)>,
+    /// Tensors that are stored whole.
+    whole: Vec<&'a Entry>,
+    /// Squared norms of the differences and of what is kept of them.
+    sums: Mutex<(f64, f64)>,
+}
+
+impl<'a> Job<'a> {
+    fn plan(
+        model: &'a Checkpoint,
+        base: &'a Checkpoint,
+        rank: usize,
+        selection: &Selection,
+        transposed: bool,
+    ) -> Result<Self> {
+        let (mut modules, mut whole) = (Vec::new(), Vec::new());
+        for entry in model.entries() {
+            if same(model, base, entry)? {
+                continue;
+            }
+            match module(entry, rank, transposed).filter(|_| selection.admits(&entry.name)) {
+                Some(module) => modules.push((module, entry.name.as_str())),
+                None => whole.push(entry),
+            }
+        }
+        spare(&mut modules, &mut whole, model)?;
+        match modules.is_empty() {
+            true => Err(Error::Argument(format!(
+                "{} and {} differ in no matrix that rank {rank} makes smaller",
+                model.path().display(),
+                base.path().display()
+            ))),
+            false => Ok(Self { model, base, transposed, modules, whole, sums: Mutex::default() }),
+        }
+    }
+
+    fn draft(&self, base: &Path, config: &Value) -> Draft<'_> {
+        Draft {
+            config: self.config(base, config),
+            dtype: Dtype::F32,
+            modules: self.modules.iter().map(|(module, _)| module.clone()).collect(),
+            factors: Box::new(|index| self.factors(index)),
+            rest: self
+                .whole
+                .iter()
+                .filter_map(|entry| rest(self.model, entry, &entry.name))
+                .chain(self.head(config))
+                .collect(),
+        }
+    }
+
+    /// The head of a language model that has none of its own but its embedding, which peft would leave as it
+    /// was.
+    fn head(&self, config: &Value) -> Option<Rest<'_>> {
+        const HEAD: &str = "lm_head.weight";
+        let speaks = task(config).is_some();
+        let embedding =
+            |entry: &&&Entry| ["wte.weight", "embed_tokens.weight"].iter().any(|end| entry.name.ends_with(end));
+        let changed = self.whole.iter().find(embedding)?;
+        (speaks && self.model.entry(HEAD).is_err()).then(|| rest(self.model, changed, HEAD)).flatten()
+    }
+
+    /// The cut difference of one matrix.
+    fn factors(&self, index: usize) -> regrow_sparse_core::Result<Factors> {
+        let (module, name) = &self.modules[index];
+        let [m, r, d] = module.shape;
+        let mut values = self.model.read_f32(name)?;
+        values.iter_mut().zip(self.base.read_f32(name)?).for_each(|(v, b)| *v -= b);
+        let turned = self.transposed && module.kind == Kind::Linear && self.model.entry(name)?.shape == [d, m];
+        let stored = if turned { [d, m] } else { [m, d] };
+        let cut = LowRank::approximate(&values, stored, r)
+            .map_err(|e| regrow_sparse_core::Error::tensor(*name, e.to_string()))?;
+        let cut = if turned { cut.transposed() } else { cut };
+        let all: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        *sums = (sums.0 + all, sums.1 + cut.squared_norm());
+        Ok(Factors { left: cut.left().to_vec(), right: cut.right().to_vec() })
+    }
+
+    /// An `adapter_config.json` that names its modules in full.
+    fn config(&self, base: &Path, config: &Value) -> Value {
+        let adapted: BTreeSet<&str> = self.modules.iter().map(|(m, _)| m.name.as_str()).collect();
+        let parents = self.whole.iter().filter_map(|e| e.name.rsplit_once('.'));
+        let saved = parents.clone().map(|(m, _)| m).chain(self.head(config).map(|_| "lm_head"));
+        let saved: BTreeSet<&str> = saved.filter(|m| !adapted.contains(m)).collect();
+        let biases = parents.clone().any(|(m, parameter)| parameter == "bias" && adapted.contains(m));
+        let base = base.file_name().map_or_else(|| base.to_string_lossy(), |name| name.to_string_lossy());
+        json!({
+            "peft_type": "LORA",
+            "base_model_name_or_path": base,
+            "task_type": task(config),
+            "inference_mode": true,
+            "target_modules": adapted,
+            "modules_to_save": if saved.is_empty() { Value::Null } else { json!(saved) },
+            "bias": if biases { "all" } else { "none" },
+            "fan_in_fan_out": self.transposed,
+            "lora_dropout": 0.0,
+        })
+    }
+
+    fn report(&self, out: &mut dyn Write) -> Result<()> {
+        let (all, kept) = *self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = if all > 0.0 { ((all - kept) / all).max(0.0).sqrt() } else { 0.0 };
+        let numbers: usize = self.modules.iter().map(|(m, _)| m.shape[1] * (m.shape[0] + m.shape[2])).sum();
+        let of: usize = self.modules.iter().map(|(m, _)| m.shape[0] * m.shape[2]).sum();
+        let whole: usize = self.whole.iter().map(|e| e.elements()).sum();
+        writeln!(
+            out,
+            "{} matrices as {} of {} numbers ({}), relative error {error:.4}; {} numbers stored whole",
+            self.modules.len(),
+            text::grouped(numbers),
+            text::grouped(of),
+            text::percent(numbers, of),
+            text::grouped(whole)
+        )?;
+        Ok(())
+    }
+}
+
+/// Whether the tensor is the base's; it must be there in the same shape.
+fn same(model: &Checkpoint, base: &Checkpoint, entry: &Entry) -> Result<bool> {
+    let name = &entry.name;
+    let Ok(parent) = base.entry(name) else {
+        let reason = format!("{} has no tensor {name:?}: it is not the base of this model", base.path().display());
+        return Err(Error::Argument(reason));
+    };
+    if parent.shape != entry.shape {
+        let (ours, theirs) = (text::shape(&entry.shape), text::shape(&parent.shape));
+        return Err(Error::Argument(format!("{name} is {ours} in the model and {theirs} in the base")));
+    }
+    if parent.dtype == entry.dtype {
+        return Ok(model.raw(name)? == base.raw(name)?);
+    }
+    Ok(model.read_f32(name)? == base.read_f32(name)?)
+}
+
+/// The matrix or kernel of a layer, if factors of this rank are smaller than it is. Embeddings are looked
+/// up, not multiplied: peft treats them otherwise, and they are stored whole.
+fn module(entry: &Entry, rank: usize, transposed: bool) -> Option<Module> {
+    let name = entry.name.strip_suffix(".weight")?;
+    let floating = matches!(entry.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16);
+    if !floating || text::is_embedding(&entry.name) {
+        return None;
+    }
+    let (kind, [m, d]) = match entry.shape[..] {
+        // GPT-2's layers are stored [in, out], but its head is not.
+        [input, output] if transposed && !name.ends_with("lm_head") => (Kind::Linear, [output, input]),
+        [output, input] => (Kind::Linear, [output, input]),
+        [output, input, ref kernel @ ..] if !kernel.is_empty() => {
+            (Kind::Convolution(kernel.to_vec()), [output, input * kernel.iter().product::<usize>()])
+        }
+        _ => return None,
+    };
+    let smaller = rank * (m + d) < m * d;
+    smaller.then(|| Module { name: name.into(), kind, shape: [m, rank, d] })
+}
+
+/// peft finds modules that are saved whole by the ends of names: a matrix whose module's name ends like one
+/// of theirs (`pre_classifier`, `classifier`) is saved whole as well.
+fn spare<'a>(modules: &mut Vec<(Module, &'a str)>, whole: &mut Vec<&'a Entry>, model: &'a Checkpoint) -> Result<()> {
+    loop {
+        let saved = whole.iter().filter_map(|e| e.name.rsplit_once('.')).map(|(module, _)| module);
+        let saved: Vec<&str> = saved.filter(|name| modules.iter().all(|(m, _)| m.name != *name)).collect();
+        let met = |(module, _): &(Module, &str)| saved.iter().any(|name| module.name.ends_with(name));
+        let Some(place) = modules.iter().position(met) else { return Ok(()) };
+        whole.push(model.entry(modules.remove(place).1)?);
+    }
+}
+
+/// What peft calls a language model's task; it would add layers of its own to save for others.
+fn task(config: &Value) -> Option<&'static str> {
+    let head = config["architectures"][0].as_str()?;
+    (head.ends_with("ForCausalLM") || head.ends_with("LMHeadModel")).then_some("CAUSAL_LM")
+}
+
+fn rest<'a>(model: &'a Checkpoint, entry: &Entry, name: &str) -> Option<Rest<'a>> {
+    let bytes = model.raw(&entry.name).ok()?.into();
+    Some(Rest { name: name.into(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
+}
+
+/// The base's `config.json`, if it has one.
+fn config_of(base: &Path) -> Result<Value> {
+    let path = base.join("config.json");
+    if !path.is_file() {
+        return Ok(Value::Null);
+    }
+    let text = std::fs::read(&path).map_err(|e| regrow_sparse_core::Error::io(&path, e))?;
+    let bad = |e: serde_json::Error| regrow_sparse_core::Error::format(&path, format!("is no JSON: {e}"));
+    Ok(serde_json::from_slice::<Value>(&text).map_err(bad)?)
+}
+
+/// Whether linear layers are stored `[in, out]`.
+fn transposed(config: &Value) -> bool {
+    matches!(config["model_type"].as_str(), Some("gpt2" | "openai-gpt" | "imagegpt"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_becomes_factors() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let view = |shape: &[usize]| {
+            let data: &'static [u8] = vec![0u8; 4 * shape.iter().product::<usize>()].leak();
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), data).expect("a view")
+        };
+        let tensors = [
+            ("fc.weight", view(&[8, 6])),
+            ("fc.bias", view(&[8])),
+            ("embed.weight", view(&[20, 6])),
+            ("conv.weight", view(&[8, 3, 3, 3])),
+            ("head.weight", view(&[2, 6])),
+        ];
+        std::fs::write(&file, safetensors::serialize(tensors, None).expect("bytes")).expect("written");
+        let checkpoint = Checkpoint::open(file.path()).expect("a checkpoint");
+        let of = |name: &str, turned: bool| {
+            module(checkpoint.entry(name).expect("there"), 2, turned).map(|m| (m.kind, m.shape))
+        };
+        assert_eq!(of("fc.weight", false), Some((Kind::Linear, [8, 2, 6])));
+        assert_eq!(of("fc.weight", true), Some((Kind::Linear, [6, 2, 8])));
+        assert_eq!(of("conv.weight", false), Some((Kind::Convolution(vec![3, 3]), [8, 2, 27])));
+        for name in ["fc.bias", "embed.weight", "head.weight"] {
+            assert_eq!(of(name, false), None, "{name}");
+        }
+    }
+}

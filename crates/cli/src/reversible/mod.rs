@@ -1,0 +1,176 @@
+//! Directories of reversibly merged adapters (RMM): made from adapters, reverted to any of them.
+//!
+//! `regrow-rmm.safetensors` holds the basis models and coefficients, `MODULE/PART`, and what each task has
+//! beside its factors, `tasks/NUMBER/NAME`; `regrow-rmm.json` says how they were made, with the errors.
+
+mod merge;
+mod report;
+mod revert;
+
+use std::path::{Path, PathBuf};
+
+use regrow_merging::rmm::{Part, Space};
+use regrow_sparse_core::checkpoint::Checkpoint;
+use regrow_zoo::adapter::{Kind, Module};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+pub use merge::{Source, merge, plan};
+pub use report::summary;
+pub use revert::{Args, run};
+
+/// The tensors' file name.
+const MODEL: &str = "regrow-rmm.safetensors";
+/// The description's file name.
+const MANIFEST: &str = "regrow-rmm.json";
+/// What is written and read.
+const FORMAT: usize = 1;
+
+/// What a directory of merged adapters says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    format: usize,
+    /// Which vectors share coefficients.
+    granularity: String,
+    /// How factors were brought into one form.
+    align: String,
+    /// Whether the first basis model is the mean.
+    centred: bool,
+    /// Whether tasks were brought to one norm.
+    normalized: bool,
+    /// The rank to which basis models are truncated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rank: Option<usize>,
+    /// Basis models.
+    basis: usize,
+    /// The adapters, in the order in which they were merged.
+    tasks: Vec<Task>,
+    /// The adapted modules.
+    layers: Vec<Layer>,
+    /// Numbers that the adapters' factors are, all together.
+    numbers_of_all: usize,
+    /// Numbers that are kept in their place.
+    numbers: usize,
+}
+
+/// One adapter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Task {
+    name: String,
+    /// The type of its factors.
+    dtype: String,
+    /// Frobenius norm of what is lost over that of its difference.
+    relative_error: f64,
+    /// Names of its other tensors.
+    rest: Vec<String>,
+    /// Its `adapter_config.json`.
+    config: Value,
+}
+
+/// One adapted module.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Layer {
+    name: String,
+    kind: String,
+    /// The sizes of a convolution's kernel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kernel: Vec<usize>,
+    /// `[m, d]`.
+    shape: [usize; 2],
+    /// The rank of each task's factors.
+    ranks: Vec<usize>,
+    /// The relative error of each task.
+    relative_errors: Vec<f64>,
+}
+
+impl Layer {
+    fn of(module: &Module, ranks: Vec<usize>) -> Self {
+        let (kind, kernel) = match &module.kind {
+            Kind::Linear => ("linear", Vec::new()),
+            Kind::Embedding => ("embedding", Vec::new()),
+            Kind::Convolution(kernel) => ("convolution", kernel.clone()),
+        };
+        let [m, _, d] = module.shape;
+        let name = module.name.clone();
+        Self { name, kind: kind.into(), kernel, shape: [m, d], ranks, relative_errors: Vec::new() }
+    }
+
+    /// `[m, r, d]` of each task.
+    fn factors(&self) -> Vec<[usize; 3]> {
+        let [m, d] = self.shape;
+        self.ranks.iter().map(|r| [m, *r, d]).collect()
+    }
+
+    /// The numbers of all tasks' factors.
+    fn numbers(&self) -> usize {
+        (self.shape[0] + self.shape[1]) * self.ranks.iter().sum::<usize>()
+    }
+
+    fn kind(&self) -> Kind {
+        match self.kind.as_str() {
+            "embedding" => Kind::Embedding,
+            "convolution" => Kind::Convolution(self.kernel.clone()),
+            _ => Kind::Linear,
+        }
+    }
+}
+
+/// An open directory of merged adapters.
+struct Merged {
+    path: PathBuf,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+}
+
+impl Merged {
+    fn open(path: &Path) -> Result<Self> {
+        let file = path.join(MANIFEST);
+        if path.is_dir() && !file.exists() {
+            let reason = format!("{} holds no {MANIFEST}: it was not made by RMM", path.display());
+            return Err(Error::Argument(reason));
+        }
+        let text = std::fs::read(&file).map_err(|e| regrow_sparse_core::Error::io(&file, e))?;
+        let bad = |reason: String| regrow_sparse_core::Error::format(&file, reason);
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        if manifest.format != FORMAT {
+            return Err(bad(format!("has format {}, this program reads {FORMAT}", manifest.format)).into());
+        }
+        let checkpoint = Checkpoint::open(path.join(MODEL))?;
+        Ok(Self { path: path.to_path_buf(), manifest, checkpoint })
+    }
+
+    /// The number of the task of that name.
+    fn task(&self, name: &str) -> Result<usize> {
+        let names = || self.manifest.tasks.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
+        let found = self.manifest.tasks.iter().position(|t| t.name == name);
+        found.ok_or_else(|| Error::Argument(format!("{} has no task `{name}`: use {}", self.path.display(), names())))
+    }
+
+    /// The basis models of a module.
+    fn space(&self, layer: &Layer) -> regrow_sparse_core::Result<Space> {
+        let mut find = |part: &str| {
+            let name = stored(&layer.name, part);
+            let Ok(entry) = self.checkpoint.entry(&name) else { return Ok(None) };
+            let (shape, values) = (entry.shape.clone(), self.checkpoint.read_f32(&name)?);
+            Ok(Some(Part { name: part.into(), shape, values }))
+        };
+        Space::from_parts(self.manifest.tasks.len(), &mut find).map_err(|e| about(&layer.name, &e))
+    }
+}
+
+/// A part of a module's space as it is stored.
+fn stored(module: &str, part: &str) -> String {
+    format!("{module}/{part}")
+}
+
+/// A tensor of a task that is no factor, as it is stored.
+fn stored_rest(task: usize, name: &str) -> String {
+    format!("tasks/{task}/{name}")
+}
+
+/// An error that names the module it is about.
+fn about(module: &str, error: &regrow_sparse_core::Error) -> regrow_sparse_core::Error {
+    regrow_sparse_core::Error::tensor(module, error.to_string())
+}

@@ -1,0 +1,112 @@
+//! `regrow revert`: any of the adapters that were merged reversibly, as an adapter or in its base.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
+use regrow_zoo::adapter::{Draft, Factors, Module, Rest};
+
+use super::{Layer, Merged, about, report, stored_rest};
+use crate::bar::Bar;
+use crate::error::{Error, Result};
+use crate::text;
+
+/// Give back one of the models that were merged reversibly
+///
+/// DIR is what `regrow merge` with the method rmm has written. The result is an adapter that peft loads,
+/// or, with --merged, the base with that adapter added.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  regrow revert MERGED --task imdb --out imdb-adapter\n  \
+                        regrow revert MERGED --task imdb --merged BASE_DIR --out imdb-model\n  regrow revert MERGED --report")]
+pub struct Args {
+    /// The merged directory
+    dir: PathBuf,
+    /// The name of the model to give back
+    #[arg(long, required_unless_present = "report", requires = "out")]
+    task: Option<String>,
+    /// Where it goes
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Add the adapter to this base, a checkpoint or Hugging Face directory
+    #[arg(long, value_name = "BASE")]
+    merged: Option<PathBuf>,
+    /// Only say what is in DIR: its tasks, errors and storage
+    #[arg(long, conflicts_with_all = ["task", "merged"])]
+    report: bool,
+    /// With --report: as JSON
+    #[arg(long, requires = "report")]
+    json: bool,
+    /// With --report: also draw the errors by layer and task (SVG)
+    #[arg(long, requires = "report")]
+    picture: Option<PathBuf>,
+}
+
+/// Reads, rebuilds, writes.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let merged = Merged::open(&args.dir)?;
+    let (Some(task), Some(target)) = (&args.task, &args.out) else {
+        return report::show(&merged.manifest, args.json, args.picture.as_deref(), out);
+    };
+    let number = merged.task(task)?;
+    let draft = draft(&merged, number)?;
+    let bar = Bar::bytes();
+    let watch = |done: usize, all: usize| bar.at(done, all);
+    match &args.merged {
+        None => draft.write(target, &[&merged.checkpoint], &watch)?,
+        Some(base) => draft.merge_into(&Checkpoint::open(base)?, target, &[&merged.checkpoint], &watch)?,
+    }
+    let said = &merged.manifest.tasks[number];
+    let modules = text::grouped(merged.manifest.layers.len());
+    writeln!(out, "{}: {modules} modules, relative error {:.4}", said.name, said.relative_error)?;
+    Ok(())
+}
+
+/// The adapter of a task.
+fn draft(merged: &Merged, task: usize) -> Result<Draft<'_>> {
+    let said = &merged.manifest.tasks[task];
+    let dtype = match said.dtype.as_str() {
+        "F16" => Dtype::F16,
+        "BF16" => Dtype::BF16,
+        _ => Dtype::F32,
+    };
+    let layers = &merged.manifest.layers;
+    let modules = layers.iter().map(|layer| module(merged, layer)).collect::<Result<Vec<_>>>()?;
+    let ranks: Vec<usize> = modules.iter().map(|m| m.shape[1]).collect();
+    let factors = move |index: usize| {
+        let layer: &Layer = &layers[index];
+        let found = merged.space(layer)?.revert(task).map_err(|e| about(&layer.name, &e))?;
+        let found = if found.rank() > ranks[index] { found.truncated(ranks[index])? } else { found };
+        Ok(Factors { left: found.left().to_vec(), right: found.right().to_vec() })
+    };
+    let rest = said.rest.iter().map(|name| rest(merged, task, name)).collect::<Result<_>>()?;
+    Ok(Draft { config: said.config.clone(), dtype, modules, factors: Box::new(factors), rest })
+}
+
+/// A module with the rank of what is rebuilt: that of the factors, or, of a sum of basis models, at most
+/// what all tasks together can span.
+fn module(merged: &Merged, layer: &Layer) -> Result<Module> {
+    let [m, d] = layer.shape;
+    let own = format!("{}/", layer.name);
+    let mut rank = 0;
+    for entry in merged.checkpoint.entries() {
+        let Some(part) = entry.name.strip_prefix(&own) else { continue };
+        match (part, &entry.shape[..]) {
+            ("left.basis", &[_, _, r]) | ("left.mean", &[_, r]) => rank = r,
+            (part, &[_, r]) if part.ends_with(".left") => rank += r,
+            _ => {}
+        }
+    }
+    let by_factors = merged.manifest.granularity != "product";
+    let most = if by_factors { rank } else { layer.ranks.iter().sum::<usize>().min(m).min(d) };
+    match rank {
+        0 => Err(Error::Argument(format!("{}: {} has no basis models", merged.path.display(), layer.name))),
+        _ => Ok(Module { name: layer.name.clone(), kind: layer.kind(), shape: [m, rank.min(most), d] }),
+    }
+}
+
+fn rest<'a>(merged: &'a Merged, task: usize, name: &str) -> Result<Rest<'a>> {
+    let stored = stored_rest(task, name);
+    let entry = merged.checkpoint.entry(&stored)?;
+    let bytes = merged.checkpoint.raw(&stored)?.into();
+    Ok(Rest { name: name.into(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
+}

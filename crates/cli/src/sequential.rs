@@ -1,0 +1,259 @@
+//! Models merged as they arrive (OPCM): a folder that holds the merged difference to the base and grows no
+//! further with the number of models.
+//!
+//! `regrow-opcm.json` names the file of the difference that counts; a new one is written beside it before
+//! the description is replaced and the old one removed, so that a run that is killed changes nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use regrow_merging::Opcm;
+use regrow_merging::opcm::{State, norm, plain};
+use regrow_sparse_core::atomic;
+use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned, Writer};
+use serde::{Deserialize, Serialize};
+
+use crate::bar::Bar;
+use crate::error::{Error, Result};
+use crate::text;
+
+type Core<T> = regrow_sparse_core::Result<T>;
+
+/// The description's file name.
+const MANIFEST: &str = "regrow-opcm.json";
+/// What is written and read.
+const FORMAT: usize = 1;
+/// Bytes of a shard of the merged model.
+const SHARD: usize = 5_000_000_000;
+
+/// How models are merged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The share of singular values that is protected.
+    pub alpha: f64,
+    /// Whether kernels of convolutions are projected too, as matrices `[out, rest]`.
+    pub convolutions: bool,
+}
+
+/// What a folder says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: usize,
+    settings: Settings,
+    /// The base's path as it was given.
+    base: String,
+    /// The models merged, in their order.
+    models: Vec<String>,
+    /// What the next model needs to know.
+    state: State,
+    /// The difference is this times what the file holds.
+    scale: f64,
+    /// The file.
+    file: String,
+}
+
+/// A model that arrives.
+pub struct Arrival<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its weights.
+    pub checkpoint: &'a Checkpoint,
+}
+
+/// Merges `arrivals` into the folder `into`, one after another, and says so on a line each.
+pub fn add(
+    into: &Path,
+    base: &Checkpoint,
+    arrivals: &[Arrival<'_>],
+    settings: Settings,
+    out: &mut dyn std::io::Write,
+) -> Result<()> {
+    let opcm = Opcm::new(settings.alpha)?;
+    let mut manifest = open(into)?;
+    if let Some(found) = &manifest {
+        check(into, found, base, arrivals, settings)?;
+    }
+    for arrival in arrivals {
+        comparable(base, arrival)?;
+    }
+    fs::create_dir_all(into).map_err(|e| regrow_sparse_core::Error::io(into, e))?;
+    for arrival in arrivals {
+        let started = Instant::now();
+        let step = Step { into, base, opcm, settings, before: manifest.as_ref(), arrival };
+        let next = step.run()?;
+        let State { models, lambda, norm } = next.state;
+        let name = text::one_line(arrival.name);
+        let seconds = started.elapsed().as_secs_f64();
+        writeln!(out, "{name}: model {models}, lambda {lambda:.4}, mean norm {norm:.4}, {seconds:.1} s")?;
+        manifest = Some(next);
+    }
+    Ok(())
+}
+
+/// Writes the merged model of the folder `into` as `target`, in the base's types or in `dtype`.
+pub fn write(into: &Path, base: &Checkpoint, dtype: Option<Dtype>, target: &Path) -> Result<()> {
+    let missing = || Error::Argument(format!("{} holds no {MANIFEST}: nothing was merged into it", into.display()));
+    let manifest = open(into)?.ok_or_else(missing)?;
+    let difference = Checkpoint::open(into.join(&manifest.file))?;
+    let planned = |entry: &Entry| {
+        let floating = is_floating(entry);
+        Planned { dtype: dtype.filter(|_| floating).unwrap_or(entry.dtype), ..Planned::from(entry) }
+    };
+    let plan = Plan::sharded(base.entries().iter().map(planned).collect(), SHARD)?;
+    let mut writer = Writer::create(plan, target, &[base, &difference], "opcm")?;
+    writer.companions(base)?;
+    let bar = Bar::bytes();
+    let make = |tensor: &Planned| {
+        if difference.entry(&tensor.name).is_err() {
+            return Core::Ok(Contents::Bytes(base.raw(&tensor.name)?.into()));
+        }
+        let mut values = base.read_f32(&tensor.name)?;
+        let added = difference.read_f32(&tensor.name)?;
+        values.iter_mut().zip(added).for_each(|(v, d)| *v += (manifest.scale * f64::from(d)) as f32);
+        Ok(Contents::Values(values))
+    };
+    writer.write(&make, &|done, all| bar.at(done, all))?;
+    Ok(writer.finish()?)
+}
+
+fn open(into: &Path) -> Result<Option<Manifest>> {
+    let path = into.join(MANIFEST);
+    if !path.exists() {
+        return match fs::read_dir(into).map(|mut list| list.next()) {
+            Ok(Some(_)) => Err(Error::Argument(format!(
+                "{} is not empty and holds no {MANIFEST}: choose another folder",
+                into.display()
+            ))),
+            _ => Ok(None),
+        };
+    }
+    let text = fs::read(&path).map_err(|e| regrow_sparse_core::Error::io(&path, e))?;
+    let bad = |reason: String| regrow_sparse_core::Error::format(&path, reason);
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    match manifest.format {
+        FORMAT => Ok(Some(manifest)),
+        other => Err(bad(format!("has format {other}, this program reads {FORMAT}")).into()),
+    }
+}
+
+/// Refuses other settings, another base, and a model that is in it already.
+fn check(into: &Path, found: &Manifest, base: &Checkpoint, arrivals: &[Arrival<'_>], settings: Settings) -> Result<()> {
+    let says = |reason: String| Err(Error::Argument(format!("{}: {reason}", into.display())));
+    if found.settings != settings {
+        let Settings { alpha, convolutions } = found.settings;
+        return says(format!("was begun with alpha {alpha} and convolutions {convolutions}"));
+    }
+    if let Some(twice) = arrivals.iter().find(|a| found.models.iter().any(|m| m == a.name)) {
+        return says(format!("{} has been merged into it", twice.name));
+    }
+    let difference = Checkpoint::open(into.join(&found.file))?;
+    let fits = |entry: &Entry| base.entry(&entry.name).is_ok_and(|parent| parent.shape == entry.shape);
+    match difference.entries().iter().find(|entry| !fits(entry)) {
+        None => Ok(()),
+        Some(entry) => says(format!("was begun with another base, {}: {} differs", found.base, entry.name)),
+    }
+}
+
+/// Refuses a model that has not the base's tensors.
+fn comparable(base: &Checkpoint, arrival: &Arrival<'_>) -> Result<()> {
+    for parent in base.entries().iter().filter(|entry| is_floating(entry)) {
+        let entry = arrival.checkpoint.entry(&parent.name)?;
+        if entry.shape != parent.shape {
+            let (ours, theirs) = (text::shape(&entry.shape), text::shape(&parent.shape));
+            return Err(Error::Argument(format!("{}: {} is {ours}, in the base {theirs}", arrival.name, entry.name)));
+        }
+    }
+    Ok(())
+}
+
+fn is_floating(entry: &Entry) -> bool {
+    matches!(entry.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
+}
+
+/// One model's arrival.
+struct Step<'a> {
+    into: &'a Path,
+    base: &'a Checkpoint,
+    opcm: Opcm,
+    settings: Settings,
+    before: Option<&'a Manifest>,
+    arrival: &'a Arrival<'a>,
+}
+
+impl Step<'_> {
+    fn run(&self) -> Result<Manifest> {
+        let count = self.before.map_or(0, |m| m.models.len()) + 1;
+        let file = format!("difference-{count:04}.safetensors");
+        let path: PathBuf = self.into.join(&file);
+        let old = self.before.map(|m| Checkpoint::open(self.into.join(&m.file))).transpose()?;
+        let floating = self.base.entries().iter().filter(|entry| is_floating(entry));
+        let planned = floating.map(|entry| Planned { dtype: Dtype::F32, ..Planned::from(entry) }).collect();
+        let mut writer = Writer::create(Plan::one(file.as_str(), planned)?, &path, &[], "opcm")?;
+        // Norms by name: sums in one order, whichever thread is first.
+        let norms = Mutex::new(BTreeMap::new());
+        let bar = Bar::bytes();
+        let make = |tensor: &Planned| {
+            let (values, task) = self.tensor(tensor, old.as_ref())?;
+            let of = (task.powi(2), norm([values.as_slice()].into_iter()).powi(2));
+            norms.lock().unwrap_or_else(PoisonError::into_inner).insert(tensor.name.clone(), of);
+            Core::Ok(Contents::Values(values))
+        };
+        writer.write(&make, &|done, all| bar.at(done, all))?;
+        let norms = norms.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let task = norms.values().map(|n| n.0).sum::<f64>().sqrt();
+        let merged = norms.values().map(|n| n.1).sum::<f64>().sqrt();
+        let (state, scale) = match self.before {
+            None => (State::first(task), 1.0),
+            Some(before) => before.state.next(task, merged)?,
+        };
+        writer.finish()?;
+        let models = self.before.map(|m| m.models.clone()).unwrap_or_default();
+        let next = Manifest {
+            format: FORMAT,
+            settings: self.settings,
+            base: self.base.path().display().to_string(),
+            models: models.into_iter().chain([self.arrival.name.to_string()]).collect(),
+            state,
+            scale,
+            file,
+        };
+        let text = format!("{:#}\n", serde_json::to_value(&next)?);
+        atomic::write_atomic(self.into.join(MANIFEST), |out| out.write_all(text.as_bytes()))?;
+        if let Some(before) = self.before {
+            let _left = fs::remove_file(self.into.join(&before.file));
+        }
+        Ok(next)
+    }
+
+    /// `lambda D + T'` of one tensor, and the norm of its `T`.
+    fn tensor(&self, tensor: &Planned, old: Option<&Checkpoint>) -> Core<(Vec<f32>, f64)> {
+        let name = &tensor.name;
+        let mut task = self.arrival.checkpoint.read_f32(name)?;
+        task.iter_mut().zip(self.base.read_f32(name)?).for_each(|(t, b)| *t -= b);
+        if task.iter().any(|v| !v.is_finite()) {
+            return Err(regrow_sparse_core::Error::tensor(name, "holds NaN or infinity in the model or its base"));
+        }
+        let length = norm([task.as_slice()].into_iter());
+        let (Some(old), Some(before)) = (old, self.before) else { return Ok((task, length)) };
+        let mut difference = old.read_f32(name)?;
+        difference.iter_mut().for_each(|d| *d = (before.scale * f64::from(*d)) as f32);
+        let values = match self.matrix(tensor) {
+            Some(shape) => self.opcm.matrix(&before.state, &difference, &task, shape)?,
+            None => plain(&before.state, &difference, &task),
+        };
+        Ok((values, length))
+    }
+
+    /// The sizes of a tensor that is projected: the weight of a linear layer.
+    fn matrix(&self, tensor: &Planned) -> Option<[usize; 2]> {
+        match tensor.shape[..] {
+            _ if !tensor.name.ends_with("weight") || text::is_embedding(&tensor.name) => None,
+            [m, d] => Some([m, d]),
+            [m, ref rest @ ..] if rest.len() > 1 && self.settings.convolutions => Some([m, rest.iter().product()]),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! OPCM: models merged on the fly, one after another (Tang et al., NeurIPS 2025, arXiv 2501.09522).
+//!
+//! All that is kept is one merged difference to the parent, `D`, and two numbers. When the difference `T` of
+//! model `t` arrives, every matrix of it is freed of what `D` is mostly made of:
+//!
+//! ```text
+//! D = U diag(S) V^T            k the first index with S_0 + .. + S_k > alpha sum(S)
+//! P = U^T T V                  P_ii <- 0, P[:k, :k] <- 0
+//! T' = U P V^T
+//! ```
+//!
+//! and then, over all parameters together (`T' = T` for those that are no matrices):
+//!
+//! ```text
+//! M = lambda_{t-1} D + T'      nbar = mean of ||T_1|| .. ||T_t||
+//! lambda_t = ||M|| / nbar      D <- M / lambda_t
+//! ```
+//!
+//! so that `||D|| = nbar` after every model. `U` and `V` are whole bases, square: what of `T` lies outside
+//! `D`'s rows and columns stays. Here `T'` is `T` less the entries of `P` that go, which wants the thin SVD
+//! only.
+//!
+//! ```
+//! use regrow_merging::Opcm;
+//! use regrow_merging::opcm::Difference;
+//!
+//! let mut merged = [Difference { values: vec![0.0; 4], matrix: Some([2, 2]) }];
+//! let state = Opcm::default().add(None, &mut merged, &[vec![3.0, 0.0, 0.0, 1.0]])?;
+//! let state = Opcm::default().add(Some(state), &mut merged, &[vec![0.0, 1.0, 1.0, 0.0]])?;
+//! assert_eq!(state.models, 2);
+//! # Ok::<(), regrow_sparse_core::Error>(())
+//! ```
+//!
+//! The authors' code also clears the diagonal of `P` at the directions that `D` does not have (`S_i = 0`),
+//! which the SVD chooses as it likes; here directions below 1e-6 of the largest are none of `D`'s.
+//! Convolutions are added as they are, as in that code, unless they are handed over as matrices.
+
+use faer::Mat;
+use rayon::prelude::*;
+use regrow_sparse_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::low_rank::diverged;
+
+/// A singular value below this share of the largest is none.
+const NOTHING: f64 = 1e-6;
+
+/// Merges models as they arrive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Opcm {
+    alpha: f64,
+}
+
+/// What is kept between two models besides the merged difference.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Models merged so far, t.
+    pub models: usize,
+    /// The factor by which the difference was last scaled down.
+    pub lambda: f64,
+    /// The mean norm of the models' differences.
+    pub norm: f64,
+}
+
+/// The merged difference of one parameter to the parent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// Row-major.
+    pub values: Vec<f32>,
+    /// Its sizes `[m, d]`, if it is a matrix that is projected.
+    pub matrix: Option<[usize; 2]>,
+}
+
+impl Default for Opcm {
+    /// `alpha` 0.5, as in the authors' configuration.
+    fn default() -> Self {
+        Self { alpha: 0.5 }
+    }
+}
+
+impl State {
+    /// After the first model, whose difference has this norm: it is the merged model.
+    pub fn first(norm: f64) -> Self {
+        Self { models: 1, lambda: 1.0, norm }
+    }
+
+    /// After another model of norm `task`, with `merged` the norm of `M`; and the factor that makes `M` the
+    /// new difference.
+    ///
+    /// # Errors
+    /// If nothing is left of differences that are something.
+    pub fn next(&self, task: f64, merged: f64) -> Result<(Self, f64)> {
+        let models = self.models + 1;
+        let norm = self.norm + (task - self.norm) / models as f64;
+        match (norm > 0.0, merged > 0.0) {
+            (false, _) => Ok((Self { models, lambda: 1.0, norm }, 1.0)),
+            (true, true) => Ok((Self { models, lambda: merged / norm, norm }, norm / merged)),
+            (true, false) => Err(Error::Argument("the models' differences to the parent cancel each other".into())),
+        }
+    }
+}
+
+impl Opcm {
+    /// With this share of the singular values protected.
+    ///
+    /// # Errors
+    /// A share outside [0, 1).
+    pub fn new(alpha: f64) -> Result<Self> {
+        match (0.0..1.0).contains(&alpha) {
+            true => Ok(Self { alpha }),
+            false => Err(Error::Argument(format!("alpha is a share of the singular values in [0, 1), not {alpha}"))),
+        }
+    }
+
+    /// Merges one more model, given by its differences to the parent, into `merged`; the first into
+    /// nothing, `state` being `None`. Matrices are projected side by side.
+    ///
+    /// # Errors
+    /// Differences of other sizes than those before, values that are not finite; as [`State::next`] and
+    /// [`Opcm::matrix`].
+    pub fn add(&self, state: Option<State>, merged: &mut [Difference], task: &[Vec<f32>]) -> Result<State> {
+        if merged.len() != task.len() || merged.iter().zip(task).any(|(m, t)| m.values.len() != t.len()) {
+            return Err(Error::Argument("the model does not have the parameters of those before it".into()));
+        }
+        let norm = norm(task.iter().map(Vec::as_slice));
+        if !norm.is_finite() {
+            return Err(Error::Argument("the model holds NaN or infinity".into()));
+        }
+        let Some(state) = state else {
+            merged.iter_mut().zip(task).for_each(|(m, t)| m.values.clone_from(t));
+            return Ok(State::first(norm));
+        };
+        let step = |(m, t): (&Difference, &Vec<f32>)| match m.matrix {
+            Some(shape) => self.matrix(&state, &m.values, t, shape),
+            None => Ok(plain(&state, &m.values, t)),
+        };
+        let sums = merged.par_iter().zip(task).map(step).collect::<Result<Vec<_>>>()?;
+        let (next, factor) = state.next(norm, self::norm(sums.iter().map(Vec::as_slice)))?;
+        for (m, sum) in merged.iter_mut().zip(sums) {
+            m.values = sum;
+            m.values.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
+        }
+        Ok(next)
+    }
+
+    /// `lambda D + T'` of one matrix `[m, d]`, row-major; `difference` is `D`, `task` is `T`.
+    ///
+    /// # Errors
+    /// Values that do not fill the matrix, an SVD that does not converge.
+    pub fn matrix(&self, state: &State, difference: &[f32], task: &[f32], [m, d]: [usize; 2]) -> Result<Vec<f32>> {
+        if difference.len() != m * d || task.len() != m * d {
+            return Err(Error::Argument(format!(
+                "{} and {} values for a {m}x{d} matrix",
+                difference.len(),
+                task.len()
+            )));
+        }
+        let freed = self.freed(&matrix(difference, m, d), &matrix(task, m, d))?;
+        let sum = |i: usize| (state.lambda * f64::from(difference[i]) + freed[(i / d, i % d)]) as f32;
+        Ok((0..m * d).map(sum).collect())
+    }
+
+    /// `T'`: `T` less the diagonal of `P` and its first `k` rows and columns.
+    fn freed(&self, difference: &Mat<f64>, task: &Mat<f64>) -> Result<Mat<f64>> {
+        let svd = difference.thin_svd().map_err(|_| diverged(difference.nrows(), difference.ncols()))?;
+        let s = svd.S().column_vector();
+        let there = s.iter().take_while(|value| **value > NOTHING * s[0]).count();
+        let k = self.split(&s.iter().copied().take(there).collect::<Vec<_>>());
+        let (u, v) = (svd.U().subcols(0, there), svd.V().subcols(0, there));
+        let across = task * v;
+        let mut gone = Mat::zeros(task.nrows(), there);
+        if k > 0 {
+            let block = u.subcols(0, k).transpose() * across.subcols(0, k);
+            gone.as_mut().subcols_mut(0, k).copy_from(u.subcols(0, k) * block);
+        }
+        for i in k..there {
+            let along: f64 = (0..task.nrows()).map(|row| u[(row, i)] * across[(row, i)]).sum();
+            (0..task.nrows()).for_each(|row| gone[(row, i)] = along * u[(row, i)]);
+        }
+        Ok(task - gone * v.transpose())
+    }
+
+    /// The first index at which the running sum exceeds `alpha` of the whole.
+    fn split(&self, s: &[f64]) -> usize {
+        let all: f64 = s.iter().sum();
+        let sums = s.iter().scan(0.0, |sum, value| {
+            *sum += value;
+            Some(*sum)
+        });
+        sums.into_iter().position(|sum| sum > self.alpha * all).unwrap_or(0)
+    }
+}
+
+/// `lambda D + T` of a parameter that is no matrix.
+pub fn plain(state: &State, difference: &[f32], task: &[f32]) -> Vec<f32> {
+    difference.iter().zip(task).map(|(d, t)| (state.lambda * f64::from(*d) + f64::from(*t)) as f32).collect()
+}
+
+/// The Frobenius norm of all together.
+pub fn norm<'a>(parameters: impl Iterator<Item = &'a [f32]>) -> f64 {
+    parameters.map(|values| values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).sum::<f64>().sqrt()
+}
+
+fn matrix(values: &[f32], m: usize, d: usize) -> Mat<f64> {
+    Mat::from_fn(m, d, |i, j| f64::from(values[i * d + j]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::low_rank::tests::{gap, noise};
+
+    const SHAPES: [Option<[usize; 2]>; 3] = [Some([8, 6]), None, Some([5, 9])];
+
+    fn size(of: Option<[usize; 2]>) -> usize {
+        of.map_or(7, |[m, d]| m * d)
+    }
+
+    fn task(seed: u64) -> Vec<Vec<f32>> {
+        SHAPES.iter().enumerate().map(|(i, of)| noise(size(*of), seed * 10 + i as u64)).collect()
+    }
+
+    fn empty() -> Vec<Difference> {
+        SHAPES.iter().map(|of| Difference { values: vec![0.0; size(*of)], matrix: *of }).collect()
+    }
+
+    fn length(merged: &[Difference]) -> f64 {
+        norm(merged.iter().map(|m| m.values.as_slice()))
+    }
+
+    #[test]
+    fn the_difference_keeps_the_mean_norm_and_the_first_model_is_itself() {
+        let opcm = Opcm::default();
+        let (mut merged, mut state, mut norms) = (empty(), None, Vec::new());
+        for t in 1..=6 {
+            let task: Vec<Vec<f32>> =
+                task(t).iter().map(|values| values.iter().map(|v| v * t as f32).collect()).collect();
+            norms.push(norm(task.iter().map(Vec::as_slice)));
+            let now = opcm.add(state, &mut merged, &task).unwrap();
+            if t == 1 {
+                assert!(merged.iter().zip(&task).all(|(m, t)| m.values == *t));
+            }
+            let mean = norms.iter().sum::<f64>() / norms.len() as f64;
+            assert!((length(&merged) / mean - 1.0).abs() < 1e-5 && (now.norm / mean - 1.0).abs() < 1e-12);
+            assert_eq!((now.models, merged.len()), (t as usize, 3), "nothing is kept of a model but its sum");
+            state = Some(now);
+        }
+    }
+
+    #[test]
+    fn what_is_added_stands_at_right_angles_to_what_is_there() {
+        for alpha in [0.0, 0.3, 0.5, 0.99] {
+            let (d, t) = (noise(48, 1), noise(48, 2));
+            let freed = Opcm::new(alpha).unwrap().freed(&matrix(&d, 8, 6), &matrix(&t, 8, 6)).unwrap();
+            let dot: f64 = (0..48).map(|i| f64::from(d[i]) * freed[(i / 6, i % 6)]).sum();
+            assert!(dot.abs() < 1e-10, "{alpha}: {dot}");
+        }
+    }
+
+    #[test]
+    fn disjoint_rows_and_columns_are_left_alone() {
+        // D in the upper left, T in the lower right: D lacks T's directions.
+        let place = |rows: std::ops::Range<usize>, cols: std::ops::Range<usize>, seed: u64| -> Vec<f32> {
+            let values = noise(64, seed);
+            (0..64).map(|i| if rows.contains(&(i / 8)) && cols.contains(&(i % 8)) { values[i] } else { 0.0 }).collect()
+        };
+        let (d, t) = (place(0..4, 0..3, 1), place(4..8, 3..8, 2));
+        let state = State { models: 3, lambda: 2.0, norm: 1.0 };
+        let sum = Opcm::default().matrix(&state, &d, &t, [8, 8]).unwrap();
+        let expected: Vec<f32> = d.iter().zip(&t).map(|(d, t)| 2.0 * d + t).collect();
+        assert!(gap(&sum, &expected) < 1e-6);
+        // Nothing merged yet: nothing to keep clear of.
+        assert!(gap(&Opcm::default().matrix(&state, &[0.0; 64], &t, [8, 8]).unwrap(), &t) < 1e-6);
+    }
+
+    #[test]
+    fn by_hand() {
+        // D = diag(3, 1): alpha 0.5 protects nothing beyond the diagonal, alpha 0.8 the first direction.
+        let state = State::first(1.0);
+        let (d, t) = ([3.0, 0.0, 0.0, 1.0], [1.0, 2.0, 3.0, 4.0]);
+        let with = |alpha: f64| Opcm::new(alpha).unwrap().matrix(&state, &d, &t, [2, 2]).unwrap();
+        assert!(gap(&with(0.5), &[3.0, 2.0, 3.0, 1.0]) < 1e-6);
+        assert!(gap(&with(0.8), &[3.0, 2.0, 3.0, 1.0]) < 1e-6);
+        let (d, t) = ([3.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 1.0], [1.0; 9]);
+        let with = |alpha: f64| Opcm::new(alpha).unwrap().matrix(&state, &d, &t, [3, 3]).unwrap();
+        assert!(gap(&with(0.5), &[3.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0]) < 1e-6);
+        assert!(gap(&with(0.9), &[3.0, 0.0, 1.0, 0.0, 2.0, 1.0, 1.0, 1.0, 1.0]) < 1e-6);
+    }
+
+    #[test]
+    fn the_same_models_give_the_same_bits_and_the_state_can_be_kept() {
+        let run = |keep: bool| {
+            let (mut merged, mut state) = (empty(), None);
+            for t in 1..=4 {
+                state = Some(Opcm::default().add(state, &mut merged, &task(t)).unwrap());
+                if keep {
+                    let text = serde_json::to_string(&state).unwrap();
+                    state = serde_json::from_str(&text).unwrap();
+                }
+            }
+            (merged, state)
+        };
+        assert_eq!(run(false), run(false));
+        assert_eq!(run(false), run(true));
+    }
+
+    #[test]
+    fn lambda_grows_like_the_root_for_tasks_that_share_nothing() {
+        let (mut merged, mut state) = (vec![Difference { values: vec![0.0; 4000], matrix: None }], None);
+        for t in 0..9 {
+            let now = Opcm::default().add(state, &mut merged, &[noise(4000, t)]).unwrap();
+            assert!((now.lambda / ((t + 1) as f64).sqrt() - 1.0).abs() < 0.05, "{t}: {}", now.lambda);
+            state = Some(now);
+        }
+    }
+
+    #[test]
+    fn impossible_input_is_refused() {
+        assert!(Opcm::new(1.0).unwrap_err().to_string().contains("[0, 1)"));
+        assert!(Opcm::new(f64::NAN).is_err() && Opcm::new(-0.1).is_err());
+        let (opcm, mut merged) = (Opcm::default(), empty());
+        assert!(opcm.add(None, &mut merged, &task(1)[..2]).unwrap_err().to_string().contains("parameters"));
+        let mut bad = task(1);
+        bad[1][0] = f32::NAN;
+        assert!(opcm.add(None, &mut merged, &bad).unwrap_err().to_string().contains("NaN"));
+        assert!(opcm.matrix(&State::first(1.0), &[0.0; 4], &[0.0; 4], [2, 3]).is_err());
+        let one = vec![vec![1.0f32; 4]];
+        let mut merged = vec![Difference { values: vec![0.0; 4], matrix: None }];
+        let state = opcm.add(None, &mut merged, &one).unwrap();
+        let less = vec![vec![-1.0f32; 4]];
+        assert!(opcm.add(Some(state), &mut merged, &less).unwrap_err().to_string().contains("cancel"));
+        // Models that are the parent itself change nothing.
+        let mut none = vec![Difference { values: vec![0.0; 4], matrix: Some([2, 2]) }];
+        let state = opcm.add(None, &mut none, &[vec![0.0; 4]]).unwrap();
+        assert_eq!(opcm.add(Some(state), &mut none, &[vec![0.0; 4]]).unwrap().models, 2);
+    }
+}
