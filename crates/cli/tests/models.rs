@@ -64,7 +64,10 @@ fn a_directory_that_is_not_whole_is_refused() {
         let before = contents(&dir);
         let prune = ["prune", text(&dir), "--method", "wanda", "--pattern", "2:4", "--out", text(&out)];
         let calibration = ["--calibration", text(&file), "--samples", "4", "--window", "16"];
-        let mut asked = vec![[&prune[..], &calibration].concat(), vec!["eval", text(&dir), "--text", text(&file), "--window", "16"]];
+        let mut asked = vec![
+            [&prune[..], &calibration].concat(),
+            vec!["eval", text(&dir), "--text", text(&file), "--window", "16"],
+        ];
         if inside {
             asked.push(vec!["inspect", text(&dir)]);
             asked.push(vec!["convert", text(&dir), "--dtype", "f16", "--out", text(&out)]);
@@ -169,13 +172,20 @@ fn a_model_is_pruned_into_another_form_which_every_command_reads() {
     let inspected = stdout(&regrow(&["inspect", text(&packed)]));
     assert!(inspected.contains("bytes, stored in ") && inspected.contains("stored"), "{inspected}");
     let json: Value = serde_json::from_str(&stdout(&regrow(&["inspect", text(&packed), "--json"]))).expect("JSON");
-    let sum = |key: &str| json["tensors"].as_array().expect("tensors").iter().filter_map(|t| t[key].as_u64()).sum::<u64>();
-    assert_eq!((json["total"]["bytes"].as_u64(), json["total"]["stored_bytes"].as_u64()), (Some(sum("bytes")), Some(sum("stored_bytes"))));
+    let sum =
+        |key: &str| json["tensors"].as_array().expect("tensors").iter().filter_map(|t| t[key].as_u64()).sum::<u64>();
+    assert_eq!(
+        (json["total"]["bytes"].as_u64(), json["total"]["stored_bytes"].as_u64()),
+        (Some(sum("bytes")), Some(sum("stored_bytes")))
+    );
     assert!(sum("stored_bytes") < sum("bytes"));
     // Back to where it came from.
     let (back, wide) = (place("back"), place("wide"));
     stdout(&regrow(&["convert", text(&packed), "--format", "dense", "--out", text(&back)]));
-    assert_eq!(stdout(&regrow(&["inspect", text(&back), "--json"])).replace("back", "dense"), stdout(&regrow(&["inspect", text(&dense), "--json"])));
+    assert_eq!(
+        stdout(&regrow(&["inspect", text(&back), "--json"])).replace("back", "dense"),
+        stdout(&regrow(&["inspect", text(&dense), "--json"]))
+    );
     stdout(&regrow(&["convert", text(&half), "--dtype", "f32", "--out", text(&wide)]));
     let (half, wide) = (Checkpoint::open(&half).expect("opened"), Checkpoint::open(&wide).expect("opened"));
     for entry in wide.entries() {
@@ -194,9 +204,8 @@ fn a_form_that_cannot_be_is_one_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = tiny(folder.path());
     let out = folder.path().join("out");
-    let prune = |more: &[&str]| {
-        complaint(&[&["prune", text(&dir), "--sparsity", "0.5", "--out", text(&out)], more].concat())
-    };
+    let prune =
+        |more: &[&str]| complaint(&[&["prune", text(&dir), "--sparsity", "0.5", "--out", text(&out)], more].concat());
     let convert = |more: &[&str]| complaint(&[&["convert", text(&dir)], more].concat());
     let to = ["--out", text(&out)];
     assert!(prune(&["--format", "2:4"]).contains("--pattern 2:4"));
