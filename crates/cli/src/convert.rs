@@ -17,9 +17,9 @@ use crate::text;
 
 /// Write a checkpoint with weights of another type, or sparse ones in less room
 ///
-/// Packed matrices are those of the compressed-tensors package (up to its version 0.14), which
-/// transformers and vLLM load through it; every command here reads them too, and --format dense takes
-/// them apart again. Only linear layers of language models are packed, those that get smaller by it.
+/// Packed matrices are those of the compressed-tensors package (up to its version 0.14): it unpacks both
+/// formats, and transformers loads 2:4 through it. Every command here reads them too; --format dense
+/// unpacks them. Only linear layers of language models are packed, those that get smaller by it.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  regrow convert PRUNED_DIR --format bitmask --out PACKED_DIR\n  \
                         regrow convert MODEL_DIR --dtype bf16 --out OUT_DIR\n  \

@@ -56,23 +56,34 @@ impl Config {
         }
     }
 
-    /// Says how weights are packed, or that they are not.
+    /// Without a word on packing; what it says of quantization stays.
+    pub fn unpacked(mut self) -> Self {
+        if !self.is_quantized() {
+            self.0.shift_remove(SECTION);
+        }
+        self
+    }
+
+    /// Saying how weights are packed.
     ///
     /// # Errors
     /// The weights are quantized: that is said in the same place.
-    pub fn set_packing(&mut self, packing: Option<&Packing>) -> Result<(), String> {
-        let ours = |section: &Value| {
-            let keys = section.as_object().map(|o| o.keys().map(String::as_str).collect::<Vec<_>>());
-            let known = ["quant_method", "version", "sparsity_config", "transform_config"];
-            section["quant_method"] == METHOD && keys.is_some_and(|keys| keys.iter().all(|key| known.contains(key)))
-        };
-        match (self.0.get(SECTION).filter(|section| !section.is_null() && !ours(section)), packing) {
-            (Some(_), Some(_)) => return Err(format!("has a {SECTION} already: quantized weights are not packed")),
-            (Some(_), None) => return Ok(()),
-            (None, None) => drop(self.0.shift_remove(SECTION)),
-            (None, Some(packing)) => drop(self.0.insert(SECTION.into(), packing.section())),
+    pub fn packed(mut self, packing: &Packing) -> Result<Self, String> {
+        if self.is_quantized() {
+            return Err(format!("has a {SECTION} already: quantized weights are not packed"));
         }
-        Ok(())
+        self.0.insert(SECTION.into(), packing.section());
+        Ok(self)
+    }
+
+    /// Whether there is more than packing to weights.
+    fn is_quantized(&self) -> bool {
+        let known = ["quant_method", "version", "sparsity_config", "transform_config"];
+        let only_packed = |section: &Value| {
+            let keys = section.as_object().map(|o| o.keys().all(|key| known.contains(&key.as_str())));
+            section.is_null() || (section["quant_method"] == METHOD && keys == Some(true))
+        };
+        self.0.get(SECTION).is_some_and(|section| !only_packed(section))
     }
 
     /// Its text.
@@ -127,16 +138,12 @@ mod tests {
     #[test]
     fn the_packing_is_said_and_taken_back_and_quantization_left_alone() {
         let packing = Packing { storage: Storage::TwoFour, sparsity: 0.5, dense: vec!["lm_head".into()] };
-        let mut plain = config(r#"{"a":2}"#);
-        plain.set_packing(Some(&packing)).unwrap();
-        let said = text(&plain);
+        let packed = config(r#"{"a":2}"#).packed(&packing).unwrap();
+        let said = text(&packed);
         assert!(said.contains(r#""format":"sparse-24-bitmask""#) && said.contains(r#""ignore":["lm_head"]"#), "{said}");
-        plain.set_packing(None).unwrap();
-        assert_eq!(text(&plain), r#"{"a":2}"#);
+        assert_eq!(text(&packed.unpacked()), r#"{"a":2}"#);
         let quantized = r#"{"quantization_config":{"quant_method":"compressed-tensors","config_groups":{}}}"#;
-        let mut quantized = config(quantized);
-        assert!(quantized.set_packing(Some(&packing)).unwrap_err().contains("already"));
-        quantized.set_packing(None).unwrap();
-        assert!(text(&quantized).contains("config_groups"));
+        assert!(config(quantized).packed(&packing).err().unwrap().contains("already"));
+        assert!(text(&config(quantized).unpacked()).contains("config_groups"));
     }
 }

@@ -220,9 +220,12 @@ impl<'a> Conversion<'a> {
         if let Some(dtype) = self.form.dtype {
             config.set_dtype(dtype);
         }
-        let packing = (layout.done.packed > 0).then(|| self.packing(layout));
-        let set = config.set_packing(packing.as_ref());
-        set.map_err(|reason| Error::format(folder.join("config.json"), reason))?;
+        let config = match layout.done.packed {
+            0 => config.unpacked(),
+            _ => config
+                .packed(&self.packing(layout))
+                .map_err(|reason| Error::format(folder.join("config.json"), reason))?,
+        };
         config.text().map(Some)
     }
 

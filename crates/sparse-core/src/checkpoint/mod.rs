@@ -8,7 +8,7 @@
 //! Three ways to write one: [`rewrite`] gives the same checkpoint with the bytes of some tensors
 //! changed, names, shapes, types, order and metadata as they were, to the byte; a [`Patch`] does so step
 //! by step and can be gone on with; a [`Writer`] makes a new checkpoint from a [`Plan`], several tensors
-//! at once, and can be gone on with too. [`convert`] gives one with another type or storage.
+//! at once, and can be gone on with too. [`convert()`] gives one with another type or storage.
 //!
 //! ```
 //! use regrow_sparse_core::checkpoint::{Checkpoint, apply_mask, rewrite};

@@ -194,10 +194,10 @@ impl Patch {
         self.partial.finish()
     }
 
-    /// As [`Patch::finish`], in another form, as by [`convert`]. For a while both are on the disk.
+    /// As [`Patch::finish`], in another form, as by [`convert()`]. For a while both are on the disk.
     ///
     /// # Errors
-    /// As [`convert`].
+    /// As [`convert()`].
     pub fn finish_as(mut self, form: &Form, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<Converted> {
         self.finish_step(self.journal.done)?;
         let reformed = self.partial.path(REFORMED);

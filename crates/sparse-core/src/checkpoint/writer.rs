@@ -10,6 +10,7 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::Config;
 use super::partial::{self, Partial};
 use super::plan::PlannedFile;
 use super::rewrite::{copy_companions, refuse_input};
@@ -124,6 +125,12 @@ impl Writer {
             return Ok(());
         }
         copy_companions(parent, self.partial.folder())?;
+        if parent.is_packed()
+            && let Some(config) = Config::read(parent.path())?
+        {
+            // How the parent is packed is of the parent alone.
+            self.add("config.json", &config.unpacked().text()?)?;
+        }
         // The parent's index tells of the parent's shards.
         let index = self.partial.path(directory::INDEX);
         if index.exists() { fs::remove_file(&index).map_err(|e| Error::io(index, e)) } else { Ok(()) }

@@ -8,7 +8,7 @@
 //!
 //! Names, types and shapes of the [`Part`]s are those of the compressed-tensors package (its formats
 //! `sparse-bitmask` and `sparse-24-bitmask`, which it reads up to version 0.14): `x.weight` becomes
-//! `x.compressed`, `x.bitmask` and so on. [`checkpoint::convert`](crate::checkpoint::convert) writes whole
+//! `x.compressed`, `x.bitmask` and so on. [`checkpoint::convert`](fn@crate::checkpoint::convert) writes whole
 //! checkpoints so, and [`Checkpoint`](crate::checkpoint::Checkpoint) shows such tensors as they were.
 //!
 //! ```
