@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`sms`] |
+//! | run a table | [`pruning`], [`bip`], [`continual`], [`granet`], [`polarization`], [`rd`], [`sms`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
@@ -13,6 +13,7 @@
 pub mod bip;
 pub mod cells;
 pub mod claim;
+pub mod continual;
 pub mod granet;
 pub mod lab;
 pub mod memory;

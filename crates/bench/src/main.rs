@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use regrow_bench::{bip, granet, polarization, pruning, rd, report, sms};
+use regrow_bench::{bip, continual, granet, polarization, pruning, rd, report, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -24,6 +24,8 @@ enum Table {
     /// BiP (arXiv 2210.04092): against iterative pruning with rewinding, accuracy and time
     #[command(after_help = "Example: bench bip --sparsity 0.9,0.95 --seeds 3")]
     Bip(Box<pruning::Args>),
+    /// Strategies of continual learning at equal memory and epochs, in three scenarios
+    Continual(Box<continual::Args>),
     /// GraNet (arXiv 2106.10404): pruning plasticity, and GraNet against its relatives
     #[command(after_help = "Example: bench granet --sparsity 0.9,0.95 --seeds 3")]
     Granet(Box<pruning::Args>),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Table::Bip(args) => bip::run(&args),
+        Table::Continual(args) => continual::run(&args, &[]),
         Table::Granet(args) => granet::run(&args),
         Table::Polarization(args) => polarization::run(&args),
         Table::Pruning(args) => pruning::run(&args, &[]),

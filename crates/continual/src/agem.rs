@@ -78,3 +78,25 @@ impl<M: Headed> Strategy<M> for AGem {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::net;
+
+    #[test]
+    fn projected_by_hand_and_at_right_angles() {
+        let model = net(2, 1, 1, 1);
+        let of = |numbers: [f32; 5]| {
+            let [a, b, c, d, e] = numbers;
+            Vector::from_host(vec![vec![a, b], vec![c], vec![d], vec![e]], &model).unwrap()
+        };
+        let (g, against) = (of([1.0, -1.0, 0.0, 0.0, 0.0]), of([0.0, 1.0, 0.0, 0.0, 0.0]));
+        assert_eq!(project(&g, &against).to_host(), of([1.0, 0.0, 0.0, 0.0, 0.0]).to_host());
+        let (g, against) = (of([0.3, -2.0, 0.1, 0.7, -1.0]), of([0.5, 1.0, 0.4, 0.2, 0.9]));
+        assert!(project(&g, &against).dot(&against).abs() < 1e-6);
+        let along = of([0.5, -1.0, 0.4, 0.2, -0.9]);
+        assert_eq!(project(&g, &along).to_host(), g.to_host(), "nothing is in the way");
+        assert_eq!(project(&g, &g.zeros()).to_host(), g.to_host());
+    }
+}

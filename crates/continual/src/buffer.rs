@@ -97,9 +97,8 @@ impl<T: Clone> ReplayBuffer<T> {
     fn balanced_slot(&self, label: usize, rng: &mut ChaCha8Rng) -> Option<usize> {
         let count = |class: usize| self.kept.iter().filter(|k| k.label == class).count();
         let most = self.kept.iter().map(|k| count(k.label)).max()?;
-        let of = |class: usize| -> Vec<usize> {
-            (0..self.kept.len()).filter(|i| self.kept[*i].label == class).collect()
-        };
+        let of =
+            |class: usize| -> Vec<usize> { (0..self.kept.len()).filter(|i| self.kept[*i].label == class).collect() };
         let pick = |slots: Vec<usize>, rng: &mut ChaCha8Rng| slots[rng.random_range(0..slots.len())];
         if count(label) == most {
             let seen = self.seen_by_class.get(label).copied().unwrap_or(0);
@@ -177,9 +176,8 @@ pub fn herding(features: &[f32], dim: usize, count: usize) -> Result<Vec<usize>>
     let mut chosen = Vec::new();
     while chosen.len() < count.min(rows.len()) {
         let k = (chosen.len() + 1) as f64;
-        let cost = |i: usize| -> f64 {
-            (0..dim).map(|d| (mean[d] - (f64::from(rows[i][d]) + sum[d]) / k).powi(2)).sum()
-        };
+        let cost =
+            |i: usize| -> f64 { (0..dim).map(|d| (mean[d] - (f64::from(rows[i][d]) + sum[d]) / k).powi(2)).sum() };
         let best = (0..unused.len()).min_by(|a, b| cost(unused[*a]).total_cmp(&cost(unused[*b]))).unwrap_or(0);
         let best = unused.remove(best);
         sum.iter_mut().zip(rows[best]).for_each(|(s, z)| *s += f64::from(*z));

@@ -34,7 +34,8 @@ impl DerPp {
     /// # Errors
     /// If the memory holds nothing, `alpha` or `beta` are negative or not finite.
     pub fn new(capacity: usize, alpha: f64, beta: f64) -> Result<Self> {
-        let (alpha, beta) = (factor(alpha, "weight of old logits (alpha)")?, factor(beta, "weight of old labels (beta)")?);
+        let (alpha, beta) =
+            (factor(alpha, "weight of old logits (alpha)")?, factor(beta, "weight of old labels (beta)")?);
         Ok(Self { memory: Memory::new(capacity)?, alpha, beta, said: None })
     }
 }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::Tensor;
+use burn::tensor::activation::{log_softmax, softmax};
 use regrow_sparse_core::{Error, Result};
 
 /// The distillation loss of each example, `[examples]` (Hinton et al., arXiv 1503.02531):

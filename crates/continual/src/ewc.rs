@@ -143,7 +143,12 @@ impl Ewc {
 
 impl Stage<'_> {
     /// Minus the log-probability of an answer that the network itself gives, one that is in scope.
-    fn drawn(&self, logits: burn::tensor::Tensor<2>, example: Example, rng: &mut ChaCha8Rng) -> burn::tensor::Tensor<1> {
+    fn drawn(
+        &self,
+        logits: burn::tensor::Tensor<2>,
+        example: Example,
+        rng: &mut ChaCha8Rng,
+    ) -> burn::tensor::Tensor<1> {
         let range = self.stream.in_scope(self.scope, example.task, self.task);
         let part = logits.narrow(1, range.start, range.len());
         let p: Vec<f32> = softmax(part.clone().inner(), 1).into_data().iter().collect();
@@ -189,5 +194,68 @@ impl<M: Headed> Strategy<M> for Ewc {
         });
         self.held = held.transpose()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::tensor::Device;
+    use regrow_sparse_core::train::Moment;
+
+    use super::*;
+    use crate::stream::{LogitScope, Scenario, TaskStream};
+    use crate::testing::{Net, Toy, net};
+
+    fn stage<'a>(stream: &'a TaskStream<'a>, device: &'a Device) -> Stage<'a> {
+        let moment = Moment { seed: 5, step: 0, total: 1 };
+        Stage { stream, task: 0, scope: LogitScope::Task, batch: 8, moment, device }
+    }
+
+    /// The gradient that springs add to zero gradients.
+    fn spring(ewc: &mut Ewc, model: &Net, at: &Stage<'_>) -> Vector {
+        let loss = at.cross_entropy(model.logits(at.images(&at.stream.train(0))), &at.stream.train(0)).sum() * 0.0;
+        let none = GradientsParams::from_grads(loss.backward(), model);
+        let held = ewc.gradients(model, none, at).unwrap();
+        Vector::gradients(model, &held)
+    }
+
+    use regrow_sparse_core::Classifier;
+
+    #[test]
+    fn springs_pull_back_to_each_task_by_its_information() {
+        let (data, device) = (Toy::new(24, 4), Device::default().autodiff());
+        let stream = data.split(Scenario::Class, 2);
+        let at = stage(&stream, &device);
+        let models: Vec<Net> = (1..4).map(|seed| net(9, 5, 4, seed).train()).collect();
+        let mut ewc = Ewc::new(3.0).unwrap();
+        let information: Vec<Vector> = models.iter().map(|m| ewc.information(m, &at).unwrap()).collect();
+        ewc.end(models[0].valid(), &at).unwrap();
+        assert_eq!(spring(&mut ewc, &models[0], &at).dot(&information[0]), 0.0, "none where the task ended");
+        ewc.end(models[1].valid(), &at).unwrap();
+        let away = |k: usize| information[k].times(&Vector::of(&models[2]).minus(&Vector::of(&models[k])));
+        let want = away(0).plus(1.0, &away(1));
+        let apart = spring(&mut ewc, &models[2], &at).plus(-3.0, &want);
+        assert!(apart.dot(&apart) < 1e-10 * want.dot(&want), "{}", apart.dot(&apart));
+        let mut online = Ewc::online(1.0, 0.0).unwrap();
+        online.end(models[0].valid(), &at).unwrap();
+        online.end(models[1].valid(), &at).unwrap();
+        let apart = spring(&mut online, &models[2], &at).minus(&away(1));
+        assert!(apart.dot(&apart) < 1e-10 * want.dot(&want), "gamma 0 keeps the last information only");
+    }
+
+    /// For a label drawn from the network, E[(d log p / d b_c)^2] = p_c (1 - p_c) for the last biases.
+    #[test]
+    fn the_true_information_is_that_of_the_softmax() {
+        let (data, device) = (Toy::new(4000, 2), Device::default().autodiff());
+        let stream = data.split(Scenario::Class, 1);
+        let at = stage(&stream, &device);
+        let model = net(9, 5, 2, 1).train();
+        let found = Ewc::new(1.0).unwrap().with_fisher(Fisher::True).information(&model, &at).unwrap();
+        let all = stream.train(0);
+        let p = softmax(model.valid().logits(stream.images(&all, &Device::default())), 1);
+        let want = p.into_data().iter::<f32>().step_by(2).map(|p| p * (1.0 - p)).sum::<f32>() / 4000.0;
+        let bias = &found.to_host()[3];
+        assert!(bias.iter().all(|f| (f / want - 1.0).abs() < 0.06), "{bias:?} {want}");
     }
 }

@@ -309,12 +309,7 @@ impl Boundary {
         Ok((model, matrix, before))
     }
 
-    fn write<M: Headed>(
-        dir: &Path,
-        protocol: &Protocol,
-        at: &Learned<M>,
-        strategy: &dyn Strategy<M>,
-    ) -> Result<()> {
+    fn write<M: Headed>(dir: &Path, protocol: &Protocol, at: &Learned<M>, strategy: &dyn Strategy<M>) -> Result<()> {
         let task = at.matrix.tasks();
         let before = Self::all(dir)?;
         let beside = dir.join(format!("partial-task-{task}"));
@@ -346,5 +341,182 @@ fn remove(dir: &Path) -> Result<()> {
     match dir.exists() {
         true => std::fs::remove_dir_all(dir).map_err(|e| Error::io(dir, e)),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::optim::SgdConfig;
+    use burn::optim::momentum::MomentumConfig;
+
+    use regrow_sparse_core::Budget;
+
+    use super::*;
+    use crate::dst::Growth;
+    use crate::stream::Scenario;
+    use crate::testing::{Net, Toy, net};
+    use crate::{AGem, DerPp, Dst, Er, Ewc, FineTune, ICarl, Joint, Lwf, PackNet, Si, Wa};
+
+    type Made = Box<dyn Strategy<Net>>;
+
+    /// All strategies, for a memory of 12.
+    fn all() -> Vec<(&'static str, fn() -> Made)> {
+        vec![
+            ("fine-tune", || Box::new(FineTune)),
+            ("joint", || Box::new(Joint)),
+            ("EWC", || Box::new(Ewc::new(20.0).unwrap().with_samples(5).unwrap())),
+            ("online EWC", || Box::new(Ewc::online(20.0, 0.9).unwrap())),
+            ("SI", || Box::new(Si::new(1.0, 0.1).unwrap())),
+            ("LwF", || Box::new(Lwf::new(1.0, 2.0).unwrap())),
+            ("ER", || Box::new(Er::new(12).unwrap())),
+            ("DER++", || Box::new(DerPp::new(12, 0.5, 0.5).unwrap())),
+            ("A-GEM", || Box::new(AGem::new(12).unwrap())),
+            ("iCaRL", || Box::new(ICarl::new(12).unwrap())),
+            ("PackNet", || Box::new(PackNet::new(0.5).unwrap())),
+            ("DST-CL", || Box::new(Dst::new(0.7, Budget::Erk, Growth::Momentum, 5).unwrap())),
+            ("WA", || Box::new(Wa::new(12).unwrap())),
+        ]
+    }
+
+    fn protocol(scenario: Scenario, rate: f64) -> Protocol {
+        let scope = scenario.default_scope();
+        Protocol { epochs: 6, batch: 5, lr: LrSchedule::constant(rate), seed: 3, scope }
+    }
+
+    /// Three tasks of two classes, ten images of each class.
+    fn run(
+        strategy: &mut dyn Strategy<Net>,
+        scenario: Scenario,
+        rate: f64,
+        save: Option<&Checkpointing>,
+    ) -> Result<Learned<Net>> {
+        let data = Toy::new(60, 6);
+        let stream = data.split(scenario, 3);
+        let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+        let sgd = SgdConfig::new().with_momentum(Some(momentum)).build();
+        let model = net(9, 16, stream.classes(), 4);
+        learn(model, &sgd, strategy, &stream, &protocol(scenario, rate), save, &mut |_| {})
+    }
+
+    /// Any strategy, stopped in a step as by kill -9.
+    struct Mortal(Made, (usize, usize));
+
+    impl Strategy<Net> for Mortal {
+        fn fits(&self, scenario: Scenario) -> bool {
+            self.0.fits(scenario)
+        }
+        fn examples(&self, at: &Stage<'_>) -> Vec<Example> {
+            self.0.examples(at)
+        }
+        fn begin(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
+            self.0.begin(model, at)
+        }
+        fn pruner(&self, at: &Stage<'_>) -> Result<Box<dyn regrow_sparse_core::sparsify::Pruner>> {
+            self.0.pruner(at)
+        }
+        fn losses(&mut self, model: &Net, batch: &[Example], at: &Stage<'_>) -> Result<Tensor<1>> {
+            self.0.losses(model, batch, at)
+        }
+        fn gradients(&mut self, model: &Net, g: GradientsParams, at: &Stage<'_>) -> Result<GradientsParams> {
+            self.0.gradients(model, g, at)
+        }
+        fn stepped(&mut self, model: Net, batch: &[Example], at: &Stage<'_>) -> Result<Net> {
+            match (at.task, at.moment.step) == self.1 {
+                true => Err(Error::Argument("killed".into())),
+                false => self.0.stepped(model, batch, at),
+            }
+        }
+        fn end(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
+            self.0.end(model, at)
+        }
+        fn shown(&self, model: &Net, task: usize) -> Result<Net> {
+            self.0.shown(model, task)
+        }
+        fn scores(&self, model: &Net, images: Tensor<4>) -> Tensor<2> {
+            self.0.scores(model, images)
+        }
+        fn state(&self) -> Vec<Vec<f32>> {
+            self.0.state()
+        }
+        fn restore(&mut self, state: Vec<Vec<f32>>, model: &Net, at: &Stage<'_>) -> Result<()> {
+            self.0.restore(state, model, at)
+        }
+    }
+
+    #[test]
+    fn killed_and_resumed_is_as_if_never_killed() {
+        for (name, make) in all() {
+            let scenario = Scenario::ALL.into_iter().find(|s| make().fits(*s)).unwrap();
+            let whole = run(&mut *make(), scenario, 0.05, None).unwrap();
+            for place in [(0, 3), (1, 17), (2, 1), (2, 21)] {
+                let dir = tempfile::tempdir().unwrap();
+                let save = Checkpointing { dir: dir.path().join("run"), every: 4 };
+                let mut mortal = Mortal(make(), place);
+                assert_eq!(run(&mut mortal, scenario, 0.05, Some(&save)).unwrap_err().to_string(), "killed");
+                let resumed = run(&mut *make(), scenario, 0.05, Some(&save)).unwrap();
+                assert_eq!(resumed.matrix, whole.matrix, "{name}, killed at {place:?}");
+                assert_eq!(resumed.before, whole.before, "{name}");
+                let numbers = |m: &Net| Vector::of(m).to_host();
+                assert_eq!(numbers(&resumed.model), numbers(&whole.model), "{name}, killed at {place:?}");
+                assert!(!save.dir.exists());
+            }
+        }
+    }
+
+    #[test]
+    fn every_strategy_learns_in_every_scenario_it_fits() {
+        for (name, make) in all() {
+            for scenario in Scenario::ALL {
+                if !make().fits(scenario) {
+                    let says = run(&mut *make(), scenario, 0.05, None).unwrap_err().to_string();
+                    assert!(says.contains("does not fit"), "{name}: {says}");
+                    continue;
+                }
+                let learned = run(&mut *make(), scenario, 0.05, None).unwrap();
+                let rows = learned.matrix.rows();
+                let fresh = (0..3).map(|t| rows[t][t]).sum::<f64>() / 3.0;
+                assert!(fresh > 0.7, "{name}, {scenario}: {rows:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn joint_training_forgets_less_than_fine_tuning() {
+        let end = |strategy: &mut dyn Strategy<Net>| {
+            run(strategy, Scenario::Class, 0.05, None).unwrap().matrix.average().unwrap()
+        };
+        let (bounds, replay) = ((end(&mut FineTune), end(&mut Joint)), end(&mut Er::new(12).unwrap()));
+        assert!(bounds.0 < 0.5 && bounds.1 > 0.85 && replay > bounds.0 + 0.2, "{bounds:?} {replay}");
+    }
+
+    #[test]
+    fn what_cannot_be_learned_is_named() {
+        let says = |strategy: &mut dyn Strategy<Net>, rate| {
+            run(strategy, Scenario::Class, rate, None).unwrap_err().to_string()
+        };
+        assert!(says(&mut FineTune, 1e30).contains("not finite") || says(&mut FineTune, 1e30).contains("no longer"));
+        assert!(says(&mut Er::new(5).unwrap(), 0.1).contains("5 is smaller than the 6 classes"));
+        assert!(says(&mut ICarl::new(5).unwrap(), 0.1).contains("smaller than"));
+        let data = Toy::new(60, 6);
+        let stream = data.split(Scenario::Class, 3);
+        let sgd = SgdConfig::new().build();
+        let protocol = protocol(Scenario::Class, 0.1);
+        let wrong = learn(net(9, 4, 5, 1), &sgd, &mut FineTune, &stream, &protocol, None, &mut |_| {});
+        assert!(wrong.unwrap_err().to_string().contains("has 5 logits, the stream has 6"));
+        for bad in [Ewc::new(-1.0).err(), Ewc::online(1.0, 1.5).err(), Ewc::new(1.0).unwrap().with_samples(0).err()] {
+            assert!(bad.is_some());
+        }
+        assert!(Si::new(1.0, 0.0).is_err() && Lwf::<Net>::new(1.0, 0.0).is_err() && PackNet::new(1.0).is_err());
+        assert!(DerPp::new(0, 1.0, 1.0).is_err() && DerPp::new(9, f64::NAN, 1.0).is_err());
+    }
+
+    #[test]
+    fn a_state_of_another_run_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let save = Checkpointing { dir: dir.path().join("run"), every: 4 };
+        let mut mortal = Mortal(Box::new(FineTune), (1, 9));
+        assert!(run(&mut mortal, Scenario::Class, 0.05, Some(&save)).is_err());
+        let says = run(&mut FineTune, Scenario::Class, 0.06, Some(&save)).unwrap_err().to_string();
+        assert!(says.contains("other settings"), "{says}");
     }
 }

@@ -3,7 +3,8 @@
 //! - tasks: [`TaskStream`], its [`Scenario`] and [`LogitScope`]; memory: [`ReplayBuffer`], [`buffer::herding()`]
 //! - the loop: [`learn()`], which trains a stream with a [`Strategy`] and fills an [`AccuracyMatrix`]
 //! - bounds: [`FineTune`], [`Joint`]; springs: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay: [`Er`],
-//!   [`DerPp`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`]
+//!   [`DerPp`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`]
+//! - [`reweight`]: weights of examples and of sources from their losses, on the host
 //!
 //! A strategy is what differs from training each task as it comes; see `examples/my_strategy.rs`.
 
@@ -11,6 +12,7 @@ pub mod agem;
 pub mod buffer;
 pub mod derpp;
 pub mod distill;
+pub mod dst;
 pub mod er;
 pub mod ewc;
 mod exemplars;
@@ -20,10 +22,13 @@ mod isolation;
 pub mod joint;
 pub mod learn;
 pub mod lwf;
+#[cfg(test)]
+mod mammoth;
 mod memory;
 pub mod metrics;
 pub mod packnet;
 pub mod params;
+pub mod reweight;
 pub mod si;
 pub mod strategy;
 pub mod stream;
@@ -34,6 +39,7 @@ pub mod wa;
 pub use agem::AGem;
 pub use buffer::ReplayBuffer;
 pub use derpp::DerPp;
+pub use dst::Dst;
 pub use er::Er;
 pub use ewc::Ewc;
 pub use finetune::FineTune;

@@ -157,3 +157,66 @@ impl PackNet {
         Ok(values.or_else(&Flags::kept(model, &owned, &|_| true)?, &values.zeros()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::optim::SgdConfig;
+    use burn::optim::decay::WeightDecayConfig;
+    use burn::optim::momentum::MomentumConfig;
+    use burn::tensor::Device;
+    use regrow_sparse_core::Classifier;
+    use regrow_sparse_core::lr::LrSchedule;
+
+    use super::*;
+    use crate::learn::{Protocol, learn};
+    use crate::testing::{Net, Toy, net};
+
+    /// PackNet that shows every earlier task's logits before each task.
+    struct Watched(PackNet, Vec<Vec<Vec<f32>>>);
+
+    fn logits(packnet: &PackNet, model: &Net, task: usize, at: &Stage<'_>) -> Vec<f32> {
+        let images = at.stream.images(&at.stream.train(task), &Device::default());
+        let classes = at.stream.classes_of(task);
+        let shown = packnet.shown(&model.valid(), task).unwrap();
+        shown.logits(images).narrow(1, classes.start, classes.len()).into_data().iter().collect()
+    }
+
+    impl Strategy<Net> for Watched {
+        fn begin(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
+            self.0.begin(model, at)
+        }
+        fn stepped(&mut self, model: Net, batch: &[Example], at: &Stage<'_>) -> Result<Net> {
+            self.0.stepped(model, batch, at)
+        }
+        fn end(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
+            let model = self.0.end(model, at)?;
+            self.1.push((0..=at.task).map(|task| logits(&self.0, &model, task, at)).collect());
+            Ok(model)
+        }
+        fn shown(&self, model: &Net, task: usize) -> Result<Net> {
+            self.0.shown(model, task)
+        }
+    }
+
+    #[test]
+    fn earlier_tasks_say_the_same_to_the_bit() {
+        let data = Toy::new(60, 6);
+        let stream = data.split(Scenario::Task, 3);
+        // All that moves weights without a gradient: momentum and weight decay.
+        let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+        let decay = WeightDecayConfig::new(1e-2);
+        let sgd = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).build();
+        let scope = Scenario::Task.default_scope();
+        let protocol = Protocol { epochs: 6, batch: 5, lr: LrSchedule::constant(0.05), seed: 3, scope };
+        let mut watched = Watched(PackNet::new(0.5).unwrap(), Vec::new());
+        learn(net(9, 16, 6, 4), &sgd, &mut watched, &stream, &protocol, None, &mut |_| {}).unwrap();
+        let Watched(packnet, said) = watched;
+        assert_eq!(said[1][0], said[0][0]);
+        assert_eq!((&said[2][0], &said[2][1]), (&said[0][0], &said[1][1]));
+        assert_eq!(packnet.free().unwrap(), 0.125, "a half of a half of a half is left");
+        let kept: usize = packnet.tasks.masks.iter().map(|m| m.weights() - m.pruned()).sum();
+        let together = union(&packnet.tasks.masks).unwrap().unwrap();
+        assert_eq!(together.weights() - together.pruned(), kept, "no weight has two owners");
+    }
+}

@@ -120,3 +120,39 @@ impl<M: Headed> Strategy<M> for Si {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::optim::{ModuleOptimizer, SgdConfig};
+    use burn::tensor::Device;
+    use regrow_sparse_core::train::Moment;
+
+    use super::*;
+    use crate::stream::{LogitScope, Scenario};
+    use crate::testing::{Toy, net};
+
+    /// With small steps of full gradient descent the path integral is what the loss lost.
+    #[test]
+    fn the_path_sums_up_to_the_loss_that_was_lost() {
+        let (data, device) = (Toy::new(12, 2), Device::default().autodiff());
+        let stream = data.split(Scenario::Class, 1);
+        let moment = Moment { seed: 5, step: 0, total: 1 };
+        let at = Stage { stream: &stream, task: 0, scope: LogitScope::All, batch: 12, moment, device: &device };
+        let (mut si, batch) = (Si::new(1.0, 0.1).unwrap(), stream.train(0));
+        let mut model = si.begin(net(9, 5, 2, 3).train(), &at).unwrap();
+        let mut optimizer = ModuleOptimizer::from(SgdConfig::new().build());
+        let mut losses = Vec::new();
+        for _ in 0..200 {
+            let loss = si.losses(&model, &batch, &at).unwrap().mean();
+            losses.push(f64::from(loss.clone().into_scalar::<f32>()));
+            let g = GradientsParams::from_grads(loss.backward(), &model);
+            let g = si.gradients(&model, g, &at).unwrap();
+            model = si.stepped(optimizer.step(0.01, model, g), &batch, &at).unwrap();
+        }
+        losses.push(f64::from(si.losses(&model, &batch, &at).unwrap().mean().into_scalar::<f32>()));
+        let omega: f64 = si.path.as_ref().unwrap()[2].to_host().iter().flatten().map(|o| f64::from(*o)).sum();
+        let lost = losses[0] - losses[200];
+        assert!(lost > 0.05 && (omega / lost - 1.0).abs() < 0.02, "{omega} {lost}");
+    }
+}

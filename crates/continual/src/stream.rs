@@ -222,13 +222,7 @@ impl<'a> TaskStream<'a> {
     ///
     /// # Errors
     /// No task, no examples.
-    pub fn permuted(
-        scenario: Scenario,
-        data: DataSet<'a>,
-        tasks: usize,
-        seed: u64,
-        first_as_is: bool,
-    ) -> Result<Self> {
+    pub fn permuted(scenario: Scenario, data: DataSet<'a>, tasks: usize, seed: u64, first_as_is: bool) -> Result<Self> {
         let [_, c, h, w] = size(data.0)?;
         let permutation = |task: usize| {
             let mut order: Vec<i64> = (0..(c * h * w) as i64).collect();
@@ -274,8 +268,12 @@ impl<'a> TaskStream<'a> {
     }
 
     fn transformed(scenario: Scenario, (train, test, classes): DataSet<'a>, all: Vec<Transform>) -> Result<Self> {
-        let task = |(source, transform)| {
-            Task { train: Part::whole(train), test: Part::whole(test), classes, transform, source }
+        let task = |(source, transform)| Task {
+            train: Part::whole(train),
+            test: Part::whole(test),
+            classes,
+            transform,
+            source,
         };
         Self::new(scenario, all.into_iter().enumerate().map(task).collect())
     }
@@ -291,12 +289,17 @@ impl<'a> TaskStream<'a> {
                     return bad(format!("task {t} has no {name} examples"));
                 }
                 if let Some(label) = part.labels.iter().find(|l| **l >= task.classes) {
-                    return bad(format!("task {t} has a {name} example of class {label}, but {} classes", task.classes));
+                    return bad(format!(
+                        "task {t} has a {name} example of class {label}, but {} classes",
+                        task.classes
+                    ));
                 }
             }
             if scenario == Scenario::Domain && task.classes != tasks[0].classes {
                 let (have, want) = (task.classes, tasks[0].classes);
-                return bad(format!("in the domain scenario all tasks have the same labels: task {t} has {have} classes, task 0 has {want}"));
+                return bad(format!(
+                    "in the domain scenario all tasks have the same labels: task {t} has {have} classes, task 0 has {want}"
+                ));
             }
         }
         let mut starts = vec![0];
@@ -514,8 +517,7 @@ mod tests {
         let before = values(plain);
         assert_eq!(show(0), before);
         let side = before.len().isqrt();
-        let want: Vec<f32> =
-            (0..side * side).map(|i| before[(i % side) * side + side - 1 - i / side]).collect();
+        let want: Vec<f32> = (0..side * side).map(|i| before[(i % side) * side + side - 1 - i / side]).collect();
         assert_eq!(show(1), want);
     }
 
