@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`continual`], [`granet`], [`polarization`], [`rd`], [`sms`] |
+//! | run a table | [`pruning`], [`bip`], [`continual`], [`granet`], [`polarization`], [`rd`], [`reweighting`], [`sms`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
@@ -24,6 +24,7 @@ pub mod pruning;
 pub mod rd;
 pub mod record;
 pub mod report;
+pub mod reweighting;
 pub mod setting;
 pub mod show;
 pub mod sms;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use regrow_bench::{bip, continual, granet, polarization, pruning, rd, report, sms};
+use regrow_bench::{bip, continual, granet, polarization, pruning, rd, report, reweighting, sms};
 
 /// Run a paper's table on your machine.
 ///
@@ -26,6 +26,8 @@ enum Table {
     Bip(Box<pruning::Args>),
     /// Strategies of continual learning at equal memory and epochs, in three scenarios
     Continual(Box<continual::Args>),
+    /// DST-CL (arXiv 2308.14831): sparse masks of tasks, initialization by growth by sparsity
+    DstCl(Box<continual::Args>),
     /// GraNet (arXiv 2106.10404): pruning plasticity, and GraNet against its relatives
     #[command(after_help = "Example: bench granet --sparsity 0.9,0.95 --seeds 3")]
     Granet(Box<pruning::Args>),
@@ -38,8 +40,12 @@ enum Table {
     Rd(Box<rd::Args>),
     /// Gather the results of tables into one HTML page
     Report(Box<report::Args>),
+    /// Loss-based weights of examples, and ScaleBiO's of sources, on least squares
+    Reweighting(Box<reweighting::Args>),
     /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
     Sms(Box<sms::Args>),
+    /// Weight aligning (arXiv 1911.07053): a head's new and old classes made equally long
+    Wa(Box<continual::Args>),
 }
 
 fn main() -> ExitCode {
@@ -52,12 +58,15 @@ fn main() -> ExitCode {
         }
         Table::Bip(args) => bip::run(&args),
         Table::Continual(args) => continual::run(&args, &[]),
+        Table::DstCl(args) => continual::dst::run(&args),
         Table::Granet(args) => granet::run(&args),
         Table::Polarization(args) => polarization::run(&args),
         Table::Pruning(args) => pruning::run(&args, &[]),
         Table::Rd(args) => rd::run(&args),
         Table::Report(args) => report::run(&args),
+        Table::Reweighting(args) => reweighting::run(&args),
         Table::Sms(args) => sms::run(&args),
+        Table::Wa(args) => continual::wa::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

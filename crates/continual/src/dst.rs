@@ -27,7 +27,7 @@ use regrow_sparse_core::train::mix;
 use regrow_sparse_core::weight::{Select, Weight, weights};
 use regrow_sparse_core::{Budget, Error, Mask, MaskSet, Result};
 
-use crate::isolation::{Frozen, Isolation, inverted, is_head, select, uniform, union};
+use crate::isolation::{Frozen, Isolation, inverted, select, uniform, union};
 use crate::params::{Flags, Vector};
 use crate::strategy::{Stage, Strategy};
 use crate::stream::{Example, Scenario};
@@ -176,6 +176,10 @@ impl<M: Headed> Strategy<M> for Dst<M> {
 
     fn added(&self) -> usize {
         self.tasks.added()
+    }
+
+    fn findings(&self) -> Vec<(String, f64)> {
+        self.used().map(|used| ("weights used".into(), 100.0 * used)).into_iter().collect()
     }
 
     fn state(&self) -> Vec<Vec<f32>> {

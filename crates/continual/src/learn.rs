@@ -42,6 +42,8 @@ pub struct Learned<M> {
     pub matrix: AccuracyMatrix,
     /// Accuracies before the first.
     pub before: Vec<f64>,
+    /// Share of all test answers, after the last task, that name a class of the last task.
+    pub newest: f64,
     /// Seconds of training, tests apart, in this process.
     pub seconds: f64,
     /// Training steps in this process.
@@ -83,10 +85,11 @@ pub fn learn<M: Headed, O: Optimizer>(
     let (device, plain) = devices(&model);
     check_head(&model, stream)?;
     let run = Run { stream, protocol, device: &device, plain: &plain };
-    let before = run.row(&model.valid(), strategy, 0)?;
-    let mut at = Learned { model, matrix: AccuracyMatrix::default(), before, seconds: 0.0, steps: 0 };
+    let (before, newest) = run.row(&model.valid(), strategy, 0)?;
+    let mut at = Learned { model, matrix: AccuracyMatrix::default(), before, newest, seconds: 0.0, steps: 0 };
     if let Some(saved) = save.map(|s| Boundary::newest(&s.dir, protocol)).transpose()?.flatten() {
         (at.model, at.matrix, at.before) = saved.load(at.model, strategy, &run)?;
+        at.newest = run.row(&at.model, strategy, at.matrix.tasks().saturating_sub(1))?.1;
     }
     for task in at.matrix.tasks()..stream.tasks() {
         let started = Instant::now();
@@ -97,7 +100,9 @@ pub fn learn<M: Headed, O: Optimizer>(
             (model, at.steps + steps)
         };
         at.seconds += started.elapsed().as_secs_f64();
-        at.matrix.push(run.row(&at.model, strategy, task)?)?;
+        let (row, newest) = run.row(&at.model, strategy, task)?;
+        at.newest = newest;
+        at.matrix.push(row)?;
         if let Some(save) = save {
             Boundary::write(&save.dir, protocol, &at, strategy)?;
         }
@@ -178,23 +183,41 @@ impl Run<'_> {
         Ok((strategy.end(model, &end)?.valid(), done))
     }
 
-    /// The accuracy on each task after task `after`.
-    fn row<M: Headed>(&self, model: &M, strategy: &dyn Strategy<M>, after: usize) -> Result<Vec<f64>> {
-        (0..self.stream.tasks()).map(|task| self.accuracy(model, strategy, task, after)).collect()
+    /// The accuracy on each task after task `after`, and the share of all answers that name a class of
+    /// that task.
+    fn row<M: Headed>(&self, model: &M, strategy: &dyn Strategy<M>, after: usize) -> Result<(Vec<f64>, f64)> {
+        let (mut row, mut newest, mut all) = (Vec::new(), 0, 0);
+        for task in 0..self.stream.tasks() {
+            let (right, of_newest, len) = self.answers(model, strategy, task, after)?;
+            row.push(right as f64 / len as f64);
+            (newest, all) = (newest + of_newest, all + len);
+        }
+        Ok((row, newest as f64 / all as f64))
     }
 
-    fn accuracy<M: Headed>(&self, model: &M, strategy: &dyn Strategy<M>, task: usize, after: usize) -> Result<f64> {
+    /// Of the test examples of `task` after task `after`: how many are answered rightly, how many with a
+    /// class of task `after`, and how many there are.
+    fn answers<M: Headed>(
+        &self,
+        model: &M,
+        strategy: &dyn Strategy<M>,
+        task: usize,
+        after: usize,
+    ) -> Result<(usize, usize, usize)> {
         let shown = strategy.shown(model, task)?.valid();
         let (len, among) = (self.stream.test_len(task), self.stream.candidates(task, after));
-        let mut right = 0;
+        let (mut right, mut newest, last) = (0, 0, self.stream.classes_of(after));
         for first in (0..len).step_by(TEST_BATCH) {
             let (images, labels) = self.stream.test(task, first..(first + TEST_BATCH).min(len), self.plain);
             let scores = strategy.scores(&shown, images).narrow(1, among.start, among.len());
             let answers = scores.argmax(1).into_data().convert::<i64>();
-            let rightly = answers.iter::<i64>().zip(labels).filter(|(a, l)| among.start + *a as usize == *l);
-            right += rightly.count();
+            for (answer, label) in answers.iter::<i64>().zip(labels) {
+                let answer = among.start + answer as usize;
+                right += usize::from(answer == label);
+                newest += usize::from(last.contains(&answer));
+            }
         }
-        Ok(right as f64 / len as f64)
+        Ok((right, newest, len))
     }
 }
 

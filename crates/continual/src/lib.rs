@@ -3,13 +3,15 @@
 //! - tasks: [`TaskStream`], its [`Scenario`] and [`LogitScope`]; memory: [`ReplayBuffer`], [`buffer::herding()`]
 //! - the loop: [`learn()`], which trains a stream with a [`Strategy`] and fills an [`AccuracyMatrix`]
 //! - bounds: [`FineTune`], [`Joint`]; springs: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay: [`Er`],
-//!   [`DerPp`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`]
+//!   [`DerPp`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`];
+//!   a frozen anchor: [`Clr`]
 //! - [`reweight`]: weights of examples and of sources from their losses, on the host
 //!
 //! A strategy is what differs from training each task as it comes; see `examples/my_strategy.rs`.
 
 pub mod agem;
 pub mod buffer;
+pub mod clr;
 pub mod derpp;
 pub mod distill;
 pub mod dst;
@@ -38,6 +40,7 @@ pub mod wa;
 
 pub use agem::AGem;
 pub use buffer::ReplayBuffer;
+pub use clr::Clr;
 pub use derpp::DerPp;
 pub use dst::Dst;
 pub use er::Er;

@@ -136,6 +136,10 @@ impl<M: Headed> Strategy<M> for PackNet {
         self.tasks.added()
     }
 
+    fn findings(&self) -> Vec<(String, f64)> {
+        self.free().map(|free| ("weights used".into(), 100.0 * (1.0 - free))).into_iter().collect()
+    }
+
     fn state(&self) -> Vec<Vec<f32>> {
         self.tasks.state()
     }

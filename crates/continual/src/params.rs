@@ -208,6 +208,23 @@ impl Flags {
         Ok(read.found)
     }
 
+    /// The same for all numbers of a parameter: true where `free` says so of it. The others count as
+    /// masked.
+    pub fn of_parameters<M: Module>(model: &M, free: &dyn Fn(ParamId) -> bool) -> Self {
+        struct Read<'a>(&'a dyn Fn(ParamId) -> bool, Flags);
+        impl ModuleVisitor for Read<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let device: Device = param.base().inner().device();
+                let (free, len) = ((self.0)(param.id), param.lazy_shape().num_elements());
+                self.1.masked.push(!free);
+                self.1.flags.push(Tensor::from_data(TensorData::new(vec![free; len], [len]), &device));
+            }
+        }
+        let mut read = Read(free, Self { flags: Vec::new(), masked: Vec::new() });
+        model.visit(&mut read);
+        read.1
+    }
+
     /// How many parameters carry no mask.
     pub fn outside(&self) -> usize {
         self.masked.iter().filter(|masked| !**masked).count()

@@ -152,6 +152,11 @@ pub trait Strategy<M: Headed>: Send {
         0
     }
 
+    /// Whatever else it has measured, by name, for tables.
+    fn findings(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
+
     /// What it has learned so far, for a run to be resumed.
     fn state(&self) -> Vec<Vec<f32>> {
         Vec::new()

@@ -174,6 +174,12 @@ impl<M: Headed> Strategy<M> for Wa<M> {
         self.old.as_ref().map_or(0, |old| old.num_params())
     }
 
+    fn findings(&self) -> Vec<(String, f64)> {
+        let Some(last) = self.done.last() else { return Vec::new() };
+        let found = [("length of old classes", last.old), ("length of new classes", last.new), ("gamma", last.gamma)];
+        found.map(|(name, value)| (name.into(), value)).into()
+    }
+
     fn state(&self) -> Vec<Vec<f32>> {
         let done = self.done.iter().flat_map(|a| [a.old as f32, a.new as f32, a.gamma as f32]).collect();
         [memory::state(&self.memory), vec![done]].concat()

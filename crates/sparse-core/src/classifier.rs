@@ -1,6 +1,6 @@
 //! Image classifiers and the examples they learn from: what a table or a soup asks of them.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleDisplay};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, Linear};
 use burn::tensor::activation::{log_softmax, softmax};
@@ -31,6 +31,16 @@ pub trait Headed: Classifier {
 
     /// The head, to be changed.
     fn head_mut(&mut self) -> &mut Linear;
+}
+
+/// A classifier whose convolutions' outputs can be changed before anything else sees them.
+pub trait Tapped: Headed + ModuleDisplay {
+    /// Output channels and kernel of each convolution, in the order in which they are applied.
+    fn convolutions(&self) -> Vec<(usize, [usize; 2])>;
+
+    /// [Features](Headed::features) of `images`, where `after(i, maps)` takes the place of what
+    /// convolution `i` gives, `[batch, channels, height, width]`.
+    fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2>;
 }
 
 /// Labelled images, handed out in batches by index.
