@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`granet`], [`polarization`], [`rd`], [`llm`], [`sms`], [`merge`], [`rmm`], [`opcm`] |
+//! | run a table | [`pruning`], [`bip`], [`continual`], [`granet`], [`llm`], [`merge`], [`opcm`], [`polarization`], [`rd`], [`reweighting`], [`rmm`], [`sms`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`], [`tasks`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
@@ -13,6 +13,7 @@
 pub mod bip;
 pub mod cells;
 pub mod claim;
+pub mod continual;
 pub mod granet;
 pub mod lab;
 pub mod llm;
@@ -26,6 +27,7 @@ pub mod pruning;
 pub mod rd;
 pub mod record;
 pub mod report;
+pub mod reweighting;
 pub mod rmm;
 pub mod setting;
 pub mod show;

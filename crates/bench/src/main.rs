@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use regrow_bench::{bip, granet, llm, merge, opcm, polarization, pruning, rd, report, rmm, sms};
+use regrow_bench::{
+    bip, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, sms,
+};
 
 /// Run a paper's table on your machine.
 ///
@@ -24,6 +26,10 @@ enum Table {
     /// BiP (arXiv 2210.04092): against iterative pruning with rewinding, accuracy and time
     #[command(after_help = "Example: bench bip --sparsity 0.9,0.95 --seeds 3")]
     Bip(Box<pruning::Args>),
+    /// Strategies of continual learning at equal memory and epochs, in three scenarios
+    Continual(Box<continual::Args>),
+    /// DST-CL (arXiv 2308.14831): sparse masks of tasks, initialization by growth by sparsity
+    DstCl(Box<continual::Args>),
     /// GraNet (arXiv 2106.10404): pruning plasticity, and GraNet against its relatives
     #[command(after_help = "Example: bench granet --sparsity 0.9,0.95 --seeds 3")]
     Granet(Box<pruning::Args>),
@@ -42,10 +48,14 @@ enum Table {
     Rd(Box<rd::Args>),
     /// Gather the results of tables into one HTML page
     Report(Box<report::Args>),
+    /// Loss-based weights of examples, and ScaleBiO's of sources, on least squares
+    Reweighting(Box<reweighting::Args>),
     /// RMM (arXiv 2510.14163): merging low-rank models reversibly, against merging them into one
     Rmm(Box<rmm::Args>),
     /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
     Sms(Box<sms::Args>),
+    /// Weight aligning (arXiv 1911.07053): a head's new and old classes made equally long
+    Wa(Box<continual::Args>),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +67,8 @@ fn main() -> ExitCode {
             Ok(())
         }
         Table::Bip(args) => bip::run(&args),
+        Table::Continual(args) => continual::run(&args, &[]),
+        Table::DstCl(args) => continual::dst::run(&args),
         Table::Granet(args) => granet::run(&args),
         Table::Llm(args) => llm::run(&args),
         Table::Merge(args) => merge::run(&args),
@@ -65,8 +77,10 @@ fn main() -> ExitCode {
         Table::Pruning(args) => pruning::run(&args, &[]),
         Table::Rd(args) => rd::run(&args),
         Table::Report(args) => report::run(&args),
+        Table::Reweighting(args) => reweighting::run(&args),
         Table::Rmm(args) => rmm::run(&args),
         Table::Sms(args) => sms::run(&args),
+        Table::Wa(args) => continual::wa::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

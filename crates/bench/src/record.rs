@@ -65,6 +65,8 @@ pub enum Measure {
     Accuracy,
     /// Perplexity of a text: less is better.
     Perplexity,
+    /// Steps to a target: less is better.
+    Steps,
 }
 
 impl Measure {
@@ -73,6 +75,7 @@ impl Measure {
         match self {
             Self::Accuracy => "Accuracy in percent",
             Self::Perplexity => "Perplexity",
+            Self::Steps => "Steps",
         }
     }
 
@@ -81,6 +84,7 @@ impl Measure {
         match self {
             Self::Accuracy => "test accuracy, %",
             Self::Perplexity => "loss, nats per token",
+            Self::Steps => "steps, decimal logarithm",
         }
     }
 
@@ -89,6 +93,7 @@ impl Measure {
         match self {
             Self::Accuracy => value,
             Self::Perplexity => value.ln(),
+            Self::Steps => value.log10(),
         }
     }
 
@@ -97,7 +102,7 @@ impl Measure {
     pub fn gain(self, value: f64, than: f64) -> f64 {
         match self {
             Self::Accuracy => value - than,
-            Self::Perplexity => 100.0 * (than.ln() - value.ln()),
+            Self::Perplexity | Self::Steps => 100.0 * (than.ln() - value.ln()),
         }
     }
 
@@ -106,6 +111,7 @@ impl Measure {
         match self {
             Self::Accuracy => "points",
             Self::Perplexity => "% of perplexity",
+            Self::Steps => "% of steps",
         }
     }
 }

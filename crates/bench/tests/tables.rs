@@ -180,6 +180,85 @@ fn rd_compares_budgets_and_refuses_bad_settings() {
     }
 }
 
+const STREAM: [&str; 9] = [
+    "continual",
+    "--seeds",
+    "2",
+    "--epochs",
+    "2",
+    "--memory",
+    "40",
+    "--strategy",
+    "fine-tune,joint,SI,ER,DER++,iCaRL,WA,PackNet,DST-CL",
+];
+
+#[test]
+fn continual_compares_strategies_in_three_scenarios() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let output = bench(&STREAM, dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("class-incremental; losses see classes seen so far"), "{said}");
+    assert!(said.contains("| DER++ ") && said.contains("ER beats") && said.contains("BWT"), "{said}");
+    // Of nine, WA is for one scenario, PackNet and DST-CL for another, iCaRL for two.
+    assert_eq!(rows(dir.path(), "continual").len(), 2 * (5 * 3 + 1 + 2 + 2));
+    let picture = std::fs::read_to_string(dir.path().join("continual-matrix.svg")).expect("the matrices");
+    assert!(picture.contains("ER, domain") && picture.contains("WA, task: does not fit"));
+    assert!(
+        std::fs::read_to_string(dir.path().join("continual.svg")).expect("continual.svg").contains("tasks trained")
+    );
+    for (args, says) in [
+        (vec!["continual", "--strategy", "magic"], "unknown strategy `magic`: use fine-tune, joint"),
+        (vec!["continual", "--stream", "life"], "use permuted-mnist, split-digits"),
+        (vec!["continual", "--scenario", "life"], "use task, class or domain"),
+        (vec!["continual", "--epochs", "0"], "at least one epoch"),
+        (
+            vec!["continual", "--strategy", "ER", "--memory", "9", "--scenario", "class"],
+            "9 is smaller than the 10 classes",
+        ),
+        (vec!["continual", "--strategy", "EWC", "--ewc=-1"], "-1 is no strength"),
+        (vec!["continual", "--stream", "split-mnist"], "--data"),
+    ] {
+        let output = bench(&args, &dir.path().join("bad"));
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains(says), "{said}");
+    }
+}
+
+#[test]
+fn continual_killed_and_resumed_has_the_same_matrices() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (whole, cut) = (dir.path().join("a"), dir.path().join("b"));
+    let args = ["continual", "--seeds", "1", "--scenario", "class", "--strategy", "ER,DER++", "--epochs", "30"];
+    assert!(bench(&args, &whole).status.success());
+    let saved = [&args[..], &["--checkpoint-every", "7"]].concat();
+    let mut running = Command::new(env!("CARGO_BIN_EXE_bench"));
+    running.args(&saved).arg("--out").arg(&cut).env_remove("REGROW_DATA");
+    running.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut running = running.spawn().expect("the binary runs");
+    // In the middle of the stream: a task is done, steps of the next are saved.
+    let run = cut.join("continual.runs/0-DER++-class");
+    let steps = |task: &str| run.join(task).exists() && run.join("steps").read_dir().is_ok_and(|d| d.count() > 0);
+    let patience = std::time::Instant::now();
+    while !["task-1", "task-2", "task-3"].iter().any(|task| steps(task)) {
+        assert!(running.try_wait().expect("its state").is_none(), "it ended before it could be killed");
+        assert!(patience.elapsed().as_secs() < 60, "nothing was saved");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    running.kill().expect("killed");
+    running.wait().expect("dead");
+    assert!(!cut.join("continual.json").exists());
+    let resumed = bench(&[&saved[..], &["--resume"]].concat(), &cut);
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    let timeless = |folder: &Path| {
+        let mut rows = rows(folder, "continual");
+        rows.iter_mut().for_each(|row| row["findings"]["ms per step"] = serde_json::Value::Null);
+        rows
+    };
+    assert_eq!(timeless(&cut), timeless(&whole));
+}
+
 #[test]
 fn rmm_merges_low_rank_models_reversibly() {
     let dir = tempfile::tempdir().expect("a folder");

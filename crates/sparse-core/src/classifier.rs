@@ -1,8 +1,8 @@
 //! Image classifiers and the examples they learn from: what a table or a soup asks of them.
 
-use burn::module::Module;
-use burn::nn::BatchNorm;
+use burn::module::{Module, ModuleDisplay};
 use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::{BatchNorm, Linear};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor};
 
@@ -17,6 +17,30 @@ pub trait Classifier: Module {
 
     /// Calls `f` once with every batch-norm layer. A model without any keeps this default.
     fn batch_norms(&mut self, _f: &mut dyn FnMut(&mut BatchNorm)) {}
+}
+
+/// A classifier whose last layer is linear, the head: its logits are `head(features(images))`.
+///
+/// Methods that look at features, or at what the head says of old and new classes, ask for it.
+pub trait Headed: Classifier {
+    /// What the head reads, `[batch, features]`, of `images` `[batch, channels, height, width]`.
+    fn features(&self, images: Tensor<4>) -> Tensor<2>;
+
+    /// The head.
+    fn head(&self) -> &Linear;
+
+    /// The head, to be changed.
+    fn head_mut(&mut self) -> &mut Linear;
+}
+
+/// A classifier whose convolutions' outputs can be changed before anything else sees them.
+pub trait Tapped: Headed + ModuleDisplay {
+    /// Output channels and kernel of each convolution, in the order in which they are applied.
+    fn convolutions(&self) -> Vec<(usize, [usize; 2])>;
+
+    /// [Features](Headed::features) of `images`, where `after(i, maps)` takes the place of what
+    /// convolution `i` gives, `[batch, channels, height, width]`.
+    fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2>;
 }
 
 /// Labelled images, handed out in batches by index.

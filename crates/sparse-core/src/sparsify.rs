@@ -99,6 +99,40 @@ pub trait Pruner: Send + 'static {
     }
 }
 
+impl Pruner for Box<dyn Pruner> {
+    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
+        (**self).update(step, view)
+    }
+
+    fn watches(&self, step: usize) -> bool {
+        (**self).watches(step)
+    }
+
+    fn takes(&self, step: usize) -> bool {
+        (**self).takes(step)
+    }
+
+    fn state(&self) -> Vec<Vec<f32>> {
+        (**self).state()
+    }
+
+    fn restore(&mut self, state: Vec<Vec<f32>>) {
+        (**self).restore(state);
+    }
+
+    fn select(&self) -> Select {
+        (**self).select()
+    }
+
+    fn gradient(&self) -> Gradient {
+        (**self).gradient()
+    }
+
+    fn under(&self) -> Under {
+        (**self).under()
+    }
+}
+
 /// No pruning: whatever masks the model carries stay as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepMasks;

@@ -36,6 +36,76 @@ pub trait Problem<M>: Sync {
     fn losses(&self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1>;
 }
 
+/// A problem that changes while it is worked on: what is learned from a batch, and what a step does
+/// to the model, may depend on the steps before. Strategies of continual learning are such courses.
+///
+/// The loop calls, for each batch: [`Course::losses`], then [`Course::gradients`], the optimizer, and
+/// [`Course::stepped`]. Every [`Problem`] is a course that only has losses.
+pub trait Course<M> {
+    /// How many examples there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The losses whose mean is descended, unreduced, on `device`: of the examples of `batch`, and of
+    /// whatever else is learned from.
+    ///
+    /// # Errors
+    /// If they cannot be computed.
+    fn losses(&mut self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Result<Tensor<1>>;
+
+    /// What the optimizer gets instead of the gradients of the losses.
+    ///
+    /// # Errors
+    /// If that cannot be computed.
+    fn gradients(
+        &mut self,
+        _model: &M,
+        gradients: GradientsParams,
+        _moment: Moment,
+        _device: &Device,
+    ) -> Result<GradientsParams> {
+        Ok(gradients)
+    }
+
+    /// The model after the optimizer's step, changed where the method says so.
+    ///
+    /// # Errors
+    /// If it cannot be changed.
+    fn stepped(&mut self, model: M, _batch: &[usize], _moment: Moment) -> Result<M> {
+        Ok(model)
+    }
+
+    /// What it has learned so far, for a run to be resumed.
+    fn state(&self) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+
+    /// Takes back what [`Course::state`] gave.
+    ///
+    /// # Errors
+    /// If it comes from another course.
+    fn restore(&mut self, _state: Vec<Vec<f32>>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A problem, which does not change.
+struct Fixed<'a, P>(&'a P);
+
+impl<M, P: Problem<M>> Course<M> for Fixed<'_, P> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn losses(&mut self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Result<Tensor<1>> {
+        Ok(self.0.losses(model, batch, moment, device))
+    }
+}
+
 /// Where in a run a batch stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -119,7 +189,23 @@ pub fn train<M: Module, O: Optimizer>(
     save: Option<&Checkpointing>,
     watch: &mut dyn FnMut(Progress<'_>),
 ) -> Result<M> {
-    settings.check(problem.len())?;
+    take(model, optimizer, pruner, &mut Fixed(problem), settings, save, watch)
+}
+
+/// Trains `model` on a course: [`train`] with the course's hooks in every step.
+///
+/// # Errors
+/// As [`train`], and what the course runs into.
+pub fn take<M: Module, O: Optimizer>(
+    model: M,
+    optimizer: O,
+    pruner: impl Pruner,
+    course: &mut impl Course<M>,
+    settings: &Training,
+    save: Option<&Checkpointing>,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<M> {
+    settings.check(course.len())?;
     let gradient = pruner.gradient();
     let resumed = save.map(|s| State::newest(&s.dir, settings)).transpose()?.flatten();
     let mut model = match &resumed {
@@ -131,30 +217,34 @@ pub fn train<M: Module, O: Optimizer>(
     if let Some(state) = resumed {
         first = state.step;
         optimizer = optimizer.load_record(state.optimizer()?);
-        sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, state.learned()?, &model)?;
+        sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, state.vectors(LEARNED)?, &model)?;
+        course.restore(state.vectors(COURSE)?)?;
     }
     let device = model.devices().into_iter().next().unwrap_or_default().autodiff();
-    let per_epoch = settings.steps_per_epoch(problem.len());
+    let per_epoch = settings.steps_per_epoch(course.len());
     let total = per_epoch * settings.epochs;
     let mut order = Vec::new();
     for step in first..total {
         if order.is_empty() || step % per_epoch == 0 {
-            order = shuffled(problem.len(), settings.seed, step / per_epoch);
+            order = shuffled(course.len(), settings.seed, step / per_epoch);
         }
         let at = step % per_epoch * settings.batch;
         let batch = &order[at..(at + settings.batch).min(order.len())];
         let moment = Moment { seed: mix(settings.seed, step as u64), step, total };
-        let loss = problem.losses(&model, batch, moment, &device).mean();
+        let loss = course.losses(&model, batch, moment, &device)?.mean();
         let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let grads = course.gradients(&model, grads, moment, &device)?;
         sparsifier.before_step(&model, &grads)?;
         if !sparsifier.takes_step() {
             model = optimizer.step(settings.lr.at(step, total), model, grads);
         }
+        model = course.stepped(model, batch, moment)?;
         model = sparsifier.after_step(model)?;
         watch(Progress { step: step + 1, total, loss: &loss });
         if let Some(save) = save.filter(|s| (step + 1) % s.every.max(1) == 0 && step + 1 < total) {
             let (pending, learned) = (sparsifier.pending(), sparsifier.state());
-            let at = Snapshot { step: step + 1, model: &model, optimizer: &optimizer, pending, learned };
+            let course = course.state();
+            let at = Snapshot { step: step + 1, model: &model, optimizer: &optimizer, pending, learned, course };
             State::write(&save.dir, settings, &at)?;
         }
     }
@@ -190,6 +280,7 @@ const OPTIMIZER: &str = "optimizer.bpk";
 const MASKS: &str = "masks.safetensors";
 const PENDING: &str = "pending.safetensors";
 const LEARNED: &str = "learned.safetensors";
+const COURSE: &str = "course.safetensors";
 
 /// What is to be saved between two steps.
 struct Snapshot<'a, M> {
@@ -198,6 +289,7 @@ struct Snapshot<'a, M> {
     optimizer: &'a ModuleOptimizer,
     pending: MaskSet,
     learned: Vec<Vec<f32>>,
+    course: Vec<Vec<f32>>,
 }
 
 impl State {
@@ -239,20 +331,10 @@ impl State {
         if path.exists() { MaskSet::load(&path) } else { Ok(MaskSet::new()) }
     }
 
-    /// What the pruner had learned: tensors `0`, `1`, .. in f32; none if there is no such file.
-    fn learned(&self) -> Result<Vec<Vec<f32>>> {
-        let path = self.dir.join(LEARNED);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let bad = |reason: String| Error::format(&path, reason);
-        let file = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let tensors = SafeTensors::deserialize(&file).map_err(|e| bad(e.to_string()))?;
-        let one = |i: usize| -> Result<Vec<f32>> {
-            let data = tensors.tensor(&i.to_string()).map_err(|e| bad(e.to_string()))?;
-            Ok(data.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-        };
-        (0..tensors.len()).map(one).collect()
+    /// What the pruner or the course had learned; nothing if there is no such file.
+    fn vectors(&self, name: &str) -> Result<Vec<Vec<f32>>> {
+        let path = self.dir.join(name);
+        if path.exists() { read_vectors(&path) } else { Ok(Vec::new()) }
     }
 
     fn optimizer(&self) -> Result<OptimizerRecord> {
@@ -274,8 +356,10 @@ impl State {
                 masks.save(beside.join(name))?;
             }
         }
-        if !at.learned.is_empty() {
-            write_vectors(&beside.join(LEARNED), &at.learned)?;
+        for (name, vectors) in [(LEARNED, &at.learned), (COURSE, &at.course)] {
+            if !vectors.is_empty() {
+                write_vectors(&beside.join(name), vectors)?;
+            }
         }
         let path = beside.join(MODEL);
         at.model.valid().into_record().save(&path).map_err(|e| unreadable(&path, e))?;
@@ -304,8 +388,26 @@ impl State {
     }
 }
 
-/// Writes lists of numbers as tensors `0`, `1`, ..
-fn write_vectors(path: &Path, vectors: &[Vec<f32>]) -> Result<()> {
+/// Reads what [`write_vectors`] wrote.
+///
+/// # Errors
+/// If the file cannot be read or is no such file.
+pub fn read_vectors(path: &Path) -> Result<Vec<Vec<f32>>> {
+    let bad = |reason: String| Error::format(path, reason);
+    let file = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let tensors = SafeTensors::deserialize(&file).map_err(|e| bad(e.to_string()))?;
+    let one = |i: usize| -> Result<Vec<f32>> {
+        let data = tensors.tensor(&i.to_string()).map_err(|e| bad(e.to_string()))?;
+        Ok(data.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    (0..tensors.len()).map(one).collect()
+}
+
+/// Writes lists of numbers as the f32 tensors `0`, `1`, .. of a safetensors file; whole or not at all.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_vectors(path: &Path, vectors: &[Vec<f32>]) -> Result<()> {
     let bad = |e: SafeTensorError| Error::format(path, e.to_string());
     let view = |(i, values): (usize, &'_ Vec<f32>)| -> Result<_> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -10,7 +10,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Tensor, TensorData};
 
 use crate::masked::MASK_PATH;
-use crate::{Error, Mask, Result, pattern::matrix_dims};
+use crate::{Error, Mask, MaskSet, Result, pattern::matrix_dims};
 
 /// Which parameters may be pruned.
 ///
@@ -238,6 +238,16 @@ impl ModuleVisitor for GradientReader<'_> {
             self.found.insert(slot.path.clone(), self.grads.get::<D>(param.id).map(Tensor::into_data));
         }
     }
+}
+
+/// For each of `masks`, the parameter of `model` it belongs to and one flag for each of its numbers, in
+/// the order in which Burn stores them: true where the mask prunes.
+///
+/// # Errors
+/// If a mask names no such parameter, or has another shape.
+pub fn pruned_flags<M: Module>(model: &M, masks: &MaskSet) -> Result<Vec<(ParamId, Vec<bool>)>> {
+    let slots = crate::masked::matching_slots(model, masks)?.into_iter();
+    Ok(slots.filter_map(|slot| Some((slot.id, slot.pruned_flags(masks.get(&slot.path)?)))).collect())
 }
 
 /// The prunable places of `model`, without reading any value.

@@ -189,6 +189,12 @@ impl fmt::Display for Arch {
     }
 }
 
+/// A fresh multilayer perceptron of these widths: input, two hidden layers, output; the same for the same
+/// `seed` and device.
+pub fn mlp(widths: [usize; 4], seed: u64, device: &Device) -> Net {
+    Arch::Mlp.draw(&widths, seed, device)
+}
+
 /// Reads every parameter once, which draws those that are still lazy.
 struct Draw;
 

@@ -6,7 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::{Classifier, layout::Layout};
+use regrow_sparse_core::{Classifier, classifier::Headed, layout::Layout};
 
 /// `conv1` 6 5x5, `conv2` 16 5x5 (each ReLU and 2x2 max-pool), `fc1` 120, `fc2` 84, `fc3`.
 #[derive(Module, Debug)]
@@ -50,9 +50,23 @@ impl LeNet5 {
 
 impl Classifier for LeNet5 {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.fc3.forward(self.features(images))
+    }
+}
+
+impl Headed for LeNet5 {
+    fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.pool.forward(relu(self.conv1.forward(images)));
         let x = self.pool.forward(relu(self.conv2.forward(x)));
         let x = relu(self.fc1.forward(x.flatten::<2>(1, 3)));
-        self.fc3.forward(relu(self.fc2.forward(x)))
+        relu(self.fc2.forward(x))
+    }
+
+    fn head(&self) -> &Linear {
+        &self.fc3
+    }
+
+    fn head_mut(&mut self) -> &mut Linear {
+        &mut self.fc3
     }
 }

@@ -5,6 +5,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use regrow_sparse_core::Classifier;
+use regrow_sparse_core::classifier::Headed;
 
 /// Three linear layers with ReLU between: `fc1`, `fc2`, `fc3`. With 784-300-100-10 it is
 /// LeNet-300-100 (LeCun et al., 1998).
@@ -28,7 +29,21 @@ impl Mlp {
 
 impl Classifier for Mlp {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.fc3.forward(self.features(images))
+    }
+}
+
+impl Headed for Mlp {
+    fn features(&self, images: Tensor<4>) -> Tensor<2> {
         let x = relu(self.fc1.forward(images.flatten::<2>(1, 3)));
-        self.fc3.forward(relu(self.fc2.forward(x)))
+        relu(self.fc2.forward(x))
+    }
+
+    fn head(&self) -> &Linear {
+        &self.fc3
+    }
+
+    fn head_mut(&mut self) -> &mut Linear {
+        &mut self.fc3
     }
 }

@@ -6,7 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::{Classifier, layout::Layout};
+use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped, layout::Layout};
 
 /// `conv1` 20 5x5, `conv2` 50 5x5 (each ReLU and 2x2 max-pool), `fc1` 500, `fc2`; images 28x28.
 #[derive(Module, Debug)]
@@ -48,8 +48,32 @@ impl MnistCnn {
 
 impl Classifier for MnistCnn {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.pool.forward(relu(self.conv1.forward(images)));
-        let x = self.pool.forward(relu(self.conv2.forward(x)));
-        self.fc2.forward(relu(self.fc1.forward(x.flatten::<2>(1, 3))))
+        self.fc2.forward(self.features(images))
+    }
+}
+
+impl Headed for MnistCnn {
+    fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        self.tapped(images, &mut |_, maps| maps)
+    }
+
+    fn head(&self) -> &Linear {
+        &self.fc2
+    }
+
+    fn head_mut(&mut self) -> &mut Linear {
+        &mut self.fc2
+    }
+}
+
+impl Tapped for MnistCnn {
+    fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
+        [&self.conv1, &self.conv2].map(|conv| (conv.weight.lazy_shape()[0], [5, 5])).into()
+    }
+
+    fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(relu(after(0, self.conv1.forward(images))));
+        let x = self.pool.forward(relu(after(1, self.conv2.forward(x))));
+        relu(self.fc1.forward(x.flatten::<2>(1, 3)))
     }
 }

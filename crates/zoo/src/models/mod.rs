@@ -8,9 +8,10 @@ pub mod residual_mlp;
 pub mod resnet;
 
 use burn::module::Module;
-use burn::nn::BatchNorm;
+use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
 use regrow_sparse_core::Classifier;
+use regrow_sparse_core::classifier::Headed;
 use regrow_sparse_core::gates::{Gateable, Gates};
 
 pub use lenet5::LeNet5;
@@ -50,6 +51,38 @@ impl Classifier for Net {
             Self::ResidualMlp(net) => net.batch_norms(f),
             Self::ResNet(net) => net.batch_norms(f),
             Self::Mlp(_) | Self::LeNet5(_) | Self::MnistCnn(_) => {}
+        }
+    }
+}
+
+impl Headed for Net {
+    fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::Mlp(net) => net.features(images),
+            Self::LeNet5(net) => net.features(images),
+            Self::MnistCnn(net) => net.features(images),
+            Self::ResidualMlp(net) => net.features(images),
+            Self::ResNet(net) => net.features(images),
+        }
+    }
+
+    fn head(&self) -> &Linear {
+        match self {
+            Self::Mlp(net) => net.head(),
+            Self::LeNet5(net) => net.head(),
+            Self::MnistCnn(net) => net.head(),
+            Self::ResidualMlp(net) => net.head(),
+            Self::ResNet(net) => net.head(),
+        }
+    }
+
+    fn head_mut(&mut self) -> &mut Linear {
+        match self {
+            Self::Mlp(net) => net.head_mut(),
+            Self::LeNet5(net) => net.head_mut(),
+            Self::MnistCnn(net) => net.head_mut(),
+            Self::ResidualMlp(net) => net.head_mut(),
+            Self::ResNet(net) => net.head_mut(),
         }
     }
 }

@@ -5,7 +5,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use regrow_sparse_core::gates::{Gateable, Gates};
-use regrow_sparse_core::{Classifier, layout::Layout};
+use regrow_sparse_core::{Classifier, classifier::Headed, layout::Layout};
 
 use super::narrow;
 
@@ -68,14 +68,28 @@ impl ResidualMlp {
 
 impl Classifier for ResidualMlp {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = relu(self.input.forward(images.flatten::<2>(1, 3)));
-        self.output.forward(self.blocks.iter().fold(x, |x, block| block.forward(x, None)))
+        self.output.forward(self.features(images))
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
         for block in &mut self.blocks {
             block.bn1.iter_mut().chain(&mut block.bn2).for_each(&mut *f);
         }
+    }
+}
+
+impl Headed for ResidualMlp {
+    fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = relu(self.input.forward(images.flatten::<2>(1, 3)));
+        self.blocks.iter().fold(x, |x, block| block.forward(x, None))
+    }
+
+    fn head(&self) -> &Linear {
+        &self.output
+    }
+
+    fn head_mut(&mut self) -> &mut Linear {
+        &mut self.output
     }
 }
 

@@ -8,7 +8,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
 use regrow_sparse_core::gates::{Gateable, Gates};
-use regrow_sparse_core::{Classifier, layout::Layout};
+use regrow_sparse_core::{Classifier, classifier::Headed, layout::Layout};
 
 use super::narrow;
 
@@ -87,17 +87,17 @@ impl ResNet {
         self.layer1.iter().chain(&self.layer2).chain(&self.layer3)
     }
 
-    /// Logits, where `block(i, block, x)` computes each block.
+    /// What the head reads, where `block(i, block, x)` computes each block.
     fn through(&self, images: Tensor<4>, mut block: impl FnMut(usize, &Block, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
         let x = relu(self.bn1.forward(self.conv1.forward(images)));
         let x = self.blocks().enumerate().fold(x, |x, (i, b)| block(i, b, x));
-        self.linear.forward(pooled(x))
+        pooled(x)
     }
 }
 
 impl Classifier for ResNet {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.through(images, |_, block, x| block.forward(x, None))
+        self.linear.forward(self.features(images))
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
@@ -108,12 +108,26 @@ impl Classifier for ResNet {
     }
 }
 
+impl Headed for ResNet {
+    fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        self.through(images, |_, block, x| block.forward(x, None))
+    }
+
+    fn head(&self) -> &Linear {
+        &self.linear
+    }
+
+    fn head_mut(&mut self) -> &mut Linear {
+        &mut self.linear
+    }
+}
+
 impl Gateable for ResNet {
     fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
-        self.through(images, |i, block, x| {
+        self.linear.forward(self.through(images, |i, block, x| {
             let gates = gates(i, pooled(x.clone()));
             block.forward(x, Some(gates))
-        })
+        }))
     }
 
     fn narrowed(mut self, kept: &[Vec<bool>]) -> Self {

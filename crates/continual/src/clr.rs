@@ -1,0 +1,383 @@
+//! Channel-wise lightweight reprogramming (CLR; Ge et al., arXiv 2307.11386): a network that is never
+//! trained again, and for each task small kernels after its convolutions.
+//!
+//! ```text
+//! F' [b, c] = F [b, c] * K_c           after each frozen convolution, one k x k kernel for each channel
+//! ```
+//!
+//! Kernels begin as the identity (1 in the middle), so that a task begins with the anchor's features. A
+//! task has its kernels, its batch norms (their statistics too) and its head; all else is the anchor's.
+//! Each task begins from the anchor again. Batch norms of other tasks do not move, so that earlier tasks
+//! answer bit for bit as before.
+
+use std::collections::BTreeSet;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, Initializer, Linear, PaddingConfig2d};
+use burn::tensor::{Device, Tensor, TensorData};
+use regrow_sparse_core::classifier::{Classifier, Headed, Tapped};
+use regrow_sparse_core::{Error, Result};
+
+use crate::isolation::Frozen;
+use crate::params::{Flags, Vector};
+use crate::strategy::{Stage, Strategy};
+use crate::stream::{Example, Scenario};
+
+/// Which convolutions are followed by kernels, and of what size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// All, k x k.
+    #[default]
+    All,
+    /// Not those of 1x1 (the authors' `reduced_v1`).
+    SkipPointwise,
+    /// After 1x1 convolutions a kernel of 1x1: a factor for each channel (the authors' `reduced_v2`).
+    ScalePointwise,
+}
+
+/// An anchor with kernels after its convolutions.
+#[derive(Module, Debug)]
+pub struct Reprogrammed<M: Module> {
+    anchor: M,
+    kernels: Vec<Option<Conv2d>>,
+}
+
+impl<M: Tapped> Reprogrammed<M> {
+    /// `anchor` with identity kernels of `size` x `size`.
+    ///
+    /// # Errors
+    /// If `size` is even, or the anchor has no convolution.
+    pub fn new(anchor: M, size: usize, variant: Variant) -> Result<Self> {
+        if size.is_multiple_of(2) {
+            return Err(Error::Argument(format!("a kernel of {size}x{size} has no middle: use an odd size")));
+        }
+        let device = anchor.devices().into_iter().next().unwrap_or_default();
+        let convolutions = anchor.convolutions();
+        if convolutions.is_empty() {
+            return Err(Error::Argument("the network has no convolution to reprogram".into()));
+        }
+        let kernel = |(channels, kernel): (usize, [usize; 2])| match (variant, kernel == [1, 1]) {
+            (Variant::SkipPointwise, true) => None,
+            (Variant::ScalePointwise, true) => Some(identity(channels, 1, &device)),
+            _ => Some(identity(channels, size, &device)),
+        };
+        Ok(Self { kernels: convolutions.into_iter().map(kernel).collect(), anchor })
+    }
+
+    /// The anchor.
+    pub fn anchor(&self) -> &M {
+        &self.anchor
+    }
+}
+
+/// A kernel for each channel, 1 in the middle.
+fn identity(channels: usize, size: usize, device: &Device) -> Conv2d {
+    let pad = size / 2;
+    let conv = Conv2dConfig::new([channels, channels], [size, size])
+        .with_groups(channels)
+        .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
+        .with_bias(false)
+        .with_initializer(Initializer::Zeros)
+        .init(device);
+    let middle = size * size / 2;
+    let values = (0..channels * size * size).map(|i| if i % (size * size) == middle { 1.0f32 } else { 0.0 });
+    let values = TensorData::new(values.collect::<Vec<_>>(), [channels, 1, size, size]);
+    Conv2d { weight: Param::from_tensor(Tensor::from_data(values, device)), ..conv }
+}
+
+impl<M: Tapped> Classifier for Reprogrammed<M> {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.head().forward(self.features(images))
+    }
+
+    fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
+        self.anchor.batch_norms(f);
+    }
+}
+
+impl<M: Tapped> Headed for Reprogrammed<M> {
+    fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        self.anchor.tapped(images, &mut |i, maps| match self.kernels.get(i) {
+            Some(Some(kernel)) => kernel.forward(maps),
+            _ => maps,
+        })
+    }
+
+    fn head(&self) -> &Linear {
+        self.anchor.head()
+    }
+
+    fn head_mut(&mut self) -> &mut Linear {
+        self.anchor.head_mut()
+    }
+}
+
+/// Channel-wise lightweight reprogramming, of a [`Reprogrammed`] anchor.
+#[derive(Debug)]
+pub struct Clr<M: Tapped> {
+    /// What each task has of its own.
+    own: Vec<Vec<Vec<f32>>>,
+    /// The network before the first task.
+    fresh: Option<Reprogrammed<M>>,
+    frozen: Option<Frozen>,
+}
+
+impl<M: Tapped> Default for Clr<M> {
+    fn default() -> Self {
+        Self { own: Vec::new(), fresh: None, frozen: None }
+    }
+}
+
+impl<M: Tapped> Clr<M> {
+    /// Numbers of one task: kernels, batch norms, head.
+    pub fn per_task(&self) -> usize {
+        self.own.first().map_or(0, |own| own.iter().map(Vec::len).sum())
+    }
+}
+
+/// The parameters of the anchor's linear and convolution layers, the head apart.
+fn anchored<M: Tapped>(model: &Reprogrammed<M>) -> BTreeSet<ParamId> {
+    #[derive(Default)]
+    struct Layers(Vec<bool>, BTreeSet<ParamId>);
+    impl ModuleVisitor for Layers {
+        fn enter_module(&mut self, _name: &str, container: &str) {
+            self.0.push(container.contains("Struct:Linear") || container.contains("Struct:Conv"));
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.0.iter().any(|layer| *layer) {
+                self.1.insert(param.id);
+            }
+        }
+    }
+    let mut layers = Layers::default();
+    model.anchor.visit(&mut layers);
+    let head = model.head();
+    [Some(head.weight.id), head.bias.as_ref().map(|b| b.id)].iter().flatten().for_each(|id| {
+        layers.1.remove(id);
+    });
+    layers.1
+}
+
+/// Flags of what belongs to a task.
+fn of_task<M: Tapped>(model: &Reprogrammed<M>) -> Flags {
+    let fixed = anchored(model);
+    Flags::of_parameters(model, &|id| !fixed.contains(&id))
+}
+
+impl<M: Tapped> Strategy<Reprogrammed<M>> for Clr<M> {
+    fn fits(&self, scenario: Scenario) -> bool {
+        scenario == Scenario::Task
+    }
+
+    fn begin(&mut self, model: Reprogrammed<M>, _at: &Stage<'_>) -> Result<Reprogrammed<M>> {
+        let model = self.fresh.get_or_insert(model).clone();
+        self.frozen = Some(Frozen { free: of_task(&model), values: Vector::of(&model) });
+        Ok(model)
+    }
+
+    fn stepped(&mut self, model: Reprogrammed<M>, _batch: &[Example], _at: &Stage<'_>) -> Result<Reprogrammed<M>> {
+        Ok(match &self.frozen {
+            Some(frozen) => frozen.hold(model),
+            None => model,
+        })
+    }
+
+    fn end(&mut self, model: Reprogrammed<M>, _at: &Stage<'_>) -> Result<Reprogrammed<M>> {
+        self.own.push(Vector::of(&model).outside(&of_task(&model)));
+        Ok(model)
+    }
+
+    fn shown(&self, model: &Reprogrammed<M>, task: usize) -> Result<Reprogrammed<M>> {
+        let Some(own) = self.own.get(task) else { return Ok(model.clone()) };
+        Ok(Vector::of(model).with_outside(&of_task(model), own).put(model.clone()))
+    }
+
+    fn added(&self) -> usize {
+        self.own.iter().flatten().map(Vec::len).sum()
+    }
+
+    fn state(&self) -> Vec<Vec<f32>> {
+        let fresh = self.fresh.as_ref().map_or_else(Vec::new, |fresh| Vector::of(fresh).to_host());
+        [vec![vec![fresh.len() as f32, self.own.len() as f32]], fresh, self.own.concat()].concat()
+    }
+
+    fn restore(&mut self, state: Vec<Vec<f32>>, model: &Reprogrammed<M>, _at: &Stage<'_>) -> Result<()> {
+        let Some(([fresh, tasks], rest)) = state.split_first().and_then(|(c, r)| Some((c.as_array::<2>()?, r))) else {
+            return Ok(());
+        };
+        let (fresh, tasks) = (*fresh as usize, *tasks as usize);
+        let foreign = || Error::Argument("a saved state belongs to another network".into());
+        let (first, own) = rest.split_at_checked(fresh).ok_or_else(foreign)?;
+        if fresh > 0 {
+            self.fresh = Some(Vector::from_host(first.to_vec(), model)?.put(model.clone()));
+        }
+        self.own = own.chunks((own.len() / tasks.max(1)).max(1)).map(<[Vec<f32>]>::to_vec).collect();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{BatchNormConfig, LinearConfig};
+    use burn::optim::SgdConfig;
+    use burn::tensor::activation::relu;
+    use regrow_sparse_core::lr::LrSchedule;
+
+    use super::*;
+    use crate::learn::{Protocol, learn};
+    use crate::testing::{Toy, uniform};
+
+    /// Two convolutions, the second of 1x1, each with its batch norm.
+    #[derive(Module, Debug)]
+    struct Tiny {
+        first: Conv2d,
+        first_norm: BatchNorm,
+        second: Conv2d,
+        second_norm: BatchNorm,
+        hidden: Linear,
+        head: Linear,
+    }
+
+    fn tiny(classes: usize) -> Tiny {
+        let device = Device::default();
+        let numbers = |seed: u64, len: usize| -> Vec<f32> { (0..len).map(|i| uniform(seed, i as u64)).collect() };
+        let conv = |seed: u64, [input, output, size]: [usize; 3]| {
+            let pad = size / 2;
+            let conv = Conv2dConfig::new([input, output], [size, size])
+                .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
+                .init(&device);
+            let values = TensorData::new(numbers(seed, input * output * size * size), [output, input, size, size]);
+            Conv2d { weight: Param::from_tensor(Tensor::from_data(values, &device)), ..conv }
+        };
+        let linear = |seed: u64, input: usize, output: usize| {
+            let layer = LinearConfig::new(input, output).init(&device);
+            let values = TensorData::new(numbers(seed, input * output), [input, output]);
+            Linear { weight: Param::from_tensor(Tensor::from_data(values, &device)), ..layer }
+        };
+        Tiny {
+            first: conv(1, [1, 4, 3]),
+            first_norm: BatchNormConfig::new(4).init(&device),
+            second: conv(2, [4, 6, 1]),
+            second_norm: BatchNormConfig::new(6).init(&device),
+            hidden: linear(3, 54, 8),
+            head: linear(4, 8, classes),
+        }
+    }
+
+    impl Classifier for Tiny {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            self.head.forward(self.features(images))
+        }
+        fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
+            f(&mut self.first_norm);
+            f(&mut self.second_norm);
+        }
+    }
+
+    impl Headed for Tiny {
+        fn features(&self, images: Tensor<4>) -> Tensor<2> {
+            self.tapped(images, &mut |_, maps| maps)
+        }
+        fn head(&self) -> &Linear {
+            &self.head
+        }
+        fn head_mut(&mut self) -> &mut Linear {
+            &mut self.head
+        }
+    }
+
+    impl Tapped for Tiny {
+        fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
+            vec![(4, [3, 3]), (6, [1, 1])]
+        }
+        fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+            let x = relu(self.first_norm.forward(after(0, self.first.forward(images))));
+            let x = relu(self.second_norm.forward(after(1, self.second.forward(x))));
+            relu(self.hidden.forward(x.flatten::<2>(1, 3)))
+        }
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().iter().collect()
+    }
+
+    #[test]
+    fn at_first_it_is_the_anchor() {
+        let (anchor, data) = (tiny(4).valid(), Toy::new(8, 4));
+        let images = data.split(Scenario::Task, 2);
+        let images = images.images(&images.train(0), &Device::default());
+        for (variant, kernels) in
+            [(Variant::All, 4 * 9 + 6 * 9), (Variant::SkipPointwise, 4 * 9), (Variant::ScalePointwise, 4 * 9 + 6)]
+        {
+            let program = Reprogrammed::new(anchor.clone(), 3, variant).unwrap();
+            assert_eq!(values(program.logits(images.clone())), values(anchor.logits(images.clone())));
+            assert_eq!(program.num_params() - anchor.num_params(), kernels);
+        }
+        assert!(Reprogrammed::new(anchor, 2, Variant::All).unwrap_err().to_string().contains("odd"));
+    }
+
+    #[test]
+    fn a_kernel_by_hand() {
+        let device = Device::default();
+        let kernel = identity(1, 3, &device);
+        let numbers = TensorData::new(vec![0.0f32, 0.0, 0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 0.0], [1, 1, 3, 3]);
+        let kernel = Conv2d { weight: Param::from_tensor(Tensor::from_data(numbers, &device)), ..kernel };
+        let map = Tensor::<4>::from_data(TensorData::new(vec![1.0f32, 2.0, 3.0, 4.0], [1, 1, 2, 2]), &device);
+        assert_eq!(values(kernel.forward(map)), [4.0, 4.0, 10.0, 8.0]);
+    }
+
+    /// CLR that shows every task's logits after each.
+    struct Watched(Clr<Tiny>, Vec<Vec<Vec<f32>>>);
+
+    impl Strategy<Reprogrammed<Tiny>> for Watched {
+        fn begin(&mut self, model: Reprogrammed<Tiny>, at: &Stage<'_>) -> Result<Reprogrammed<Tiny>> {
+            self.0.begin(model, at)
+        }
+        fn stepped(
+            &mut self,
+            model: Reprogrammed<Tiny>,
+            batch: &[Example],
+            at: &Stage<'_>,
+        ) -> Result<Reprogrammed<Tiny>> {
+            self.0.stepped(model, batch, at)
+        }
+        fn end(&mut self, model: Reprogrammed<Tiny>, at: &Stage<'_>) -> Result<Reprogrammed<Tiny>> {
+            let model = self.0.end(model, at)?;
+            let logits = |task: usize| {
+                let images = at.stream.images(&at.stream.train(task), &Device::default());
+                values(self.0.shown(&model.valid(), task).expect("a model").logits(images))
+            };
+            self.1.push((0..=at.task).map(logits).collect());
+            Ok(model)
+        }
+        fn shown(&self, model: &Reprogrammed<Tiny>, task: usize) -> Result<Reprogrammed<Tiny>> {
+            self.0.shown(model, task)
+        }
+    }
+
+    #[test]
+    fn earlier_tasks_say_the_same_to_the_bit_and_the_anchor_stays() {
+        let data = Toy::new(60, 6);
+        let stream = data.split(Scenario::Task, 3);
+        let scope = Scenario::Task.default_scope();
+        let protocol = Protocol { epochs: 4, batch: 5, lr: LrSchedule::constant(0.05), seed: 3, scope };
+        let program = Reprogrammed::new(tiny(6), 3, Variant::All).unwrap();
+        let anchor = program.anchor().clone();
+        let mut watched = Watched(Clr::default(), Vec::new());
+        let sgd = SgdConfig::new().build();
+        let learned = learn(program, &sgd, &mut watched, &stream, &protocol, None, &mut |_| {}).unwrap();
+        let Watched(clr, said) = watched;
+        assert_eq!(said[1][0], said[0][0]);
+        assert_eq!((&said[2][0], &said[2][1]), (&said[0][0], &said[1][1]));
+        let trained = learned.model.anchor();
+        assert_eq!(values(trained.first.weight.val()), values(anchor.first.weight.val()));
+        assert_eq!(values(trained.hidden.weight.val()), values(anchor.hidden.weight.val()));
+        // Kernels, gamma, beta, mean and variance of both norms, the head.
+        assert_eq!(clr.per_task(), 90 + 4 * 10 + 8 * 6 + 6);
+        assert!(learned.matrix.average().unwrap() > 0.7, "{:?}", learned.matrix);
+    }
+}

@@ -1,0 +1,159 @@
+//! How much each piece of the data counts: weights from losses, on the host, without a model.
+//!
+//! One small trait for each size of piece: [`WeighSamples`] for the examples of a batch,
+//! [`WeighSources`] for whole sources. What they share is here: weights on the simplex, and the check of
+//! what comes in. Weights are constants: gradients flow through the losses only.
+
+pub mod bilevel;
+pub mod sample;
+
+use regrow_sparse_core::{Error, Result};
+
+pub use bilevel::{ScaleBiO, Sources};
+pub use sample::{LossBased, Shape};
+
+/// Weighs the examples of a batch by their losses.
+pub trait WeighSamples {
+    /// One weight for each of `losses`, none negative, their sum 1.
+    ///
+    /// # Errors
+    /// No losses, or one that is not finite.
+    fn weigh(&mut self, losses: &[f64]) -> Result<Vec<f64>>;
+}
+
+/// Weighs sources of data, as it learns which help.
+pub trait WeighSources {
+    /// The weight of each source, none negative, their sum 1.
+    fn weights(&self) -> &[f64];
+
+    /// Learns from one step: for each source the mean loss of two models on the same batch, the one that
+    /// also follows the validation set and the one that does not; `None` where the batch has no example
+    /// of the source.
+    ///
+    /// # Errors
+    /// Another number of sources, a loss that is not finite.
+    fn learn(&mut self, losses: &[Option<(f64, f64)>]) -> Result<()>;
+}
+
+/// `exp(x_i / temperature)`, made to sum to 1; the largest is taken off first.
+pub fn softmax(x: &[f64], temperature: f64) -> Vec<f64> {
+    let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = x.iter().map(|x| ((x - top) / temperature).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|p| p / sum).collect()
+}
+
+/// `weights`, made to sum to 1.
+///
+/// # Errors
+/// If there are none, one is negative or not finite, or all are zero.
+pub fn normalized(weights: &[f64]) -> Result<Vec<f64>> {
+    if let Some(bad) = weights.iter().find(|w| !w.is_finite() || **w < 0.0) {
+        return Err(Error::Argument(format!("{bad} is no weight: use numbers from 0")));
+    }
+    let sum: f64 = weights.iter().sum();
+    match sum > 0.0 {
+        true => Ok(weights.iter().map(|w| w / sum).collect()),
+        false => Err(Error::Argument("all weights are zero: nothing would be learned".into())),
+    }
+}
+
+/// Refuses an empty list and what is not finite.
+fn check(losses: &[f64]) -> Result<()> {
+    match losses.iter().position(|l| !l.is_finite()) {
+        _ if losses.is_empty() => Err(Error::Argument("there are no losses to weigh by".into())),
+        Some(i) => Err(Error::Argument(format!("loss {i} is {}: it cannot be weighed", losses[i]))),
+        None => Ok(()),
+    }
+}
+
+/// What to multiply the losses of a batch with, so that their **mean** is the weighted loss:
+///
+/// ```text
+/// B w_i B n_i / sum_j n_j          B: examples, n_i: tokens of example i
+/// ```
+///
+/// Equal weights give the plain mean over tokens.
+///
+/// # Errors
+/// If there is not one count for each weight, or no token at all.
+pub fn factors(weights: &[f64], tokens: &[usize]) -> Result<Vec<f32>> {
+    let (count, all) = (weights.len() as f64, tokens.iter().sum::<usize>() as f64);
+    if weights.len() != tokens.len() || all == 0.0 {
+        return Err(Error::Argument(format!("{} weights need as many counts of tokens above 0", weights.len())));
+    }
+    Ok(weights.iter().zip(tokens).map(|(w, n)| (count * w * count * *n as f64 / all) as f32).collect())
+}
+
+/// How many examples to take of each source, by its weight: none more than it has; what it lacks is
+/// shared among the others in proportion. The counts sum to `budget`, or to all there is.
+///
+/// # Errors
+/// As [`normalized`]; also if there is not one size for each weight.
+pub fn quotas(weights: &[f64], sizes: &[usize], budget: usize) -> Result<Vec<usize>> {
+    let weights = normalized(weights)?;
+    if weights.len() != sizes.len() {
+        return Err(Error::Argument(format!("{} weights do not fit {} sources", weights.len(), sizes.len())));
+    }
+    let mut full = vec![false; sizes.len()];
+    let exact = loop {
+        let taken: usize = sizes.iter().zip(&full).filter(|(_, full)| **full).map(|(n, _)| n).sum();
+        let open: f64 = weights.iter().zip(&full).filter(|(_, full)| !**full).map(|(w, _)| w).sum();
+        let left = budget.saturating_sub(taken) as f64;
+        let want = |i: usize| match (full[i], open > 0.0) {
+            (true, _) => sizes[i] as f64,
+            (false, true) => left * weights[i] / open,
+            (false, false) => 0.0,
+        };
+        let wants: Vec<f64> = (0..sizes.len()).map(want).collect();
+        let over: Vec<usize> = (0..sizes.len()).filter(|i| !full[*i] && wants[*i] > sizes[*i] as f64).collect();
+        if over.is_empty() {
+            break wants;
+        }
+        over.into_iter().for_each(|i| full[i] = true);
+    };
+    Ok(rounded(&exact, sizes))
+}
+
+/// Whole numbers near `exact`: the largest remainders are rounded up, ties to the lower index.
+fn rounded(exact: &[f64], sizes: &[usize]) -> Vec<usize> {
+    let mut counts: Vec<usize> = exact.iter().map(|x| x.floor() as usize).collect();
+    let missing = (exact.iter().sum::<f64>().round() as usize).saturating_sub(counts.iter().sum());
+    let mut order: Vec<usize> = (0..exact.len()).filter(|i| counts[*i] < sizes[*i]).collect();
+    order.sort_by(|a, b| (exact[*b] - exact[*b].floor()).total_cmp(&(exact[*a] - exact[*a].floor())));
+    order.into_iter().take(missing).for_each(|i| counts[i] += 1);
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_sum_to_one_or_are_refused() {
+        assert_eq!(normalized(&[1.0, 3.0]).unwrap(), [0.25, 0.75]);
+        for bad in [&[][..], &[0.0, 0.0], &[1.0, -1.0], &[f64::NAN]] {
+            assert!(normalized(bad).is_err(), "{bad:?}");
+        }
+        assert!(normalized(&[0.0, 0.0]).unwrap_err().to_string().contains("all weights are zero"));
+        assert_eq!(softmax(&[1000.0, 1000.0], 0.1), [0.5, 0.5]);
+    }
+
+    #[test]
+    fn equal_weights_are_the_mean_over_tokens() {
+        assert_eq!(factors(&[0.5, 0.5], &[1, 1]).unwrap(), [1.0, 1.0]);
+        // (2 l_1 + 6 l_2) / 8 as a mean of two.
+        assert_eq!(factors(&[0.5, 0.5], &[2, 6]).unwrap(), [0.5, 1.5]);
+        assert!(factors(&[1.0], &[0]).is_err() && factors(&[1.0], &[1, 1]).is_err());
+    }
+
+    #[test]
+    fn quotas_by_hand() {
+        assert_eq!(quotas(&[0.5, 0.3, 0.2], &[100, 100, 100], 10).unwrap(), [5, 3, 2]);
+        // The first has only two; its three go to the others, 3 : 2.
+        assert_eq!(quotas(&[0.5, 0.3, 0.2], &[2, 100, 100], 10).unwrap(), [2, 5, 3]);
+        assert_eq!(quotas(&[1.0, 1.0], &[3, 4], 100).unwrap(), [3, 4]);
+        assert_eq!(quotas(&[1.0, 1.0, 1.0], &[9, 9, 9], 10).unwrap(), [4, 3, 3]);
+        assert!(quotas(&[1.0], &[1, 2], 1).is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! A strategy of one's own, in the table beside all the others.
+//!
+//! `cargo run --release -p regrow-examples --example my_strategy -- --strategy "mine,fine-tune,EWC" --seeds 3`
+
+use clap::Parser;
+use regrow_bench::continual::{Args, Method, run};
+use regrow_continual::params::Vector;
+use regrow_continual::{Example, Stage, Strategy};
+use regrow_sparse_core::Result;
+use regrow_zoo::Net;
+
+/// After every step all weights go back a little of the way to where the task found them:
+/// `theta <- theta + pull (theta* - theta)`.
+struct Tethered {
+    pull: f64,
+    start: Option<Vector>,
+}
+
+impl Strategy<Net> for Tethered {
+    fn begin(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
+        self.start = (at.task > 0).then(|| Vector::of(&model));
+        Ok(model)
+    }
+
+    fn stepped(&mut self, model: Net, _batch: &[Example], _at: &Stage<'_>) -> Result<Net> {
+        let Some(start) = &self.start else { return Ok(model) };
+        let now = Vector::of(&model);
+        Ok(now.plus(self.pull, &start.minus(&now)).put(model))
+    }
+}
+
+fn main() -> Result<()> {
+    let mine = Method::new("mine", |_| Ok(Tethered { pull: 0.05, start: None }));
+    run(&Args::parse(), &[mine]) // the one line
+}
