@@ -247,7 +247,7 @@ impl<M: Headed> Course<M> for Lesson<'_, M> {
     fn losses(&mut self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Result<Tensor<1>> {
         let stage = Stage { moment, device, ..self.stage };
         let losses = self.strategy.losses(model, &self.batch(batch), &stage)?;
-        let looks = moment.step % LOOKS == 0 || moment.step + 1 == moment.total;
+        let looks = moment.step.is_multiple_of(LOOKS) || moment.step + 1 == moment.total;
         if looks && !losses.clone().inner().sum().into_scalar::<f32>().is_finite() {
             let says = format!("task {}, step {}: the loss is not finite", stage.task, moment.step);
             return Err(Error::Argument(says));
@@ -381,9 +381,10 @@ mod tests {
     use crate::{AGem, DerPp, Dst, Er, Ewc, FineTune, ICarl, Joint, Lwf, PackNet, Si, Wa};
 
     type Made = Box<dyn Strategy<Net>>;
+    type Named = (&'static str, fn() -> Made);
 
     /// All strategies, for a memory of 12.
-    fn all() -> Vec<(&'static str, fn() -> Made)> {
+    fn all() -> Vec<Named> {
         vec![
             ("fine-tune", || Box::new(FineTune)),
             ("joint", || Box::new(Joint)),

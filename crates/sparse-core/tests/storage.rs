@@ -3,6 +3,7 @@
 //! The fixture holds, for each type and format, a dense matrix and what version 0.12.2 of the package
 //! (`compress_weight` of its `BitmaskCompressor` and `Sparse24BitMaskCompressor`, torch 2.9.0 on a CPU) made of
 //! it. The 2:4 matrices have fours with none, one and two values that are not zero.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
 use std::fs;

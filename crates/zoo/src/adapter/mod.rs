@@ -163,7 +163,7 @@ impl Adapter {
             if floating && !self.checkpoint.finite(&entry.name)? {
                 return Err(self.not_finite(&entry.name));
             }
-            let bytes = self.checkpoint.raw(&entry.name)?.into();
+            let bytes = self.checkpoint.raw(&entry.name)?;
             Ok(Rest { name: plain(&entry.name), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
         };
         self.rest.iter().map(one).collect()

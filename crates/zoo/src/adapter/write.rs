@@ -101,7 +101,7 @@ impl Draft<'_> {
                 return Ok::<_, Error>(Contents::Bytes(Cow::Borrowed(&*rest.bytes)));
             }
             match changed.get(&tensor.name) {
-                None => Ok(Contents::Bytes(Cow::Borrowed(base.raw(&tensor.name)?))),
+                None => Ok(Contents::Bytes(base.raw(&tensor.name)?)),
                 Some((index, addition)) => {
                     let mut values = base.read_f32(&tensor.name)?;
                     let Factors { left, right } = self.checked(*index)?;
