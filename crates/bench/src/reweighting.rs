@@ -135,7 +135,7 @@ impl Problem {
         let truth = vector(&mut rng);
         let row = |i: usize| {
             let mut row = vector(&mut rng);
-            if i % 10 != 0 {
+            if !i.is_multiple_of(10) {
                 row[2..].iter_mut().for_each(|x| *x *= 0.05);
             }
             let length = if equal { 1.0 } else { (0.8 * normal(&mut rng)).exp() };

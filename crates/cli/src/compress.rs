@@ -238,7 +238,7 @@ fn task(config: &Value) -> Option<&'static str> {
 }
 
 fn rest<'a>(model: &'a Checkpoint, entry: &Entry, name: &str) -> Option<Rest<'a>> {
-    let bytes = model.raw(&entry.name).ok()?.into();
+    let bytes = model.raw(&entry.name).ok()?;
     Some(Rest { name: name.into(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
 }
 

@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Inspect(inspect::Args),
-    Prune(prune::Args),
+    Prune(Box<prune::Args>),
     Eval(eval::Args),
     Convert(convert::Args),
     Crop(crop::Args),

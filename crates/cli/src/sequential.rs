@@ -108,7 +108,7 @@ pub fn write(into: &Path, base: &Checkpoint, dtype: Option<Dtype>, target: &Path
     let bar = Bar::bytes();
     let make = |tensor: &Planned| {
         if difference.entry(&tensor.name).is_err() {
-            return Core::Ok(Contents::Bytes(base.raw(&tensor.name)?.into()));
+            return Core::Ok(Contents::Bytes(base.raw(&tensor.name)?));
         }
         let mut values = base.read_f32(&tensor.name)?;
         let added = difference.read_f32(&tensor.name)?;

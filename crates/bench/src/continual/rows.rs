@@ -131,7 +131,7 @@ impl Table<'_> {
         let save = self.every.map(|every| Checkpointing { dir: folder, every });
         let mut strategy = method.make(plan, scenario)?;
         let mut told = |t: Told| {
-            if t.step % t.total.div_ceil(plan.epochs).max(1) == 0 {
+            if t.step.is_multiple_of(t.total.div_ceil(plan.epochs).max(1)) {
                 self.bar.inc(1);
             }
         };

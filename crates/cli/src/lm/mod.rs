@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub use eval::{cosine, loss, perplexity};
 pub use form::form;
 pub use generate::{Args as GenerateArgs, run as generate};
-pub use prune::{Job, Options as PruneOptions, prune};
+pub use prune::{Job, Options as PruneOptions, Selection, prune};
 pub use retrain::{Args as RetrainArgs, run as retrain};
 
 fn check_window(model: &Transformer, window: usize) -> Result<()> {

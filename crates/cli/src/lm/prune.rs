@@ -101,21 +101,17 @@ enum Budget {
 }
 
 /// Which layers of the blocks are pruned, by patterns that their tensors' names match somewhere.
-struct Selection {
+pub struct Selection {
     target: Option<Regex>,
     ignore: Option<Regex>,
 }
 
 impl Selection {
     /// Of layers that the target matches, if it is given, those that are not ignored.
-    fn new(options: &Options) -> Result<Self> {
-        let parse = |pattern: &String| {
-            Regex::new(pattern).map_err(|e| Error::Argument(format!("the pattern {pattern:?}: {e}")))
-        };
-        Ok(Self {
-            target: options.target.as_ref().map(parse).transpose()?,
-            ignore: options.ignore.as_ref().map(parse).transpose()?,
-        })
+    pub fn new(target: Option<&str>, ignore: Option<&str>) -> Result<Self> {
+        let parse =
+            |pattern: &str| Regex::new(pattern).map_err(|e| Error::Argument(format!("the pattern {pattern:?}: {e}")));
+        Ok(Self { target: target.map(parse).transpose()?, ignore: ignore.map(parse).transpose()? })
     }
 
     /// Whether the layer of this tensor is one.
@@ -138,7 +134,7 @@ impl Selection {
 pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     check_sparsity(job.sparsity)?;
     let solver = (find_layerwise(job.method)?.make)(job.seed.unwrap_or(0));
-    let (budget, selection, mending) = (job.budget()?, Selection::new(job.options)?, job.reconstruction()?);
+    let (budget, selection, mending) = (job.budget()?, job.selection()?, job.reconstruction()?);
     let device = Device::default();
     let model = Transformer::open(job.folder, &device)?;
     selection.check(&model)?;
@@ -195,6 +191,10 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
 }
 
 impl Job<'_> {
+    fn selection(&self) -> Result<Selection> {
+        Selection::new(self.options.target.as_deref(), self.options.ignore.as_deref())
+    }
+
     fn budget(&self) -> Result<Budget> {
         let options = self.options;
         match self.budget {

@@ -107,6 +107,6 @@ fn module(merged: &Merged, layer: &Layer) -> Result<Module> {
 fn rest<'a>(merged: &'a Merged, task: usize, name: &str) -> Result<Rest<'a>> {
     let stored = stored_rest(task, name);
     let entry = merged.checkpoint.entry(&stored)?;
-    let bytes = merged.checkpoint.raw(&stored)?.into();
+    let bytes = merged.checkpoint.raw(&stored)?;
     Ok(Rest { name: name.into(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
 }
