@@ -72,14 +72,16 @@ impl TensorMerge for Slerp {
 
 #[cfg(test)]
 mod tests {
+    use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
+
     use super::*;
     use crate::testing::{close, merge};
 
     #[test]
     fn halfway_between_right_angles() {
         let half = Slerp::new(0.5).unwrap();
-        close(&merge(&half, None, &[&[2.0, 0.0], &[0.0, 1.0]]), &[1.41421, 0.70711], 1e-5);
-        close(&merge(&half, Some(&[2.0, 0.0]), &[&[0.0, 1.0]]), &[1.41421, 0.70711], 1e-5);
+        close(&merge(&half, None, &[&[2.0, 0.0], &[0.0, 1.0]]), &[SQRT_2, FRAC_1_SQRT_2], 1e-5);
+        close(&merge(&half, Some(&[2.0, 0.0]), &[&[0.0, 1.0]]), &[SQRT_2, FRAC_1_SQRT_2], 1e-5);
     }
 
     #[test]
