@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, default_value_t = 0.05)]
     rate: f64,
     /// First learning rate of LoRA
-    #[arg(long, default_value_t = 0.02)]
+    #[arg(long, default_value_t = 0.01)]
     lora_rate: f64,
 }
 
