@@ -47,10 +47,8 @@ struct Manifest {
     base: String,
     /// The models merged, in their order.
     models: Vec<String>,
-    /// What the next model needs to know.
+    /// What the next model needs to know; the difference is what the file holds over its lambda.
     state: State,
-    /// The difference is this times what the file holds.
-    scale: f64,
     /// The file.
     file: String,
 }
@@ -112,7 +110,7 @@ pub fn write(into: &Path, base: &Checkpoint, dtype: Option<Dtype>, target: &Path
         }
         let mut values = base.read_f32(&tensor.name)?;
         let added = difference.read_f32(&tensor.name)?;
-        values.iter_mut().zip(added).for_each(|(v, d)| *v += (manifest.scale * f64::from(d)) as f32);
+        values.iter_mut().zip(added).for_each(|(v, d)| *v += (f64::from(d) / manifest.state.lambda) as f32);
         Ok(Contents::Values(values))
     };
     writer.write(&make, &|done, all| bar.at(done, all))?;
@@ -205,8 +203,8 @@ impl Step<'_> {
         let norms = norms.into_inner().unwrap_or_else(PoisonError::into_inner);
         let task = norms.values().map(|n| n.0).sum::<f64>().sqrt();
         let merged = norms.values().map(|n| n.1).sum::<f64>().sqrt();
-        let (state, scale) = match self.before {
-            None => (State::first(task), 1.0),
+        let state = match self.before {
+            None => State::first(task),
             Some(before) => before.state.next(task, merged)?,
         };
         writer.finish()?;
@@ -217,7 +215,6 @@ impl Step<'_> {
             base: self.base.path().display().to_string(),
             models: models.into_iter().chain([self.arrival.name.to_string()]).collect(),
             state,
-            scale,
             file,
         };
         let text = format!("{:#}\n", serde_json::to_value(&next)?);
@@ -239,7 +236,7 @@ impl Step<'_> {
         let length = norm([task.as_slice()].into_iter());
         let (Some(old), Some(before)) = (old, self.before) else { return Ok((task, length)) };
         let mut difference = old.read_f32(name)?;
-        difference.iter_mut().for_each(|d| *d = (before.scale * f64::from(*d)) as f32);
+        difference.iter_mut().for_each(|d| *d = (f64::from(*d) / before.state.lambda) as f32);
         let values = match self.matrix(tensor) {
             Some(shape) => self.opcm.matrix(&before.state, &difference, &task, shape)?,
             None => plain(&before.state, &difference, &task),

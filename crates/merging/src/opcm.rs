@@ -56,10 +56,27 @@ pub struct Opcm {
 pub struct State {
     /// Models merged so far, t.
     pub models: usize,
-    /// The factor by which the difference was last scaled down.
+    /// What the difference was last divided by.
+    #[serde(with = "exact")]
     pub lambda: f64,
     /// The mean norm of the models' differences.
+    #[serde(with = "exact")]
     pub norm: f64,
+}
+
+/// Numbers as text, which comes back to the bit whatever reads it.
+mod exact {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no number")))
+    }
 }
 
 /// The merged difference of one parameter to the parent.
@@ -84,17 +101,16 @@ impl State {
         Self { models: 1, lambda: 1.0, norm }
     }
 
-    /// After another model of norm `task`, with `merged` the norm of `M`; and the factor that makes `M` the
-    /// new difference.
+    /// After another model of norm `task`, with `merged` the norm of `M`; `M / lambda` is the new difference.
     ///
     /// # Errors
     /// If nothing is left of differences that are something.
-    pub fn next(&self, task: f64, merged: f64) -> Result<(Self, f64)> {
+    pub fn next(&self, task: f64, merged: f64) -> Result<Self> {
         let models = self.models + 1;
         let norm = self.norm + (task - self.norm) / models as f64;
         match (norm > 0.0, merged > 0.0) {
-            (false, _) => Ok((Self { models, lambda: 1.0, norm }, 1.0)),
-            (true, true) => Ok((Self { models, lambda: merged / norm, norm }, norm / merged)),
+            (false, _) => Ok(Self { models, lambda: 1.0, norm }),
+            (true, true) => Ok(Self { models, lambda: merged / norm, norm }),
             (true, false) => Err(Error::Argument("the models' differences to the parent cancel each other".into())),
         }
     }
@@ -135,10 +151,10 @@ impl Opcm {
             None => Ok(plain(&state, &m.values, t)),
         };
         let sums = merged.par_iter().zip(task).map(step).collect::<Result<Vec<_>>>()?;
-        let (next, factor) = state.next(norm, self::norm(sums.iter().map(Vec::as_slice)))?;
+        let next = state.next(norm, self::norm(sums.iter().map(Vec::as_slice)))?;
         for (m, sum) in merged.iter_mut().zip(sums) {
             m.values = sum;
-            m.values.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
+            m.values.iter_mut().for_each(|v| *v = (f64::from(*v) / next.lambda) as f32);
         }
         Ok(next)
     }

@@ -46,6 +46,12 @@ pub struct Args {
     /// Epochs of fine-tuning
     #[arg(long)]
     tune: Option<usize>,
+    /// First learning rate of fine-tuning everything
+    #[arg(long, default_value_t = 0.05)]
+    rate: f64,
+    /// First learning rate of LoRA
+    #[arg(long, default_value_t = 0.01)]
+    lora_rate: f64,
 }
 
 /// Everything that decides the numbers of the table.
@@ -122,8 +128,8 @@ impl Args {
             ranks: self.rank.clone(),
             epochs: self.epochs.unwrap_or(epochs),
             tune: self.tune.unwrap_or(tune),
-            rate: 0.05,
-            lora_rate: 0.1,
+            rate: self.rate,
+            lora_rate: self.lora_rate,
             batch: if digits { 64 } else { 128 },
             seeds: (self.common.first_seed, self.common.seeds),
         };
