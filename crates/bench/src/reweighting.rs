@@ -36,7 +36,7 @@ pub struct Args {
     #[command(flatten)]
     pub common: Common,
     /// Learning rates to choose from
-    #[arg(long, value_delimiter = ',', default_values_t = [0.5, 1.0, 2.0, 4.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0])]
     pub rates: Vec<f64>,
     /// Steps after which a run counts as not reaching the target
     #[arg(long, default_value_t = 3000)]

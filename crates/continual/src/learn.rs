@@ -399,6 +399,7 @@ mod tests {
             ("PackNet", || Box::new(PackNet::new(0.5).unwrap())),
             ("DST-CL", || Box::new(Dst::new(0.7, Budget::Erk, Growth::Momentum, 5).unwrap())),
             ("WA", || Box::new(Wa::new(12).unwrap())),
+            ("WA, clipped", || Box::new(Wa::new(12).unwrap().clipped())),
         ]
     }
 

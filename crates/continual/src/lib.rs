@@ -8,6 +8,17 @@
 //! - [`reweight`]: weights of examples and of sources from their losses, on the host
 //!
 //! A strategy is what differs from training each task as it comes; see `examples/my_strategy.rs`.
+//!
+//! What a stream leaves behind, and the numbers made of it:
+//!
+//! ```
+//! use regrow_continual::AccuracyMatrix;
+//!
+//! // A row for each task trained, a column for each task tested.
+//! let matrix = AccuracyMatrix::new([vec![0.9, 0.1], vec![0.6, 0.8]])?;
+//! assert!(matrix.forgetting().is_some_and(|f| (f - 0.3).abs() < 1e-9));
+//! # Ok::<(), regrow_sparse_core::Error>(())
+//! ```
 
 pub mod agem;
 pub mod buffer;

@@ -53,11 +53,21 @@ pub fn align(head: &mut Linear, old: usize, all: usize) -> Result<Alignment> {
     let gamma = if new_mean > 0.0 && gamma.is_finite() && gamma > 0.0 { gamma } else { 1.0 };
     let factors: Vec<f32> = (0..classes).map(|c| if (old..all).contains(&c) { gamma as f32 } else { 1.0 }).collect();
     let factors = TensorData::new(factors, [1, classes]);
-    head.weight = head.weight.clone().map(|w| {
+    change(head, |w| {
         let factors = Tensor::<2>::from_data(factors, &w.device());
         w * factors
     });
     Ok(Alignment { old: old_mean, new: new_mean, gamma })
+}
+
+/// Puts `f` of the head's weight in its place: no result of a step, but a weight to be trained on.
+fn change(head: &mut Linear, f: impl FnOnce(Tensor<2>) -> Tensor<2>) {
+    head.weight = head.weight.clone().map(|w| {
+        let (tracked, wants) = (w.is_autodiff(), w.is_require_grad());
+        let changed = f(w.inner());
+        let changed = if tracked { Tensor::from_inner(changed) } else { changed };
+        changed.set_require_grad(wants)
+    });
 }
 
 /// The length of each class's vector, sums in f64.
@@ -150,8 +160,7 @@ impl<M: Headed> Strategy<M> for Wa<M> {
 
     fn stepped(&mut self, mut model: M, _batch: &[Example], _at: &Stage<'_>) -> Result<M> {
         if self.clips {
-            let head = model.head_mut();
-            head.weight = head.weight.clone().map(|w| w.clamp_min(0.0));
+            change(model.head_mut(), |w| w.clamp_min(0.0));
         }
         Ok(model)
     }

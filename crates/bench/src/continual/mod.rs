@@ -235,11 +235,11 @@ impl Args {
                 return Err(Error::Argument(says));
             }
         };
-        // Those of the same code for split-mnist; for the others chosen with --validate.
+        // Those of the same code (for permuted-mnist too); for split-digits chosen with --validate.
         let (ewc, si) = match self.stream.as_str() {
             "split-mnist" | "split-fashion" => ([1e5, 1e9, 1e10], [10.0, 5e3, 5e4]),
-            "permuted-mnist" => ([100.0; 3], [10.0; 3]),
-            _ => ([100.0; 3], [1.0; 3]),
+            "permuted-mnist" => ([100.0; 3], [10.0, 5.0, 10.0]),
+            _ => ([1e4, 1e4, 1e5], [10.0, 100.0, 100.0]),
         };
         let epochs = self.epochs.unwrap_or(if full { epochs[1] } else { epochs[0] });
         if epochs == 0 || self.train_images == Some(0) || scenarios.is_empty() {
