@@ -83,7 +83,7 @@ fn merge_shows_every_method_by_where_the_models_come_from() {
         assert!(of("ensemble | two tasks, one parent", seed) > of("worst model | two tasks, one parent", seed));
     }
     // Two seeds, three subjects; SLERP takes two models only, so that it is in two of them.
-    let methods = 4 + regrow_merging::ALL.len() - 3;
+    let methods = 5 + regrow_merging::ALL.len() - 3;
     assert_eq!(rows.len(), 2 * (3 * methods - 1));
     let output = bench(&["merge", "--networks", "mnist"], dir.path());
     assert!(String::from_utf8_lossy(&output.stderr).contains("use mnist-cnn, resnet-cifar10"));

@@ -22,7 +22,7 @@ const BATCH: usize = 256;
 /// A network's tensors, by PyTorch's names.
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Rows of one subject: its best and worst model, their ensemble, and every method that it admits.
+/// Rows of one subject: its best and worst model, their parent, their ensemble, and every method that it admits.
 pub fn rows(subject: &Subject, seed: u64, device: &Device) -> Result<Vec<Record>> {
     let mut rows = Vec::new();
     let mut add = |method: &str, accuracy: f64, seconds: f64| {
@@ -32,6 +32,9 @@ pub fn rows(subject: &Subject, seed: u64, device: &Device) -> Result<Vec<Record>
     let alone: Vec<f64> = subject.models.iter().map(&accuracy).collect();
     add("best model", alone.iter().copied().fold(0.0, f64::max), 0.0);
     add("worst model", alone.iter().copied().fold(100.0, f64::min), 0.0);
+    if let Some(base) = &subject.base {
+        add("parent", accuracy(base), 0.0);
+    }
     add("ensemble", ensemble(subject, device), 0.0);
     let started = Instant::now();
     let finish = &mut |net: Net| Ok::<_, Error>(recalibrated(net, &subject.validation, device));
