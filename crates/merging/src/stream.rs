@@ -109,7 +109,7 @@ impl<'a> Merge<'a> {
     pub fn tensor(&self, planned: &Planned) -> Result<Contents<'a>> {
         let Some(method) = self.methods.get(&planned.name) else {
             let lead = self.base.unwrap_or(self.models[0].checkpoint);
-            return lead.raw(&planned.name).map(|bytes| Contents::Bytes(bytes.into()));
+            return lead.raw(&planned.name).map(Contents::Bytes);
         };
         let merged = self.merged(method.as_ref(), planned);
         self.checkpoints().for_each(|checkpoint| checkpoint.release(&planned.name));

@@ -16,8 +16,7 @@ impl Checkpoint {
     /// With one entry for the parts of each packed matrix, in the place of its kept values.
     pub(super) fn unfolded(mut self) -> Result<Self> {
         let packed = self.entries.iter().filter_map(|entry| self.packed_entry(entry).transpose());
-        let packed: HashMap<String, Entry> =
-            packed.map(|found| found.map(|(part, whole)| (part, whole))).collect::<Result<_>>()?;
+        let packed: HashMap<String, Entry> = packed.collect::<Result<_>>()?;
         if packed.is_empty() {
             return Ok(self);
         }

@@ -425,7 +425,7 @@ mod tests {
         let one = Plan::sharded(parent.entries().iter().map(Planned::from).collect(), usize::MAX).unwrap();
         let mut writer = Writer::create(one.clone(), &out, &[&parent], "x").unwrap();
         writer.companions(&parent).unwrap();
-        let copy = |t: &Planned| Ok::<_, Error>(Contents::Bytes(parent.raw(&t.name)?.into()));
+        let copy = |t: &Planned| Ok::<_, Error>(Contents::Bytes(parent.raw(&t.name)?));
         writer.write(&copy, &|_, _| ()).unwrap();
         writer.finish().unwrap();
         check(&out);
