@@ -59,13 +59,13 @@ fn a_checkpoint_shows_the_packages_parts_as_tensors() {
 /// Layers `a` (2:4) and `b` (dense), a norm and a counter, in a directory.
 fn directory(folder: &Path) -> PathBuf {
     let path = folder.join("model");
-    fs::create_dir(&path).unwrap();
+    fs::create_dir(&path).expect("a model");
     let floats =
         |n: usize, value: &dyn Fn(usize) -> f32| -> Vec<u8> { (0..n).flat_map(|i| value(i).to_le_bytes()).collect() };
     let a = floats(64 * 64, &|i| if i % 4 < 2 { 0.25 * (i % 100) as f32 + 1.0 } else { 0.0 });
     let b = floats(64 * 64, &|i| 1.0 + i as f32);
     let (norm, count) = (floats(64, &|_| 1.1), 7i64.to_le_bytes());
-    let view = |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+    let view = |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), bytes).expect("a model");
     let tensors = [
         ("a.weight", view(Dtype::F32, &[64, 64], &a)),
         ("b.weight", view(Dtype::F32, &[64, 64], &b)),
@@ -73,9 +73,10 @@ fn directory(folder: &Path) -> PathBuf {
         ("count", view(Dtype::I64, &[1], &count)),
     ];
     let metadata = [("format".to_string(), "pt".to_string())].into();
-    fs::write(path.join("model.safetensors"), safetensors::serialize(tensors, Some(metadata)).unwrap()).unwrap();
-    fs::write(path.join("config.json"), r#"{"model_type": "x", "torch_dtype": "float32"}"#).unwrap();
-    fs::write(path.join("tokenizer.json"), "{}").unwrap();
+    fs::write(path.join("model.safetensors"), safetensors::serialize(tensors, Some(metadata)).expect("a model"))
+        .expect("a model");
+    fs::write(path.join("config.json"), r#"{"model_type": "x", "torch_dtype": "float32"}"#).expect("a model");
+    fs::write(path.join("tokenizer.json"), "{}").expect("a model");
     path
 }
 
