@@ -237,10 +237,11 @@ impl LowRank {
         }
         let matrix = MatRef::from_row_major_slice(values, rows, cols);
         let rank = rank.min(least);
-        if least > SMALL && rank * 4 < least {
-            if let Some(found) = by_iteration(matrix, rank)? {
-                return Ok(found);
-            }
+        if least > SMALL
+            && rank * 4 < least
+            && let Some(found) = by_iteration(matrix, rank)?
+        {
+            return Ok(found);
         }
         by_gram(matrix, rank)
     }

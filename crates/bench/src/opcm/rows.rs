@@ -71,6 +71,9 @@ struct Children<'a> {
 /// A merged difference to the parent.
 type Merged = Vec<Vec<f32>>;
 
+/// A method that merges all models so far again: its name, itself, and the models that it keeps for that.
+type Again<'a> = (&'static str, &'a dyn Fn(&[usize]) -> Result<Merged>, f64);
+
 impl Table<'_> {
     /// All rows. Finished seeds are kept in `out` until the table is complete.
     pub fn fill(&self, out: &Path, resume: bool, bar: &ProgressBar) -> Result<Vec<Record>> {
@@ -125,7 +128,7 @@ impl Children<'_> {
             let seconds = started.elapsed().as_secs_f64();
             rows.push(self.judged(name, order, line, &steps, 1.0, seconds));
         }
-        let again: [(&str, &dyn Fn(&[usize]) -> Result<Merged>, f64); 4] = [
+        let again: [Again<'_>; 4] = [
             (AVERAGE, &|so_far| self.sum(so_far, 1.0 / so_far.len() as f64), 1.0),
             (ARITHMETIC, &|so_far| self.sum(so_far, 0.3), 1.0),
             (ARITHMETIC_CHOSEN, &|so_far| self.chosen(so_far, &|lambda| self.sum(so_far, lambda)), 1.0),

@@ -97,7 +97,7 @@ impl Table<'_> {
                 rows.push(cell.record(PARENT, parent, Instant::now()));
                 if way == "SVD" {
                     rows.push(cell.record(OWN_WHOLE, own, Instant::now()));
-                    rows.extend(cell.into_one(WHAT[0], |task| whole[task].clone())?);
+                    rows.extend(cell.whole_into_one(WHAT[0], |task| whole[task].clone())?);
                 }
                 rows.extend(cell.rows(&children)?);
             }
@@ -124,7 +124,7 @@ impl Cell<'_> {
         let started = Instant::now();
         let products: Vec<Vec<Vec<f32>>> = children.iter().map(|c| c.iter().map(LowRank::dense).collect()).collect();
         let mut rows = vec![self.record(OWN, self.family.apart(&products), started)];
-        rows.extend(self.into_one(WHAT[1], |task| products[task].clone())?);
+        rows.extend(self.whole_into_one(WHAT[1], |task| products[task].clone())?);
         rows.extend(self.factors_into_one(children)?);
         for (name, rmm) in reversible(self.rank)? {
             for basis in BASES.into_iter().filter(|p| *p <= children.len()) {
@@ -135,7 +135,7 @@ impl Cell<'_> {
     }
 
     /// Every rule on whole differences, the factor chosen on held-out images.
-    fn into_one(&self, what: &str, of: impl Fn(usize) -> Vec<Vec<f32>>) -> Result<Vec<Record>> {
+    fn whole_into_one(&self, what: &str, of: impl Fn(usize) -> Vec<Vec<f32>>) -> Result<Vec<Record>> {
         let shapes = &self.family.shapes;
         let models: Vec<Vec<Vec<f32>>> = (0..self.family.tasks.len()).map(of).collect();
         let merged = |rule: &str, lambda: f64| {

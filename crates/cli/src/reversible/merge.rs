@@ -62,6 +62,9 @@ struct Job<'a> {
     layers: Vec<Layer>,
 }
 
+/// The tensors of a layer, by name.
+type Parts = Vec<(String, Vec<f32>)>;
+
 /// What became of a layer: squared errors and squared norms of the tasks.
 type Lost = (Vec<f64>, Vec<f64>);
 
@@ -131,7 +134,7 @@ impl<'a> Job<'a> {
     }
 
     /// The parts of one layer, and what they lose.
-    fn layer(&self, layer: usize, basis: usize) -> Core<(Vec<(String, Vec<f32>)>, Lost)> {
+    fn layer(&self, layer: usize, basis: usize) -> Core<(Parts, Lost)> {
         let models = self.models(layer)?;
         let named = |e: regrow_sparse_core::Error| about(&self.layers[layer].name, &e);
         let space = self.rmm.solve(models.clone()).map_err(named)?.space(basis).map_err(named)?;
