@@ -164,7 +164,9 @@ fn a_checkpoint_that_is_not_what_its_config_says_is_refused() {
         let opened = Transformer::open(folder.path(), &Device::default());
         opened.and_then(|d| d.embedding()).map(|_| ()).unwrap_err().to_string()
     };
-    assert!(says("intermediate_size", 1_000_000_000_000u64.into()).contains("intermediate_size 1000000000000 is beyond"));
+    assert!(
+        says("intermediate_size", 1_000_000_000_000u64.into()).contains("intermediate_size 1000000000000 is beyond")
+    );
     assert!(says("intermediate_size", 1_000_000.into()).contains("config.json says [1000000, 16]"));
     assert!(says("num_hidden_layers", 3.into()).contains("model.layers.2.self_attn.q_proj.weight"));
     assert!(says("vocab_size", 30.into()).contains("config.json says [30, 16]"));
