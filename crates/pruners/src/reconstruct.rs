@@ -1,7 +1,7 @@
 //! Layer-wise reconstruction with few parameters (PERP, Zimmer et al., arXiv 2312.15230, sec. 3.3).
 //!
 //! Block by block: with `X` what the pruned blocks before it give and `Y` what the block gave of `X` before
-//! it was pruned, `mean (block(X) - Y)^2` is minimised over the parameters of a [`Form`](crate::perp::Form),
+//! it was pruned, `mean (block(X) - Y)^2` is minimised over the parameters of a [`Form`],
 //! which are then merged. A block that did not come closer stays as it was pruned.
 
 use std::cell::RefCell;
