@@ -6,7 +6,7 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use regrow_pruners::{Magnitude, Wanda};
+use regrow_pruners::{Magnitude, SparseGpt, Wanda};
 use regrow_sparse_core::blockwise::{Goal, LayerSolver};
 use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::score::{Recipe, Score};
@@ -74,6 +74,27 @@ fn masks(criterion: &mut Criterion) {
     });
 }
 
+/// Half of a 2048x2048 layer by SparseGPT, from 16 sequences of 1024 tokens: all of it, and the part that
+/// layers with the same input share.
+fn solvers(criterion: &mut Criterion) {
+    let (width, device) = (2048, Device::default());
+    let normal = |rows: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), &device);
+    let values = normal(width).into_data().try_to_vec::<f32>().expect("f32 values");
+    let weight =
+        Weight { path: "w".into(), id: burn::module::ParamId::new(), shape: vec![width; 2], values, mask: None };
+    let sequences: Vec<Tensor<2>> = (0..16).map(|_| normal(1024)).collect();
+    let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    let watched = || {
+        let mut watching = SparseGpt::default().watch(width, &device);
+        sequences.iter().for_each(|sequence| watching.add(sequence.clone()));
+        watching
+    };
+    criterion.bench_function("sparsegpt/2048x2048/16384 tokens", |b| b.iter(|| watched().solve(&weight, &half)));
+    let watching = watched();
+    let _ = watching.solve(&weight, &half);
+    criterion.bench_function("sparsegpt/2048x2048/factor at hand", |b| b.iter(|| watching.solve(&weight, &half)));
+}
+
 /// Reads every value once, on all cores.
 fn sum(values: &[f32]) -> f32 {
     use rayon::prelude::*;
@@ -83,6 +104,6 @@ fn sum(values: &[f32]) -> f32 {
 criterion_group! {
     name = speed;
     config = Criterion::default().sample_size(10).measurement_time(std::time::Duration::from_secs(5));
-    targets = steps, masks
+    targets = steps, masks, solvers
 }
 criterion_main!(speed);

@@ -215,8 +215,14 @@ pub fn survey<M: BlockModel>(
         };
         let layers = model.layers(index).iter().map(reached).collect::<Result<Vec<_>>>()?;
         visit(index, &layers)?;
+        release(model, source, index);
     }
     Ok(())
+}
+
+/// Gives back the memory that block `index` of `source` is mapped to: the next block needs it.
+fn release<M: BlockModel>(model: &M, source: &Checkpoint, index: usize) {
+    model.layers(index).iter().for_each(|layer| source.release(&layer.tensor));
 }
 
 /// The place of number `index`, made if it is not there yet.
@@ -298,6 +304,7 @@ impl<M: BlockModel> Walk<'_, M> {
                 let block = self.model.load(&out.checkpoint()?, index)?;
                 hidden.advance(|x| self.run(&block, x))?;
             }
+            release(self.model, self.source, index);
             watch(index + 1);
         }
         if let Some(tail) = self.tail.as_ref().filter(|_| out.done() <= blocks) {

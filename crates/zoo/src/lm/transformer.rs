@@ -141,6 +141,8 @@ impl Transformer {
     pub fn run(&self, hidden: &mut [Tensor<3>]) -> Result<()> {
         for index in 0..self.config.layers {
             let block = self.load(&self.checkpoint, index)?;
+            // The values were copied; what the file is mapped to is not needed.
+            self.layers(index).iter().for_each(|layer| self.checkpoint.release(&layer.tensor));
             let mut places: Option<(usize, Places)> = None;
             for x in hidden.iter_mut() {
                 let tokens = x.dims()[1];
