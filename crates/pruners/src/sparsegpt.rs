@@ -58,7 +58,7 @@ impl LayerSolver for SparseGpt {
     }
 }
 
-/// The mean over sequences of `2 X^T X`.
+/// The sum over sequences of `X^T X`; `2/n` makes it the mean when it is read.
 struct Moments {
     settings: SparseGpt,
     moment: Tensor<2>,
@@ -80,7 +80,8 @@ impl Moments {
     fn factor(&self) -> Option<&Factor> {
         let make = || {
             let [cols, _] = self.moment.dims();
-            let moment: Vec<f32> = self.moment.to_data().convert::<f32>().iter().collect();
+            let scale = 2.0 / self.sequences.max(1) as f32;
+            let moment: Vec<f32> = self.moment.to_data().convert::<f32>().iter::<f32>().map(|v| v * scale).collect();
             let dead: Vec<bool> = (0..cols).map(|j| moment[j * cols + j] == 0.0).collect();
             let finite = moment.iter().all(|v| v.is_finite());
             let upper = finite.then(|| factor(&moment, &dead, self.settings.damping)).flatten()?;
@@ -92,9 +93,7 @@ impl Moments {
 
 impl Watching for Moments {
     fn add(&mut self, sequence: Tensor<2>) {
-        let n = self.sequences as f64;
-        let one = sequence.clone().transpose().matmul(sequence);
-        self.moment = self.moment.clone() * (n / (n + 1.0)) + one * (2.0 / (n + 1.0));
+        self.moment = self.moment.clone() + sequence.clone().transpose().matmul(sequence);
         self.sequences += 1;
         self.factor = OnceCell::new();
     }
