@@ -47,6 +47,7 @@ impl partial::Journal for Journal {
 /// finished file.
 ///
 /// ```
+/// use regrow_sparse_core::Error;
 /// use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
 /// # let folder = tempfile::tempdir()?;
 /// # let out = folder.path().join("model");
@@ -54,7 +55,8 @@ impl partial::Journal for Journal {
 /// let plan = Plan::sharded(vec![tensor("a"), tensor("b")], 12)?;
 /// let mut writer = Writer::create(plan, &out, &[], "the settings of this run")?;
 /// writer.add("config.json", b"{}")?;
-/// writer.write(&|tensor| Ok(Contents::Values(vec![1.5; tensor.elements()])), &|_, _| ())?;
+/// let make = |tensor: &Planned| Ok::<_, Error>(Contents::Values(vec![1.5; tensor.elements()]));
+/// writer.write(&make, &|_, _| ())?;
 /// writer.finish()?;
 /// assert_eq!(Checkpoint::open(&out)?.read_f32("b")?, [1.5; 6]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
