@@ -86,7 +86,7 @@ mod tests {
     use crate::testing::{bits, weight};
 
     fn solve(inputs: &[[f32; 4]], values: [f32; 8], goal: Goal, wanda: Wanda) -> String {
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let mut watching = wanda.watch(4, &device);
         for row in inputs {
             watching.add(Tensor::from_data(TensorData::new(row.to_vec(), [1, 4]), &device));
@@ -114,7 +114,7 @@ mod tests {
         let two_of_four = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 4 } };
         assert_eq!(solve(&[[1.0, 1.0, 0.1, 0.1]], VALUES, two_of_four, Wanda::default()), "11001100");
         let odd = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 3 } };
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let refused = Wanda::default().watch(4, &device).solve(&weight("a", &[2, 4], |_| 1.0), &odd).unwrap_err();
         assert!(refused.to_string().contains("does not divide"), "{refused}");
     }

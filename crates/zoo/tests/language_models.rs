@@ -60,7 +60,7 @@ fn logits_equal_those_of_transformers() {
     for (name, model) in fixture["models"].as_object().unwrap() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), model);
-        let decoder = Transformer::open(folder.path(), &Device::default()).unwrap();
+        let decoder = Transformer::open(folder.path(), &regrow_sparse_core::device::current()).unwrap();
         let last = logits(&decoder, &ids).narrow(1, ids[0].len() - 2, 2);
         let ours: Vec<f32> = last.into_data().iter().collect();
         let theirs: Vec<f32> = model["logits"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
@@ -109,7 +109,7 @@ impl Watching for Sums {
 
 /// Prunes the model in `folder` to `out`; `Err` if it died, leaving what a killed process leaves.
 fn prune(folder: &Path, out: &Path, inputs: usize) -> Result<()> {
-    let decoder = Transformer::open(folder, &Device::default())?;
+    let decoder = Transformer::open(folder, &regrow_sparse_core::device::current())?;
     let solver = Mortal { layers_left: Cell::new(inputs) };
     let goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
     let walk = Walk {
@@ -161,7 +161,7 @@ fn a_checkpoint_that_is_not_what_its_config_says_is_refused() {
         let mut model = fixture["models"]["llama"].clone();
         model["config"][key] = to;
         write(folder.path(), &model);
-        let opened = Transformer::open(folder.path(), &Device::default());
+        let opened = Transformer::open(folder.path(), &regrow_sparse_core::device::current());
         opened.and_then(|d| d.embedding()).map(|_| ()).unwrap_err().to_string()
     };
     assert!(
@@ -181,7 +181,7 @@ fn the_shared_llama_has_its_published_perplexity() {
     };
     let data = Path::new(&data);
     let folder = data.join("tiny-llama");
-    let decoder = Transformer::open(&folder, &Device::default()).unwrap();
+    let decoder = Transformer::open(&folder, &regrow_sparse_core::device::current()).unwrap();
     let text = fs::read_to_string(data.join("text/tinyshakespeare.txt")).unwrap();
     let tokens = Words::open(&folder, decoder.config.vocab).unwrap().encode(&text).unwrap();
     let windows = sliding(&tokens, 256, 256).unwrap();

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 
-use burn::tensor::Device;
 use regrow_zoo::lm::{self, Transformer, Window, sliding};
 
 use super::{Bar, check_window, read, words};
@@ -30,7 +29,7 @@ fn measured(
     stride: Option<usize>,
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<lm::Perplexity> {
-    let model = Transformer::open(folder, &Device::default())?;
+    let model = Transformer::open(folder, &regrow_sparse_core::device::current())?;
     if model.config.encoder {
         let family = &model.config.family;
         return Err(Error::Argument(format!("{family} is an encoder: compare its sentences (--against MODEL_DIR)")));
@@ -61,7 +60,7 @@ pub fn cosine(folder: &Path, other: &Path, file: &Path, out: &mut dyn Write) -> 
 }
 
 fn embeddings(folder: &Path, lines: &[&str]) -> Result<Vec<Vec<f32>>> {
-    let model = Transformer::open(folder, &Device::default())?;
+    let model = Transformer::open(folder, &regrow_sparse_core::device::current())?;
     if !model.config.encoder {
         let reason = format!(
             "{} holds a {}, which is no encoder: use --text without --against",

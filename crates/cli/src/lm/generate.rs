@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use regrow_zoo::lm::{self, Choice, Transformer};
 
 use super::words;
@@ -38,7 +37,7 @@ pub struct Args {
 /// Prints the prompt and what follows, as it comes.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let folder = locate(&args.folder, args.revision.as_deref())?;
-    let model = Transformer::open(&folder, &Device::default())?;
+    let model = Transformer::open(&folder, &regrow_sparse_core::device::current())?;
     let words = words(&folder, &model)?;
     let prompt = words.encode(&args.prompt)?;
     let choice = Choice { temperature: args.temperature, seed: args.seed };

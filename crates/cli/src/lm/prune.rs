@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use regex::Regex;
 use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::{Head, Layerwise, Owl, Perp, Reconstruction, Sharing, Stage, find_layerwise, rd};
@@ -138,7 +138,7 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     let solver = (find_layerwise(job.method)?.make)(job.seed.unwrap_or(0));
     let by_magnitude = (find_layerwise("magnitude")?.make)(0);
     let (budget, selection, mending) = (job.budget()?, job.selection()?, job.reconstruction()?);
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let model = Transformer::open(job.folder, &device)?;
     selection.check(&model)?;
     let blind = !solver.watches() && matches!(budget, Budget::Uniform) && mending.is_none();
