@@ -19,6 +19,8 @@ use regrow_sparse_core::select::top_k;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
+use crate::Settings;
+
 /// Prunes layers one column after the other and corrects what is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseGpt {
@@ -44,6 +46,16 @@ impl SparseGpt {
         }
         (self.block, self.damping) = (block, damping);
         Ok(self)
+    }
+
+    /// With what is said of `block` and `damping`.
+    ///
+    /// # Errors
+    /// As [`SparseGpt::with_settings`], or what is no number.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        let Self { block, damping } = Self::default();
+        let (said_block, said_damping) = (settings.get("block")?, settings.get("damping")?);
+        Self::default().with_settings(said_block.unwrap_or(block), said_damping.unwrap_or(damping))
     }
 }
 

@@ -10,6 +10,8 @@ use regrow_sparse_core::select::top_k_rows;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
+use crate::Settings;
+
 /// What weights are compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Group {
@@ -34,6 +36,18 @@ impl Wanda {
     pub fn with_group(mut self, group: Group) -> Self {
         self.group = group;
         self
+    }
+
+    /// With what is said of `group`: `row` or `layer`.
+    ///
+    /// # Errors
+    /// Another group.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        match settings.get::<String>("group")?.as_deref() {
+            None | Some("row") => Ok(Self::default()),
+            Some("layer") => Ok(Self::default().with_group(Group::Layer)),
+            Some(other) => Err(Error::Argument(format!("weights are compared by row or layer, not by `{other}`"))),
+        }
     }
 }
 
