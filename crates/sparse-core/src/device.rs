@@ -203,6 +203,7 @@ mod tests {
         assert!(says("flx").contains("did you mean `flex`?"));
         assert!(says("libtorhc").contains("did you mean `libtorch`?"));
         assert!(says("tpu").starts_with("unknown device `tpu`: there are "));
+        #[cfg(feature = "flex")]
         assert!(says("flex:1").contains("unknown device `flex:1`"));
         assert!(says("").contains("unknown device ``"));
     }

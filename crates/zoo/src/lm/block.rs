@@ -5,7 +5,7 @@ use burn::nn::{LayerNorm, Linear, RmsNorm};
 use burn::tensor::activation::{gelu, relu, silu};
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::{Activation, Config, Positions};
 use super::rope::rotate;
@@ -78,8 +78,9 @@ pub(super) enum Sight {
     All,
     /// Itself and those before it.
     Before,
-    /// All but these, `[tokens, tokens]`.
-    But(Box<Tensor<2, Bool>>),
+    /// Those whose scores `[tokens, tokens]` this leaves as they are. It is added, not given as a mask:
+    /// backends do not agree which tokens a mask names.
+    By(Box<Tensor<2>>),
 }
 
 impl Places {
@@ -91,21 +92,20 @@ impl Places {
         };
         let sight = match config.sliding_window {
             _ if config.encoder => Sight::All,
-            Some(window) if window < tokens => Sight::But(Box::new(unseen(tokens, window, device))),
+            Some(window) if window < tokens => Sight::By(Box::new(within(tokens, window, device))),
             _ => Sight::Before,
         };
         Self { tables, sight }
     }
 }
 
-/// Which tokens a token does not see: those after it, and those `window` or more before it.
-fn unseen(tokens: usize, window: usize, device: &Device) -> Tensor<2, Bool> {
-    let unseen = |i: usize| {
-        let (from, to) = (i / tokens, i % tokens);
-        to > from || from - to >= window
-    };
-    let unseen: Vec<bool> = (0..tokens * tokens).map(unseen).collect();
-    Tensor::from_data(TensorData::new(unseen, [tokens, tokens]), device)
+/// What leaves a token the scores of those at most `window` before it, itself among them: 0, and for all
+/// others a number that no score makes up for.
+fn within(tokens: usize, window: usize, device: &Device) -> Tensor<2> {
+    let seen = |from: usize, to: usize| to <= from && from - to < window;
+    let added = |i: usize| if seen(i / tokens, i % tokens) { 0.0 } else { -1e9 };
+    let added: Vec<f32> = (0..tokens * tokens).map(added).collect();
+    Tensor::from_data(TensorData::new(added, [tokens, tokens]), device)
 }
 
 /// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
@@ -146,15 +146,13 @@ impl Attention {
             None => (q, k),
         };
         let (k, v) = (self.shared(k), self.shared(v));
-        let mask = match &places.sight {
-            Sight::But(hidden) => {
-                Some(Tensor::clone(hidden).unsqueeze::<4>().expand([batch, self.heads, tokens, tokens]))
-            }
+        let added = match &places.sight {
+            Sight::By(added) => Some(Tensor::clone(added).unsqueeze::<4>().expand([batch, self.heads, tokens, tokens])),
             Sight::All | Sight::Before => None,
         };
         let is_causal = matches!(places.sight, Sight::Before);
         let options = AttentionModuleOptions { is_causal, ..AttentionModuleOptions::default() };
-        let mixed = attention(q, k, v, mask, None, options);
+        let mixed = attention(q, k, v, None, added, options);
         let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, self.heads * self.head_dim]);
         observe(1, flat(&mixed));
         self.out.forward(mixed)

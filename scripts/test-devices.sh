@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Runs the tests on devices other than flex, which the gate runs them on.
+#
+#   scripts/test-devices.sh libtorch wgpu cuda:0
+#
+# libtorch wants PyTorch 2.9.0: LIBTORCH_USE_PYTORCH=1, its python first in PATH, and LD_LIBRARY_PATH over
+# torch/lib. wgpu in software wants Mesa's Vulkan driver (Debian: mesa-vulkan-drivers libvulkan1) and the name
+# wgpu:cpu. One build per backend, of some minutes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2; }
+failed=()
+for device in "$@"; do
+  printf '\n== %s\n' "$device"
+  REGROW_DEVICE="$device" cargo test --release --workspace --no-default-features \
+    --features "${device%%:*},hub" --no-fail-fast --lib --bins --tests || failed+=("$device")
+done
+[ ${#failed[@]} -eq 0 ] || { printf 'failed on: %s\n' "${failed[*]}"; exit 1; }
