@@ -598,6 +598,35 @@ fn models_that_cannot_be_merged_are_one_line() {
     assert!(says().contains("is an adapter"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_disk_without_room_and_a_shard_cut_short_leave_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let planned: Vec<Planned> =
+        (0..6).map(|i| Planned { name: format!("w{i}"), dtype: Dtype::F32, shape: vec![64, 64] }).collect();
+    for (seed, name) in [(1, "a"), (2, "b")] {
+        let plan = Plan::sharded(planned.clone(), 40_000).expect("a plan");
+        let mut writer = Writer::create(plan, dir.path().join(name), &[], "").expect("begun");
+        let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+            Ok(Contents::Values(numbers(t.elements(), seed)))
+        };
+        writer.write(&make, &|_, _| ()).expect("written");
+        writer.finish().expect("finished");
+    }
+    let toml = recipe(dir.path(), "r.toml", "method = \"linear\"\nmodels = [{ path = \"a\" }, { path = \"b\" }]\n");
+    let out = dir.path().join("out");
+    let args = ["merge", text(&toml), "--out", text(&out)];
+    let said = common::refused(&common::on_a_full_disk(&mut Command::new("sh"), &args));
+    assert!(said.contains("out.partial") && !out.exists() && !dir.path().join("out.partial").exists(), "{said}");
+    let shard = dir.path().join("b/model-00002-of-00003.safetensors");
+    let bytes = fs::read(&shard).expect("read");
+    fs::write(&shard, &bytes[..bytes.len() - 7]).expect("written");
+    let said = complaint(&args);
+    assert!(said.contains("model-00002-of-00003.safetensors") && said.contains("cut short") && !out.exists(), "{said}");
+    fs::remove_file(&shard).expect("removed");
+    assert!(complaint(&args).contains("model-00002-of-00003.safetensors"));
+}
+
 #[test]
 fn coefficients_are_chosen_on_validation_data_and_a_killed_search_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");

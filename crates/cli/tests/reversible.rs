@@ -408,7 +408,19 @@ fn what_cannot_be_merged_or_reverted_is_one_line() {
     assert!(with(two, "{ basis = 1, granularity = \"row\" }").contains("position, layer, product"));
     assert!(with(two, "{ basis = 1, rank = 2 }").contains("only a basis by product"));
     assert!(with("", "{ basis = 1 }").contains("zero models"));
-    // Different targets, a factor cut short, NaN.
+    // Other modules of the same base.
+    let draft = Draft {
+        config: json!({ "peft_type": "LORA", "base_model_name_or_path": "somebody/base", "target_modules": ["up"] }),
+        dtype: Dtype::F32,
+        modules: vec![Module { name: "h.0.mlp.up".into(), kind: Kind::Linear, shape: [12, 8, 8] }],
+        factors: Box::new(|_| Ok(Factors { left: numbers(96, 1), right: numbers(64, 2) })),
+        rest: Vec::new(),
+        beside: Vec::new(),
+    };
+    draft.write(&dir.path().join("less"), &[], &|_, _| ()).expect("written");
+    let less = with("{ path = \"a\" }, { path = \"less\" }", "{ basis = 1 }");
+    assert!(less.contains("adapt different modules: only one has conv"), "{less}");
+    // Different bases, a factor cut short, NaN.
     let config = dir.path().join("b/adapter_config.json");
     let text_of = fs::read_to_string(&config).expect("read");
     fs::write(&config, text_of.replace("somebody/base", "somebody/else")).expect("written");

@@ -16,19 +16,21 @@
 //! use regrow_sparse_core::Classifier;
 //!
 //! #[derive(burn::module::Module, Debug)]
-//! struct Net(Linear);
+//! struct Net {
+//!     head: Linear,
+//! }
 //!
 //! impl Classifier for Net {
 //!     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-//!         self.0.forward(images.flatten(1, 3))
+//!         self.head.forward(images.flatten(1, 3))
 //!     }
 //! }
 //!
 //! let device = Device::default().autodiff();
-//! let net = Net(LinearConfig::new(4, 2).init(&device));
+//! let net = Net { head: LinearConfig::new(4, 2).init(&device) };
 //! let images = vec![Tensor::ones([1, 1, 2, 2], &device)];
 //! let information = gather(&net, images, |_| ())?;
-//! assert!(information.0.weight.val().min().into_scalar::<f32>() > 0.0);
+//! assert!(information.head.weight.val().min().into_scalar::<f32>() > 0.0);
 //! # Ok::<(), regrow_sparse_core::Error>(())
 //! ```
 
