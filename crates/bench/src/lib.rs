@@ -3,7 +3,7 @@
 //! | to | look in |
 //! | --- | --- |
 //! | run a table | [`pruning`], [`bip`], [`continual`], [`granet`], [`llm`], [`merge`], [`opcm`], [`polarization`], [`rd`], [`reweighting`], [`rmm`], [`sms`] |
-//! | train and evaluate the networks of a table | [`lab`], [`setting`], [`tasks`] |
+//! | train and evaluate the networks of a table | [`lab`], [`setting`], [`tasks`], [`kin`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
 //!
@@ -15,6 +15,7 @@ pub mod cells;
 pub mod claim;
 pub mod continual;
 pub mod granet;
+pub mod kin;
 pub mod lab;
 pub mod llm;
 pub mod memory;

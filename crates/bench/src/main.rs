@@ -73,9 +73,9 @@ impl Table {
             Self::Continual(args) | Self::DstCl(args) | Self::Wa(args) => Some(&args.common),
             Self::Llm(args) => Some(&args.common),
             Self::Merge(args) => Some(&args.common),
-            Self::Opcm(args) => Some(&args.common),
+            Self::Opcm(args) => Some(&args.kin.common),
             Self::Rd(args) => Some(&args.common),
-            Self::Rmm(args) => Some(&args.common),
+            Self::Rmm(args) => Some(&args.kin.common),
             Self::Sms(args) => Some(&args.common),
         }
     }

@@ -39,24 +39,27 @@ pub struct Task {
 }
 
 impl Split {
-    /// The first `count` tasks of `data`; which images are held out depends on `seed`.
+    /// The first `count` tasks of `sets`, which take turns; which images are held out depends on `seed`.
     ///
     /// # Errors
     /// More tasks than there are, fewer than two, images that are not square.
-    pub fn tasks(self, data: &DataSet, count: usize, seed: u64) -> Result<Vec<Task>> {
-        let most = match self {
-            Self::Turns => 8,
-            Self::Pairs => data.train.classes / 2,
-        };
+    pub fn tasks(self, sets: &[DataSet], count: usize, seed: u64) -> Result<Vec<Task>> {
+        let of = |data: &DataSet| if self == Self::Turns { 8 } else { data.train.classes / 2 };
+        let most = sets.iter().map(of).min().unwrap_or(0) * sets.len();
+        let names = || sets.iter().map(|data| data.name.as_str()).collect::<Vec<_>>().join(" and ");
         if !(2..=most).contains(&count) {
-            return Err(Error::Argument(format!("{count} tasks of {}: use 2 to {most}", data.name)));
+            return Err(Error::Argument(format!("{count} tasks of {}: use 2 to {most}", names())));
         }
-        if self == Self::Turns && data.train.size[1] != data.train.size[2] {
+        if let Some(data) = sets.iter().find(|data| data.train.size[1] != data.train.size[2])
+            && self == Self::Turns
+        {
             return Err(Error::Argument(format!("images of {} are not square and cannot be turned", data.name)));
         }
         let one = |task: usize| {
-            let (train, held) = self.part(&data.train, task).split(HELD, mix(seed, task as u64));
-            Task { name: self.name(task), train, held, test: self.part(&data.test, task) }
+            let (data, part) = (&sets[task % sets.len()], task / sets.len());
+            let (train, held) = self.part(&data.train, part).split(HELD, mix(seed, task as u64));
+            let name = if sets.len() > 1 { format!("{} {}", data.name, self.name(part)) } else { self.name(part) };
+            Task { name, train, held, test: self.part(&data.test, part) }
         };
         Ok((0..count).map(one).collect())
     }
@@ -226,14 +229,14 @@ mod tests {
 
     #[test]
     fn tasks_share_no_class_or_all_of_them() {
-        let digits = data::open("digits", None).unwrap();
+        let digits = [data::open("digits", None).unwrap()];
         let pairs = Split::Pairs.tasks(&digits, 5, 0).unwrap();
         for (i, task) in pairs.iter().enumerate() {
             assert!(task.train.labels.iter().chain(&task.test.labels).all(|l| usize::from(*l) / 2 == i), "{i}");
         }
         let turns = Split::Turns.tasks(&digits, 8, 0).unwrap();
-        assert!(turns.iter().all(|t| t.test.labels == digits.test.labels));
-        assert_eq!(turns[0].train.labels.len() + turns[0].held.labels.len(), digits.train.labels.len());
+        assert!(turns.iter().all(|t| t.test.labels == digits[0].test.labels));
+        assert_eq!(turns[0].train.labels.len() + turns[0].held.labels.len(), digits[0].train.labels.len());
         assert!(Split::Pairs.tasks(&digits, 6, 0).err().unwrap().to_string().contains("use 2 to 5"));
         assert!(Split::Turns.tasks(&digits, 1, 0).is_err());
     }

@@ -81,12 +81,14 @@ fn merge_shows_every_method_by_where_the_models_come_from() {
     for seed in [0, 1] {
         assert!(of("linear | one task, one parent", seed) > 80.0);
         assert!(of("ensemble | two tasks, one parent", seed) > of("worst model | two tasks, one parent", seed));
+        // Each knows which of its weights its own half needs.
+        assert!(of("fisher | two tasks, one parent", seed) > of("worst model | two tasks, one parent", seed));
     }
     // Two seeds, three subjects; SLERP takes two models only, so that it is in two of them.
-    let methods = 5 + regrow_merging::ALL.len() - 3;
+    let methods = 5 + regrow_merging::ALL.len() - 2;
     assert_eq!(rows.len(), 2 * (3 * methods - 1));
     let output = bench(&["merge", "--networks", "mnist"], dir.path());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("use mnist-cnn, resnet-cifar10"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("use lora, mnist-cnn, resnet-cifar10"));
 }
 
 const FEW: [&str; 9] =
@@ -281,6 +283,7 @@ fn rmm_merges_low_rank_models_reversibly() {
         (vec!["rmm", "--arch", "mlp-residual"], "without LoRA"),
         (vec!["rmm", "--dataset", "mnist"], "--data"),
         (vec!["rmm", "--tune", "0"], "at least one epoch"),
+        (vec!["rmm", "--images", "0"], "no images"),
     ] {
         let output = bench(&args, dir.path());
         let said = String::from_utf8(output.stderr).expect("text");

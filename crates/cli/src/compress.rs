@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
 use crate::lm::Selection;
+use crate::parent;
 use crate::text;
 
 /// Compress a fine-tuned model to low-rank differences from its base
@@ -37,6 +38,9 @@ pub struct Args {
     /// No matrices whose names this one matches
     #[arg(long)]
     ignore: Option<String>,
+    /// Compress even where the base does not look like the model's parent
+    #[arg(long)]
+    any_base: bool,
     /// Where the adapter goes
     #[arg(long)]
     out: PathBuf,
@@ -49,6 +53,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     }
     let selection = Selection::new(args.target.as_deref(), args.ignore.as_deref())?;
     let (model, base) = (Checkpoint::open(&args.model)?, Checkpoint::open(&args.base)?);
+    comparable(&model, &base)?;
+    if !args.any_base {
+        parent::check(&base, &args.model.display().to_string(), &model)?;
+    }
     let config = config_of(&args.base)?;
     let job = Job::plan(&model, &base, args.rank, &selection, transposed(&config))?;
     let bar = Bar::bytes();
@@ -110,6 +118,7 @@ impl<'a> Job<'a> {
                 .filter_map(|entry| rest(self.model, entry, &entry.name))
                 .chain(self.head(config))
                 .collect(),
+            beside: Vec::new(),
         }
     }
 
@@ -181,18 +190,35 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Whether the tensor is the base's; it must be there in the same shape.
+/// Refuses a base that lacks a tensor of the model or has it in another shape, before anything is read.
+fn comparable(model: &Checkpoint, base: &Checkpoint) -> Result<()> {
+    for entry in model.entries() {
+        let name = &entry.name;
+        let Ok(parent) = base.entry(name) else {
+            let reason = format!("{} has no tensor {name:?}: it is not the base of this model", base.path().display());
+            return Err(Error::Argument(reason));
+        };
+        if parent.shape != entry.shape {
+            let (ours, theirs) = (text::shape(&entry.shape), text::shape(&parent.shape));
+            return Err(Error::Argument(format!("{name} is {ours} in the model and {theirs} in the base")));
+        }
+    }
+    let only = base.entries().iter().filter(|entry| model.entry(&entry.name).is_err());
+    let names: Vec<&str> = only.map(|entry| entry.name.as_str()).collect();
+    if let Some(first) = names.first() {
+        let (path, count) = (base.path().display(), names.len());
+        let first = text::one_line(first);
+        eprintln!(
+            "note: {path} has {count} tensors that the model lacks, as {first}: they stay as they are in the base"
+        );
+    }
+    Ok(())
+}
+
+/// Whether the tensor is the base's, value by value.
 fn same(model: &Checkpoint, base: &Checkpoint, entry: &Entry) -> Result<bool> {
     let name = &entry.name;
-    let Ok(parent) = base.entry(name) else {
-        let reason = format!("{} has no tensor {name:?}: it is not the base of this model", base.path().display());
-        return Err(Error::Argument(reason));
-    };
-    if parent.shape != entry.shape {
-        let (ours, theirs) = (text::shape(&entry.shape), text::shape(&parent.shape));
-        return Err(Error::Argument(format!("{name} is {ours} in the model and {theirs} in the base")));
-    }
-    if parent.dtype == entry.dtype {
+    if base.entry(name)?.dtype == entry.dtype {
         return Ok(model.raw(name)? == base.raw(name)?);
     }
     Ok(model.read_f32(name)? == base.read_f32(name)?)

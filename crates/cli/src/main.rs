@@ -10,10 +10,12 @@ mod eval;
 mod inspect;
 mod lm;
 mod merge;
+mod parent;
 mod prune;
 mod reversible;
 mod sequential;
 mod source;
+mod statistics;
 mod text;
 
 use std::io::{self, Write};
@@ -48,6 +50,7 @@ enum Command {
     Tune(merge::TuneArgs),
     Revert(reversible::Args),
     Compress(compress::Args),
+    Statistics(statistics::Args),
     Generate(lm::GenerateArgs),
     Retrain(lm::RetrainArgs),
 }
@@ -81,6 +84,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Tune(args) => merge::tune(&args, out),
         Command::Revert(args) => reversible::run(&args, out),
         Command::Compress(args) => compress::run(&args, out),
+        Command::Statistics(args) => statistics::run(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
         Command::Retrain(args) => lm::retrain(&args, out),
     }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bar::Bar;
 use crate::error::{Error, Result};
+use crate::merge::Output;
 use crate::text;
 
 type Core<T> = regrow_sparse_core::Result<T>;
@@ -26,8 +27,6 @@ type Core<T> = regrow_sparse_core::Result<T>;
 const MANIFEST: &str = "regrow-opcm.json";
 /// What is written and read.
 const FORMAT: usize = 1;
-/// Bytes of a shard of the merged model.
-const SHARD: usize = 5_000_000_000;
 
 /// How models are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +46,9 @@ struct Manifest {
     base: String,
     /// The models merged, in their order.
     models: Vec<String>,
+    /// Their paths as they were given.
+    #[serde(default)]
+    paths: Vec<PathBuf>,
     /// What the next model needs to know; the difference is what the file holds over its lambda.
     state: State,
     /// The file.
@@ -57,6 +59,8 @@ struct Manifest {
 pub struct Arrival<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Where it is.
+    pub path: &'a Path,
     /// Its weights.
     pub checkpoint: &'a Checkpoint,
 }
@@ -91,18 +95,36 @@ pub fn add(
     Ok(())
 }
 
-/// Writes the merged model of the folder `into` as `target`, in the base's types or in `dtype`.
-pub fn write(into: &Path, base: &Checkpoint, dtype: Option<Dtype>, target: &Path) -> Result<()> {
-    let missing = || Error::Argument(format!("{} holds no {MANIFEST}: nothing was merged into it", into.display()));
-    let manifest = open(into)?.ok_or_else(missing)?;
-    let difference = Checkpoint::open(into.join(&manifest.file))?;
-    let planned = |entry: &Entry| {
+/// Names and paths of the models that have been merged into the folder `into`, in their order.
+pub fn merged(into: &Path) -> Result<Vec<(String, PathBuf)>> {
+    Ok(open(into)?.map(|found| found.named()).unwrap_or_default())
+}
+
+impl Manifest {
+    /// The models' names and paths.
+    fn named(&self) -> Vec<(String, PathBuf)> {
+        let path = |(i, name): (usize, &String)| self.paths.get(i).cloned().unwrap_or_else(|| name.into());
+        self.models.iter().enumerate().map(|(i, name)| (name.clone(), path((i, name)))).collect()
+    }
+}
+
+/// What the merged model holds: the base's tensors, in its types or in `dtype`.
+pub fn planned(base: &Checkpoint, dtype: Option<Dtype>) -> Vec<Planned> {
+    let one = |entry: &Entry| {
         let floating = is_floating(entry);
         Planned { dtype: dtype.filter(|_| floating).unwrap_or(entry.dtype), ..Planned::from(entry) }
     };
-    let plan = Plan::sharded(base.entries().iter().map(planned).collect(), SHARD)?;
-    let mut writer = Writer::create(plan, target, &[base, &difference], "opcm")?;
-    writer.companions(base)?;
+    base.entries().iter().map(one).collect()
+}
+
+/// Writes the merged model of the folder `into`.
+pub fn write(into: &Path, base: &Checkpoint, output: &Output) -> Result<()> {
+    let missing = || Error::Argument(format!("{} holds no {MANIFEST}: nothing was merged into it", into.display()));
+    let manifest = open(into)?.ok_or_else(missing)?;
+    let difference = Checkpoint::open(into.join(&manifest.file))?;
+    let plan = output.plan(planned(base, output.dtype), base)?;
+    let settings = format!("opcm {} {}", manifest.models.join(" "), manifest.state.lambda);
+    let mut writer = output.begin(plan, base, &[base, &difference], &settings)?;
     let bar = Bar::bytes();
     let make = |tensor: &Planned| {
         if difference.entry(&tensor.name).is_err() {
@@ -202,18 +224,22 @@ impl Step<'_> {
         writer.write(&make, &|done, all| bar.at(done, all))?;
         let norms = norms.into_inner().unwrap_or_else(PoisonError::into_inner);
         let task = norms.values().map(|n| n.0).sum::<f64>().sqrt();
-        let merged = norms.values().map(|n| n.1).sum::<f64>().sqrt();
+        let sum = norms.values().map(|n| n.1).sum::<f64>().sqrt();
         let state = match self.before {
             None => State::first(task),
-            Some(before) => before.state.next(task, merged)?,
+            Some(before) => before.state.next(task, sum)?,
         };
         writer.finish()?;
         let models = self.before.map(|m| m.models.clone()).unwrap_or_default();
+        let paths = self.before.map(Manifest::named).unwrap_or_default().into_iter().map(|(_, path)| path);
         let next = Manifest {
             format: FORMAT,
             settings: self.settings,
             base: self.base.path().display().to_string(),
             models: models.into_iter().chain([self.arrival.name.to_string()]).collect(),
+            paths: paths
+                .chain([std::path::absolute(self.arrival.path).unwrap_or_else(|_| self.arrival.path.into())])
+                .collect(),
             state,
             file,
         };

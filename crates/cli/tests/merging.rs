@@ -127,6 +127,37 @@ fn a_plan_then_a_model_with_card_recipe_and_tokenizer() {
 }
 
 #[test]
+fn a_packed_lead_gives_a_dense_model_that_says_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let sparse = |name: &str, values: &mut Vec<f32>| {
+        if name.contains("proj") {
+            values.chunks_mut(4).for_each(|four| four[..2].fill(0.0));
+        }
+    };
+    model_with(dir.path(), 0, Dtype::F32, sparse);
+    model_with(dir.path(), 1, Dtype::F32, sparse);
+    let packed = dir.path().join("packed");
+    let base = dir.path().join("base");
+    stdout(&regrow(&["convert", text(&base), "--format", "bitmask", "--out", text(&packed)]));
+    let read = |dir: &Path| fs::read_to_string(dir.join("config.json")).expect("read");
+    assert!(read(&packed).contains("quantization_config"));
+    for (dtype, said) in
+        [("", "\"torch_dtype\": \"float32\""), ("dtype = \"float16\"\n", "\"torch_dtype\": \"float16\"")]
+    {
+        let text_of = format!("method = \"linear\"\nmodels = [{{ path = \"packed\" }}, {{ path = \"a\" }}]\n{dtype}");
+        let toml = recipe(dir.path(), "r.toml", &text_of);
+        let out = dir.path().join(format!("out{}", dtype.len()));
+        stdout(&regrow(&["merge", text(&toml), "--out", text(&out)]));
+        assert!(!read(&out).contains("quantization_config") && read(&out).contains(said), "{}", read(&out));
+        let merged = Checkpoint::open(&out).expect("a checkpoint");
+        assert!(!merged.is_packed());
+        let kept = merged.read_f32("model.norm.weight").expect("read");
+        let mean = values(0, "model.norm.weight", 8).into_iter().zip(values(1, "model.norm.weight", 8));
+        assert!(mean.zip(kept).all(|((a, b), mean)| ((a + b) / 2.0 - mean).abs() < 1e-3));
+    }
+}
+
+#[test]
 fn task_vectors_are_trimmed_as_a_whole_where_asked() {
     let dir = tempfile::tempdir().expect("a folder");
     models(dir.path());
@@ -376,6 +407,115 @@ fn fisher_information_and_second_moments_come_beside_the_models() {
 }
 
 #[test]
+fn networks_are_merged_by_fisher_information_that_was_gathered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| dir.path().join(name);
+    let mut list = Vec::new();
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        let model = file(&format!("{name}.safetensors"));
+        regrow_zoo::save(&regrow_zoo::Arch::MlpSmall.init(10, seed, &Default::default()), &model).expect("saved");
+        let out = file(&format!("f{name}.safetensors"));
+        let args = ["statistics", text(&model), "--kind", "fisher", "--arch", "mlp-small", "--dataset", "digits"];
+        let said = stdout(&regrow(&[&args[..], &["--images", "12", "--out", text(&out)]].concat()));
+        assert!(said.contains("parameters over 12 images"), "{said}");
+        list.push(format!("{{ path = \"{name}.safetensors\", statistics = \"f{name}.safetensors\" }}"));
+    }
+    let toml = recipe(dir.path(), "r.toml", &format!("method = \"fisher\"\nmodels = [{}]\n", list.join(", ")));
+    let out = file("merged.safetensors");
+    stdout(&regrow(&["merge", text(&toml), "--out", text(&out)]));
+    let open = |name: &str| Checkpoint::open(file(name)).expect("a checkpoint");
+    let [a, b, fa, fb, merged] =
+        ["a.safetensors", "b.safetensors", "fa.safetensors", "fb.safetensors", "merged.safetensors"].map(open);
+    let mut known = 0;
+    for entry in a.entries() {
+        let read = |of: &Checkpoint| of.read_f32(&entry.name).expect("read");
+        assert_eq!(fa.entry(&entry.name).expect("gathered").shape, entry.shape);
+        let (info, other) = (read(&fa), read(&fb));
+        for (k, found) in read(&merged).iter().enumerate() {
+            assert!(info[k] >= 0.0);
+            known += usize::from(info[k] > 1e-5);
+            let (f, g) = (f64::from(info[k]) + 1e-6, f64::from(other[k]) + 1e-6);
+            let wanted = (f * f64::from(read(&a)[k]) + g * f64::from(read(&b)[k])) / (f + g);
+            assert!((f64::from(*found) - wanted).abs() < 1e-5, "{} {k}: {found} {wanted}", entry.name);
+            if entry.elements() > 500 {
+                break;
+            }
+        }
+    }
+    assert!(known > 20, "{known}");
+    let model = file("a.safetensors");
+    let says = |more: &[&str]| {
+        let args = ["statistics", text(&model), "--out"];
+        let no = file("no.safetensors");
+        let said = complaint(&[&args[..], &[text(&no)], more].concat());
+        assert!(!no.exists(), "{said}");
+        said
+    };
+    let images = ["--arch", "mlp-small", "--dataset", "digits"];
+    assert!(says(&["--kind", "x"]).contains("unknown statistics `x`: use fisher, moments"));
+    assert!(says(&["--kind", "fisher"]).contains("--arch and --dataset are missing"));
+    assert!(says(&["--kind", "moments"]).contains("--calibration FILE"));
+    assert!(says(&[&["--kind", "moments"], &images[..]].concat()).contains("of language models"));
+    assert!(says(&[&["--kind", "fisher", "--images", "0"], &images[..]].concat()).contains("at least 1"));
+    assert!(says(&["--kind", "fisher", "--arch", "mnist-cnn", "--dataset", "digits"]).contains("is no checkpoint of"));
+    let out = dir.path().join("folder");
+    let said =
+        complaint(&[&["statistics", text(&model), "--out", text(&out), "--kind", "fisher"], &images[..]].concat());
+    assert!(said.contains("ends in .safetensors"), "{said}");
+}
+
+#[test]
+fn language_models_are_merged_by_second_moments_that_were_gathered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let corpus = dir.path().join("text.txt");
+    fs::write(&corpus, "the old man saw a dog in town ".repeat(40)).expect("written");
+    for (name, seed) in [("x", 1), ("y", 2)] {
+        let model = dir.path().join(name);
+        let sizes = regrow_zoo::lm::Sizes { vocab: 8, width: 16, layers: 2, heads: 2, inner: 24, context: 32 };
+        sizes.create(&model, seed).expect("a model");
+        common::tokenizer(&model, &["a", "man", "saw", "the", "old", "dog", "in", "town"]);
+        let out = dir.path().join(format!("{name}.safetensors"));
+        let args = ["statistics", text(&model), "--kind", "moments", "--calibration", text(&corpus)];
+        let said = stdout(&regrow(&[&args[..], &["--samples", "4", "--window", "16", "--out", text(&out)]].concat()));
+        assert!(said.starts_with("second moments of the inputs of ") && said.contains("over 64 tokens"), "{said}");
+    }
+    let text_of = "method = \"regmean\"\nmodels = [{ path = \"x\", statistics = \"x.safetensors\" }, { path = \"y\", \
+                   statistics = \"y.safetensors\" }]\n";
+    let toml = recipe(dir.path(), "r.toml", text_of);
+    let out = dir.path().join("merged");
+    stdout(&regrow(&["merge", text(&toml), "--out", text(&out)]));
+    let open = |name: &str| Checkpoint::open(dir.path().join(name)).expect("a checkpoint");
+    let [x, y, gx, gy, merged] = ["x", "y", "x.safetensors", "y.safetensors", "merged"].map(open);
+    assert!(gx.entries().len() >= 14, "{}", gx.entries().len());
+    for entry in gx.entries() {
+        let shape = &merged.entry(&entry.name).expect("a layer").shape;
+        let (rows, cols) = (shape[0], shape[1]);
+        assert_eq!(entry.shape, [cols, cols], "{}", entry.name);
+        let read = |of: &Checkpoint| of.read_f32(&entry.name).expect("read");
+        // The normal equations: sum of (W - W_i) G_i is nothing, but for the ridge.
+        let (w, parts) = (read(&merged), [(read(&x), read(&gx)), (read(&y), read(&gy))]);
+        let size = parts.iter().map(|(_, g)| (0..cols).map(|j| g[j * cols + j]).sum::<f32>()).sum::<f32>();
+        for r in 0..rows {
+            for j in 0..cols {
+                let pull = |(m, g): &(Vec<f32>, Vec<f32>)| -> f32 {
+                    (0..cols).map(|k| (w[r * cols + k] - m[r * cols + k]) * g[k * cols + j]).sum()
+                };
+                let pull: f32 = parts.iter().map(pull).sum();
+                assert!(pull.abs() < 1e-3 * size, "{} {r} {j}: {pull} {size}", entry.name);
+            }
+        }
+    }
+    let name = "model.norm.weight";
+    let mean = |i: usize| (x.read_f32(name).expect("read")[i] + y.read_f32(name).expect("read")[i]) / 2.0;
+    assert!(merged.read_f32(name).expect("read").iter().enumerate().all(|(i, v)| (v - mean(i)).abs() < 1e-6));
+    let model = dir.path().join("x");
+    let no = dir.path().join("no.safetensors");
+    let args = ["statistics", text(&model), "--kind", "moments", "--calibration", text(&corpus), "--out", text(&no)];
+    assert!(complaint(&[&args[..], &["--window", "99"]].concat()).contains("this model takes 2 to 32"));
+    assert!(complaint(&[&args[..], &["--samples", "0"]].concat()).contains("--samples must be at least 1"));
+}
+
+#[test]
 fn bad_recipes_are_one_line() {
     let dir = tempfile::tempdir().expect("a folder");
     models(dir.path());
@@ -402,7 +542,7 @@ fn bad_recipes_are_one_line() {
     let one = "method = \"model-stock\"\nbase = \"base\"\nmodels = [{ path = \"a\" }]\n";
     assert!(says(one).contains("at least 2 models"));
     let alone = "method = \"slerp\"\nparameters = { t = 0.5 }\nmodels = [{ path = \"a\" }]\n";
-    assert!(says(alone).contains("two models, or a `base` and one"));
+    assert!(says(alone).contains("slerp needs 2 models, or a `base` and 1, the recipe has 1"));
     let tokenizer = format!("method = \"linear\"\ntokenizer = \"nobody\"\n{two}");
     assert!(says(&tokenizer).contains("it may be base, a directory, or a model: a, b"));
     assert!(complaint(&["merge", text(&dir.path().join("no.toml")), "--out", text(&out)]).contains("no.toml: "));
@@ -458,6 +598,35 @@ fn models_that_cannot_be_merged_are_one_line() {
     assert!(says().contains("is an adapter"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_disk_without_room_and_a_shard_cut_short_leave_nothing_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let planned: Vec<Planned> =
+        (0..6).map(|i| Planned { name: format!("w{i}"), dtype: Dtype::F32, shape: vec![64, 64] }).collect();
+    for (seed, name) in [(1, "a"), (2, "b")] {
+        let plan = Plan::sharded(planned.clone(), 40_000).expect("a plan");
+        let mut writer = Writer::create(plan, dir.path().join(name), &[], "").expect("begun");
+        let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+            Ok(Contents::Values(numbers(t.elements(), seed)))
+        };
+        writer.write(&make, &|_, _| ()).expect("written");
+        writer.finish().expect("finished");
+    }
+    let toml = recipe(dir.path(), "r.toml", "method = \"linear\"\nmodels = [{ path = \"a\" }, { path = \"b\" }]\n");
+    let out = dir.path().join("out");
+    let args = ["merge", text(&toml), "--out", text(&out)];
+    let said = common::refused(&common::on_a_full_disk(&mut Command::new("sh"), &args));
+    assert!(said.contains("out.partial") && !out.exists() && !dir.path().join("out.partial").exists(), "{said}");
+    let shard = dir.path().join("b/model-00002-of-00003.safetensors");
+    let bytes = fs::read(&shard).expect("read");
+    fs::write(&shard, &bytes[..bytes.len() - 7]).expect("written");
+    let said = complaint(&args);
+    assert!(said.contains("model-00002-of-00003.safetensors") && said.contains("cut short") && !out.exists(), "{said}");
+    fs::remove_file(&shard).expect("removed");
+    assert!(complaint(&args).contains("model-00002-of-00003.safetensors"));
+}
+
 #[test]
 fn coefficients_are_chosen_on_validation_data_and_a_killed_search_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -504,5 +673,18 @@ fn coefficients_are_chosen_on_validation_data_and_a_killed_search_goes_on() {
     stdout(&tune(&["--evaluations", "20", "--solver", "particle-swarm", "--resume"]));
     assert!(!journal.exists());
     assert!(complaint(&[&args[..], &["--over", "density"]].concat()).contains("the parameters of task-arithmetic are"));
-    assert!(complaint(&[&args[..], &["--solver", "x"]].concat()).contains("nelder-mead, particle-swarm"));
+    assert!(complaint(&[&args[..], &["--solver", "x"]].concat()).contains("nelder-mead, particle-swarm, greedy-soup"));
+    // A greedy soup: models are in it or not, the best of them always.
+    let toml = "method = \"linear\"\nmodels = [{ path = \"a.safetensors\", name = \"a\" }, { path = \"b.safetensors\", name = \"b\" }]\n";
+    recipe(dir.path(), "r.toml", toml);
+    let soup = file("soup.toml");
+    let args =
+        ["tune", args[1], "--arch", "mlp-small", "--dataset", "digits", "--images", "100", "--solver", "greedy-soup"];
+    let said = stdout(&regrow(&[&args[..], &["--out", text(&soup)]].concat()));
+    let [a, b, found, first] = loss(&said)[..] else { panic!("{said}") };
+    assert!([a, b].iter().all(|w| *w == 0.0 || *w == 1.0) && a + b >= 1.0 && found <= first, "{said}");
+    assert!(fs::read_to_string(&soup).expect("the recipe").starts_with("# weight chosen in 3 merges"));
+    let says = |more: &[&str]| complaint(&[&args[..], &["--out", text(&file("no.toml"))], more].concat());
+    assert!(says(&["--evaluations", "2"]).contains("takes 3 merges, not 2"));
+    assert!(says(&["--over", "normalize"]).contains("by their weight, not by normalize"));
 }

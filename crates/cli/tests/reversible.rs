@@ -49,6 +49,7 @@ fn adapter(dir: &Path, name: &str, rank: usize, seed: u64) -> PathBuf {
         modules,
         factors: Box::new(factors),
         rest: vec![Rest { name: "head.weight".into(), dtype: Dtype::F32, shape: vec![1, 8], bytes: head.into() }],
+        beside: Vec::new(),
     };
     let out = dir.join(name);
     draft.write(&out, &[], &|_, _| ()).expect("written");
@@ -172,6 +173,46 @@ fn fewer_say_what_they_lose_and_what_they_save() {
     // Within a budget.
     let (_dir, _out, said) = merged("{ storage = 0.5 }");
     assert!(said.starts_with("1 basis models of 3"), "{said}");
+}
+
+#[test]
+fn what_is_merged_reversibly_carries_recipe_card_and_tokenizer_in_the_type_asked_for() {
+    let (dir, whole, _) = merged("{ basis = 3 }");
+    assert_eq!(names(&whole), ["README.md", "recipe.toml", "regrow-rmm.json", "regrow-rmm.safetensors"]);
+    fs::write(dir.path().join("b/tokenizer.json"), "of b").expect("written");
+    let toml = "method = \"rmm\"\nmodels = [{ path = \"a\" }, { path = \"b\" }, { path = \"c\" }]\nparameters = { basis = 3 }\n\
+                dtype = \"float16\"\ntokenizer = \"b\"\n";
+    let (toml_at, out) = (recipe(dir.path(), toml), dir.path().join("half"));
+    let half = ["merge", text(&toml_at), "--out", text(&out)];
+    stdout(&regrow(&half));
+    let read = |file: &str| fs::read_to_string(out.join(file)).expect("read");
+    assert_eq!((read("recipe.toml").as_str(), read("tokenizer.json").as_str()), (toml, "of b"));
+    assert!(
+        read("README.md").contains("by the method rmm: adapters merged reversibly")
+            && read("README.md").contains("| c |")
+    );
+    let kept = Checkpoint::open(out.join("regrow-rmm.safetensors")).expect("open");
+    assert!(kept.entries().iter().all(|e| (e.dtype == Dtype::F16) != e.name.starts_with("tasks/")));
+    // What is lost by rounding is said, and is what is lost.
+    let manifest: Value = serde_json::from_str(&read("regrow-rmm.json")).expect("JSON");
+    assert_eq!(manifest["dtype"], "F16");
+    for (task, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let back = dir.path().join(format!("back {name}"));
+        stdout(&regrow(&["revert", text(&out), "--task", name, "--out", text(&back)]));
+        assert_eq!(fs::read_to_string(back.join("tokenizer.json")).expect("read"), "of b");
+        let (said, found) = (
+            manifest["tasks"][task]["relative_error"].as_f64().expect("a number"),
+            distance(&back, &dir.path().join(name)),
+        );
+        assert!(said > 1e-5 && said < 2e-3 && (found / said - 1.0).abs() < 0.05, "{name}: {said} {found}");
+    }
+    assert!(complaint(&[&half[..], &["--resume"]].concat()).contains("rmm has no --resume"));
+    let file = dir.path().join("x.safetensors");
+    assert!(complaint(&["merge", text(&toml_at), "--out", text(&file)]).contains("rmm writes a folder"));
+    recipe(dir.path(), &toml.replace("tokenizer = \"b\"", "tokenizer = \"nobody\""));
+    let no = dir.path().join("no");
+    assert!(complaint(&["merge", text(&toml_at), "--out", text(&no)]).contains("or a model: a, b, c"));
+    assert!(!no.exists());
 }
 
 #[test]
@@ -303,6 +344,34 @@ fn models_that_arrive_one_by_one_are_merged_as_if_at_once() {
     };
     let mean = (1..=3).map(|m| squares(&dir.path().join(format!("m{m}"))).sqrt()).sum::<f64>() / 3.0;
     assert!((squares(&out).sqrt() / mean - 1.0).abs() < 1e-4);
+    // Recipe and card of all models, whatever run brought them.
+    let read = |of: &Path, file: &str| fs::read_to_string(of.join(file)).expect("read");
+    assert_eq!(names(&out), ["README.md", "config.json", "model.safetensors", "recipe.toml"]);
+    assert!(read(&out, "README.md").contains("by the method opcm: models merged as they arrive"));
+    model(dir.path(), "m4", 4);
+    let (last, again) = (dir.path().join("last"), dir.path().join("again"));
+    run("one-by-one", &[4], &["--out", text(&last)]);
+    let written = read(&last, "recipe.toml");
+    assert!((1..=4).all(|m| written.contains(&format!("name = \"m{m}\""))), "{written}");
+    let said = stdout(&regrow(&[
+        "merge",
+        text(&last.join("recipe.toml")),
+        "--into",
+        text(&dir.path().join("new state")),
+        "--out",
+        text(&again),
+    ]));
+    assert_eq!(said.lines().count(), 4);
+    let weights = |of: &Path| fs::read(of.join("model.safetensors")).expect("read");
+    assert_eq!(weights(&again), weights(&last));
+    // A run that was stopped goes on with the models that are not in it yet.
+    let said = run("at-once", &[1, 2, 3, 4], &["--resume", "--out", text(&dir.path().join("resumed"))]);
+    assert!(said.lines().count() == 1 && said.starts_with("m4: model 4"), "{said}");
+    assert_eq!(weights(&dir.path().join("resumed")), weights(&last));
+    recipe(
+        dir.path(),
+        "method = \"opcm\"\nbase = \"base\"\nmodels = [{ path = \"m3\" }]\nparameters = { alpha = 0.4, convolutions = true }\n",
+    );
     let toml = text(&dir.path().join("r.toml")).to_string();
     let into = dir.path().join("one-by-one");
     assert!(complaint(&["merge", &toml, "--into", text(&into)]).contains("m3 has been merged into it"));
@@ -339,7 +408,19 @@ fn what_cannot_be_merged_or_reverted_is_one_line() {
     assert!(with(two, "{ basis = 1, granularity = \"row\" }").contains("position, layer, product"));
     assert!(with(two, "{ basis = 1, rank = 2 }").contains("only a basis by product"));
     assert!(with("", "{ basis = 1 }").contains("zero models"));
-    // Different targets, a factor cut short, NaN.
+    // Other modules of the same base.
+    let draft = Draft {
+        config: json!({ "peft_type": "LORA", "base_model_name_or_path": "somebody/base", "target_modules": ["up"] }),
+        dtype: Dtype::F32,
+        modules: vec![Module { name: "h.0.mlp.up".into(), kind: Kind::Linear, shape: [12, 8, 8] }],
+        factors: Box::new(|_| Ok(Factors { left: numbers(96, 1), right: numbers(64, 2) })),
+        rest: Vec::new(),
+        beside: Vec::new(),
+    };
+    draft.write(&dir.path().join("less"), &[], &|_, _| ()).expect("written");
+    let less = with("{ path = \"a\" }, { path = \"less\" }", "{ basis = 1 }");
+    assert!(less.contains("adapt different modules: only one has conv"), "{less}");
+    // Different bases, a factor cut short, NaN.
     let config = dir.path().join("b/adapter_config.json");
     let text_of = fs::read_to_string(&config).expect("read");
     fs::write(&config, text_of.replace("somebody/base", "somebody/else")).expect("written");
@@ -374,6 +455,65 @@ fn what_cannot_be_merged_or_reverted_is_one_line() {
     assert!(compress("2").contains("differ in no matrix"));
     assert!(compress("0").contains("rank 0"));
     assert!(!no.exists());
+}
+
+#[test]
+fn a_base_that_is_not_the_parent_is_refused_or_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (base, tuned) = (model(dir.path(), "base", 0), model(dir.path(), "tuned", 1));
+    let out = |n: usize| dir.path().join(format!("out{n}"));
+    let args = |base: &Path, model: &Path, to: &Path| {
+        ["compress", text(model), "--base", text(base), "--rank", "2", "--out", text(to)].map(String::from)
+    };
+    let says = |base: &Path, model: &Path| {
+        let args = args(base, model, &out(0));
+        let said = complaint(&args.each_ref().map(String::as_str));
+        assert!(!out(0).exists() && !dir.path().join("out0.partial").exists(), "{said}");
+        said
+    };
+    // Other weights under the same names, weights that no fine-tuning gives, tensors that are missing or differ.
+    type Change = dyn Fn(&str, Vec<f32>) -> Option<Vec<f32>> + Sync;
+    let changed = |name: &str, change: &Change| {
+        let parent = Checkpoint::open(&base).expect("open");
+        let kept = |n: &str| change(n, parent.read_f32(n).expect("read"));
+        let entries = parent.entries().iter().filter(|e| kept(&e.name).is_some());
+        let planned = entries.map(|e| match kept(&e.name).map(|v| v.len()) {
+            Some(n) if n != e.elements() => Planned { shape: vec![n], ..Planned::from(e) },
+            _ => Planned::from(e),
+        });
+        let planned: Vec<Planned> = planned.collect();
+        let to = dir.path().join(name);
+        let mut writer =
+            Writer::create(Plan::sharded(planned, usize::MAX).expect("a plan"), &to, &[], "").expect("begun");
+        let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+            Ok(Contents::Values(kept(&t.name).unwrap_or_default()))
+        };
+        writer.write(&make, &|_, _| ()).expect("written");
+        writer.finish().expect("finished");
+        to
+    };
+    let stranger = changed("stranger", &|name, values| Some(numbers(values.len(), 99 + name.len() as u64)));
+    assert!(says(&stranger, &tuned).contains("does not look like the parent of"), "{}", says(&stranger, &tuned));
+    let tiny = changed("tiny", &|_, values| Some(values.iter().map(|v| v / 10.0).collect()));
+    assert!(says(&tiny, &tuned).contains("times its norm"));
+    let args_of = args(&tiny, &tuned, &out(1));
+    stdout(&regrow(&[&args_of.each_ref().map(String::as_str)[..], &["--any-base"]].concat()));
+    let less = changed("less", &|name, values| (name != "h.0.attn.q.bias").then_some(values));
+    assert!(says(&less, &tuned).contains("has no tensor \"h.0.attn.q.bias\": it is not the base"));
+    let short =
+        changed("short", &|name, values| Some(if name == "norm.weight" { values[1..].to_vec() } else { values }));
+    assert!(says(&short, &tuned).contains("norm.weight is"));
+    // The base may have more, which is said.
+    let output = regrow(&args(&base, &less, &out(2)).each_ref().map(String::as_str));
+    let noted = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        noted.contains("has 1 tensors that the model lacks, as h.0.attn.q.bias")
+            && noted.contains("differ in no matrix"),
+        "{noted}"
+    );
+    let toml = format!("method = \"opcm\"\nbase = {stranger:?}\nmodels = [{{ path = \"tuned\" }}]\n");
+    let said = complaint(&["merge", text(&recipe(dir.path(), &toml)), "--into", text(&out(3))]);
+    assert!(said.contains("does not look like the parent of tuned") && !out(3).exists(), "{said}");
 }
 
 #[test]

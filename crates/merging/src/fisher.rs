@@ -5,13 +5,14 @@
 //! W = sum_i a_i F_i W_i / sum_i a_i F_i
 //! ```
 //!
-//! with the diagonal Fisher information `F_i`, of the tensor's shape, as each model's statistic. A small
+//! with the diagonal Fisher information `F_i`, of the tensor's shape, as each model's statistic
+//! ([`information`](crate::information) gathers it). A small
 //! floor is added to it, so that entries that no model has learnt from are averaged.
 
 use rayon::prelude::*;
 use regrow_sparse_core::{Error, Result};
 
-use crate::sums::{PIECE, divide, terms, weighted_sum};
+use crate::sums::{PIECE, terms, weighted_mean};
 use crate::tensors::{Operands, Parameters, TensorMerge};
 
 /// The average weighted by Fisher information; tensors without it are averaged plainly.
@@ -51,9 +52,7 @@ impl TensorMerge for Fisher {
     fn merge(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
         let models = tensor.models(self.weights.len())?;
         let Some(information) = models.iter().map(|m| m.statistic).collect::<Option<Vec<_>>>() else {
-            let mut sum = weighted_sum(&terms(models, &self.weights));
-            divide(&mut sum, self.weights.iter().map(|w| *w as f32).sum());
-            return Ok(sum);
+            return Ok(weighted_mean(&terms(models, &self.weights), self.weights.iter().map(|w| *w as f32).sum()));
         };
         for (model, information) in models.iter().zip(&information) {
             if information.len() != tensor.elements() || information.iter().any(|f| !(*f >= 0.0 && f.is_finite())) {

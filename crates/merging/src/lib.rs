@@ -3,9 +3,9 @@
 //! - of tensors by name, one at a time, of models of any size: [`Linear`], [`Slerp`], [`TaskArithmetic`],
 //!   [`Ties`], [`Dare`], [`Breadcrumbs`], [`Della`], [`ModelStock`], [`Fisher`], [`RegMean`], [`SparseSoup`]; [`ALL`] lists
 //!   them by name, [`stream`] takes them through checkpoints, [`masks`] keeps zeros, [`search`] chooses
-//!   coefficients
+//!   coefficients, [`information`] gathers what Fisher merging wants to know
 //! - of low rank: [`LowRank`], matrices as factors; [`Rmm`], merged reversibly
-//! - of models that arrive one after another: [`Opcm`]
+//! - of models that arrive one after another: [`Opcm`]; [`WHOLE`] names these two kinds
 //! - of Burn models: [`average()`], which soups share and which refuses models with different masks;
 //!   [`Soup`]: uniform and greedy soups; [`Sms`]: Sparse Model Soups
 //!
@@ -40,6 +40,8 @@ pub mod dare;
 pub mod della;
 mod draw;
 pub mod fisher;
+pub mod information;
+mod jacobi;
 pub mod linear;
 pub mod low_rank;
 pub mod masks;
@@ -72,7 +74,7 @@ pub use low_rank::LowRank;
 pub use masks::Masks;
 pub use model_stock::ModelStock;
 pub use opcm::Opcm;
-pub use registry::{ALL, Entry, find};
+pub use registry::{ALL, About, Base, Entry, WHOLE, find};
 pub use regmean::RegMean;
 pub use rmm::Rmm;
 pub use slerp::Slerp;

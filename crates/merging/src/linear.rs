@@ -6,7 +6,7 @@
 
 use regrow_sparse_core::{Error, Result};
 
-use crate::sums::{divide, terms, weighted_sum};
+use crate::sums::{terms, weighted_mean};
 use crate::tensors::{Operands, Parameters, TensorMerge};
 
 /// The weighted average. Entries that are zero in every model stay zero.
@@ -46,14 +46,15 @@ impl TensorMerge for Linear {
         "linear"
     }
 
+    fn passes_on(&self) -> bool {
+        true
+    }
+
     fn merge(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
         let models = tensor.models(self.weights.len())?;
-        let mut sum = weighted_sum(&terms(models, &self.weights));
-        if self.normalize {
-            // In f32 as the sum is, so that equal models are given back.
-            divide(&mut sum, self.weights.iter().map(|w| *w as f32).sum());
-        }
-        Ok(sum)
+        // Divided in f32 as the sum is, so that equal models are given back.
+        let divisor = if self.normalize { self.weights.iter().map(|w| *w as f32).sum() } else { 1.0 };
+        Ok(weighted_mean(&terms(models, &self.weights), divisor))
     }
 }
 

@@ -190,6 +190,34 @@ impl LowRank {
         self.balanced(&u, &s, &v, rank.min(self.rank))
     }
 
+    /// As [`LowRank::truncated`], of the Gram matrices of its factors: what is below 1e-7 of the largest in a factor is
+    /// lost, in exchange for no QR of many columns.
+    pub(crate) fn leading(&self, rank: usize) -> Result<Self> {
+        let (left, right) = (self.left64(), self.right64());
+        let (first, back_first) = root(&symmetric(left.as_ref()))?;
+        let (second, back_second) = root(&symmetric(right.transpose()))?;
+        let core = (&first * second.transpose()).thin_svd().map_err(|_| diverged(self.rank, self.rank))?;
+        let rank = rank.min(self.rank);
+        let scale = |turn: MatRef<'_, f64>| {
+            Mat::from_fn(turn.nrows(), rank, |i, k| turn[(i, k)] * core.S().column_vector()[k].max(0.0).sqrt())
+        };
+        let (mut u, mut v) =
+            (left * (back_first * scale(core.U())), right.transpose() * (back_second * scale(core.V())));
+        upright(&mut u, &mut v);
+        Self::of(u.as_ref(), v.transpose())
+    }
+
+    /// Of two factors.
+    pub(crate) fn of(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Result<Self> {
+        let row_major = |m: MatRef<'_, f64>| -> Vec<f32> {
+            let (rows, cols) = (m.nrows(), m.ncols());
+            let mut values = Vec::with_capacity(rows * cols);
+            (0..rows).for_each(|i| values.extend((0..cols).map(|j| m[(i, j)] as f32)));
+            values
+        };
+        Self::new(row_major(left), row_major(right), [left.nrows(), left.ncols(), right.ncols()])
+    }
+
     /// `U_r sqrt(S_r)` and `sqrt(S_r) V_r^T`, with zeros for what the SVD lacks of rank `rank`.
     pub(crate) fn balanced(&self, u: &Mat<f64>, s: &[f64], v: &Mat<f64>, rank: usize) -> Result<Self> {
         let root = |k: usize| s.get(k).copied().unwrap_or(0.0).sqrt();
@@ -207,13 +235,7 @@ impl LowRank {
         let core = core.thin_svd().map_err(|_| diverged(self.rows, self.cols))?;
         let (mut u, mut v) = (left.compute_thin_Q() * core.U(), right.compute_thin_Q() * core.V());
         let s: Vec<f64> = core.S().column_vector().iter().copied().collect();
-        for k in 0..s.len() {
-            let largest = (0..self.rows).map(|i| u[(i, k)]).fold(0.0f64, |m, x| if x.abs() > m.abs() { x } else { m });
-            if largest < 0.0 {
-                (0..self.rows).for_each(|i| u[(i, k)] = -u[(i, k)]);
-                (0..self.cols).for_each(|i| v[(i, k)] = -v[(i, k)]);
-            }
-        }
+        upright(&mut u, &mut v);
         Ok(Svd { u, s, v })
     }
 
@@ -246,11 +268,11 @@ impl LowRank {
         by_gram(matrix, rank)
     }
 
-    fn left64(&self) -> Mat<f64> {
+    pub(crate) fn left64(&self) -> Mat<f64> {
         Mat::from_fn(self.rows, self.rank, |i, k| f64::from(self.left[i * self.rank + k]))
     }
 
-    fn right64(&self) -> Mat<f64> {
+    pub(crate) fn right64(&self) -> Mat<f64> {
         // Filled along rows: column-major of the transpose.
         Mat::from_fn(self.cols, self.rank, |j, k| f64::from(self.right[k * self.cols + j])).transpose().to_owned()
     }
@@ -272,6 +294,27 @@ fn none() -> Error {
 
 pub(crate) fn diverged(rows: usize, cols: usize) -> Error {
     Error::Argument(format!("the decomposition of a {rows}x{cols} matrix does not converge"))
+}
+
+/// Turns the columns of `u`, and those of `v` with them, so that the largest entry of each is positive.
+fn upright(u: &mut Mat<f64>, v: &mut Mat<f64>) {
+    for k in 0..u.ncols() {
+        let largest = (0..u.nrows()).map(|i| u[(i, k)]).fold(0.0f64, |m, x| if x.abs() > m.abs() { x } else { m });
+        if largest < 0.0 {
+            (0..u.nrows()).for_each(|i| u[(i, k)] = -u[(i, k)]);
+            (0..v.nrows()).for_each(|i| v[(i, k)] = -v[(i, k)]);
+        }
+    }
+}
+
+/// `T` with `T^T T` the Gram matrix, and `T^-1`, of the directions that are not nothing.
+fn root(gram: &Mat<f64>) -> Result<(Mat<f64>, Mat<f64>)> {
+    let (values, vectors) = eigen(gram)?;
+    let (n, nothing) = (gram.nrows(), 1e-14 * values.first().copied().unwrap_or(0.0));
+    let there = |k: usize| values[k] > nothing;
+    let to = Mat::from_fn(n, n, |k, i| if there(k) { values[k].sqrt() * vectors[(i, k)] } else { 0.0 });
+    let back = Mat::from_fn(n, n, |i, k| if there(k) { vectors[(i, k)] / values[k].sqrt() } else { 0.0 });
+    Ok((to, back))
 }
 
 /// The sum of the products of corresponding elements.
@@ -307,7 +350,7 @@ fn by_gram(matrix: MatRef<'_, f32>, rank: usize) -> Result<LowRank> {
     let (_, vectors) = eigen(&symmetric(dense.as_ref()))?;
     let chosen = vectors.submatrix(0, 0, cols, rank);
     let left = &dense * chosen;
-    product(left.as_ref(), chosen.transpose())?.truncated(rank)
+    LowRank::of(left.as_ref(), chosen.transpose())?.truncated(rank)
 }
 
 /// By subspace iteration, if that converges.
@@ -326,7 +369,7 @@ fn by_iteration(matrix: MatRef<'_, f32>, rank: usize) -> Result<Option<LowRank>>
         if found - captured <= GAIN * norm {
             let left = Mat::from_fn(rows, width, |i, k| f64::from(left[(i, k)]));
             let right = Mat::from_fn(cols, width, |j, k| f64::from(right[(j, k)]));
-            return product(left.as_ref(), right.transpose())?.truncated(rank).map(Some);
+            return LowRank::of(left.as_ref(), right.transpose())?.truncated(rank).map(Some);
         }
         captured = found;
         right = right.qr().compute_thin_Q();
@@ -338,14 +381,6 @@ fn by_iteration(matrix: MatRef<'_, f32>, rank: usize) -> Result<Option<LowRank>>
 fn energy(matrix: &Mat<f32>, rank: usize) -> Result<f64> {
     let wide = Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| f64::from(matrix[(i, j)]));
     Ok(eigen(&symmetric(wide.as_ref()))?.0.iter().take(rank).sum())
-}
-
-fn product(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Result<LowRank> {
-    let row_major = |m: MatRef<'_, f64>| -> Vec<f32> {
-        let (rows, cols) = (m.nrows(), m.ncols());
-        (0..rows * cols).map(|i| m[(i / cols, i % cols)] as f32).collect()
-    };
-    LowRank::new(row_major(left), row_major(right), [left.nrows(), left.ncols(), right.ncols()])
 }
 
 #[cfg(test)]
@@ -401,6 +436,10 @@ pub(crate) mod tests {
         assert!(models[0].squared_distance(&models[0]).unwrap() < 1e-12);
     }
 
+    fn cut_of(whole: &LowRank) -> LowRank {
+        whole.truncated(3).unwrap()
+    }
+
     #[test]
     fn truncation_is_the_best_of_its_rank_and_balanced() {
         let whole = LowRank::sum(&[(1.0, &random([20, 3, 15], 1)), (0.3, &random([20, 3, 15], 2))]).unwrap();
@@ -416,6 +455,13 @@ pub(crate) mod tests {
             }
         }
         assert_eq!(whole.truncated(99).unwrap().rank(), 6);
+        // By Gram matrices the same, and where the factors have fewer directions than columns.
+        for rank in 1..=4 {
+            let (cut, other) = (whole.truncated(rank).unwrap(), whole.leading(rank).unwrap());
+            assert!(gap(other.left(), cut.left()) < 1e-5 && gap(other.right(), cut.right()) < 1e-5, "{rank}");
+        }
+        let twice = LowRank::sum(&[(0.5, &cut_of(&whole)), (0.5, &cut_of(&whole))]).unwrap();
+        assert!(gap(&twice.leading(3).unwrap().dense(), &cut_of(&whole).dense()) < 1e-5);
     }
 
     /// A matrix `[m, d]` of orthogonal directions with the spectrum given, and noise.

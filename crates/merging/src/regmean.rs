@@ -13,8 +13,8 @@ use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
 use regrow_sparse_core::{Error, Result};
 
-use crate::sums::{divide, terms, weighted_sum};
-use crate::tensors::{Operand, Operands, Parameters, TensorMerge, check_fractions};
+use crate::sums::{terms, weighted_mean};
+use crate::tensors::{Operands, Parameters, TensorMerge, check_fractions};
 
 /// The regression of linear layers.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,15 +46,16 @@ impl RegMean {
     }
 
     /// `sum_i a_i G_i` and `sum_i a_i G_i W_i^T`, in f64.
-    fn equations(&self, models: &[Operand<'_>], moments: &[&[f32]], rows: usize, cols: usize) -> (Mat<f64>, Mat<f64>) {
+    fn equations(&self, tensor: &Operands<'_>, moments: &[&[f32]], rows: usize, cols: usize) -> (Mat<f64>, Mat<f64>) {
+        let place = |r: usize, i: usize| if tensor.turned() { i * rows + r } else { r * cols + i };
         let (mut left, mut right) = (Mat::zeros(cols, cols), Mat::zeros(cols, rows));
-        for ((model, moment), weight) in models.iter().zip(moments).zip(&self.weights) {
+        for ((model, moment), weight) in tensor.all().iter().zip(moments).zip(&self.weights) {
             let scaled = |i: usize, j: usize| {
                 let factor = if i == j { 1.0 } else { self.alpha };
                 weight * factor * f64::from(moment[i * cols + j])
             };
             let g = Mat::from_fn(cols, cols, scaled);
-            let w = Mat::from_fn(cols, rows, |i, r| f64::from(model.values[r * cols + i]));
+            let w = Mat::from_fn(cols, rows, |i, r| f64::from(model.values[place(r, i)]));
             right += &g * &w;
             left += g;
         }
@@ -70,29 +71,33 @@ impl TensorMerge for RegMean {
     fn merge(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
         let models = tensor.models(self.weights.len())?;
         let Some(moments) = models.iter().map(|m| m.statistic).collect::<Option<Vec<_>>>() else {
-            let mut sum = weighted_sum(&terms(models, &self.weights));
-            divide(&mut sum, self.weights.iter().map(|w| *w as f32).sum());
-            return Ok(sum);
+            return Ok(weighted_mean(&terms(models, &self.weights), self.weights.iter().map(|w| *w as f32).sum()));
         };
-        let (rows, cols) = tensor.matrix();
+        let (rows, cols) = match (tensor.turned(), tensor.matrix()) {
+            (true, (input, output)) => (output, input),
+            (false, matrix) => matrix,
+        };
         if let Some((model, found)) = models.iter().zip(&moments).find(|(_, m)| m.len() != cols * cols) {
             let reason =
                 format!("the second moment of {} has {} values, not {cols} x {cols}", model.model, found.len());
             return Err(tensor.error(reason));
         }
-        let (mut left, right) = self.equations(models, &moments, rows, cols);
+        let (mut left, right) = self.equations(tensor, &moments, rows, cols);
         let mean = (0..cols).map(|i| left[(i, i)]).sum::<f64>() / cols.max(1) as f64;
         (0..cols).for_each(|i| left[(i, i)] += self.ridge * mean);
         let llt = left.llt(Side::Lower);
         let llt = llt.map_err(|_| tensor.error("the second moments of the inputs are not positive definite"))?;
         let solved = llt.solve(&right);
-        Ok((0..rows).flat_map(|r| (0..cols).map(move |c| (c, r))).map(|at| solved[at] as f32).collect())
+        let (outer, inner) = if tensor.turned() { (cols, rows) } else { (rows, cols) };
+        let at = |a: usize, b: usize| if tensor.turned() { solved[(a, b)] } else { solved[(b, a)] };
+        Ok((0..outer).flat_map(|a| (0..inner).map(move |b| (a, b))).map(|(a, b)| at(a, b) as f32).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensors::Operand;
     use crate::testing::{close, merge, numbers};
 
     fn merged<'a>(alpha: f64, models: &[(&'a [f32], &'a [f32])], shape: &[usize]) -> Result<Vec<f32>> {
@@ -127,6 +132,23 @@ mod tests {
                 assert!((pull(&a, &ga) + pull(&b, &gb)).abs() < 1e-4);
             }
         }
+    }
+
+    #[test]
+    fn a_matrix_that_is_stored_turned_is_merged_like_one_that_is_not() {
+        let (rows, cols) = (2, 3);
+        let diagonal = |d: [f32; 3]| -> Vec<f32> { (0..9).map(|k| if k % 4 == 0 { d[k / 4] } else { 0.1 }).collect() };
+        let (a, b) = (numbers(6, 1), numbers(6, 2));
+        let (ga, gb) = (diagonal([1.0, 2.0, 3.0]), diagonal([3.0, 1.0, 0.5]));
+        let turn = |w: &[f32], rows: usize, cols: usize| -> Vec<f32> {
+            (0..rows * cols).map(|k| w[k % rows * cols + k / rows]).collect()
+        };
+        let plain = merged(0.9, &[(&a, &ga), (&b, &gb)], &[rows, cols]).unwrap();
+        let (ta, tb) = (turn(&a, rows, cols), turn(&b, rows, cols));
+        let models = [(&ta, &ga), (&tb, &gb)].map(|(w, g)| Operand { model: "m", values: w, statistic: Some(g) });
+        let shape = [cols, rows];
+        let tensor = Operands::new("w", &shape, None, &models).unwrap().with_turned(true);
+        close(&RegMean::new(vec![1.0; 2], 0.9).unwrap().merge(&tensor).unwrap(), &turn(&plain, rows, cols), 1e-6);
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub enum Solver {
     NelderMead,
     /// Particles that fly through all of the bounds (Kennedy & Eberhart, 1995): many evaluations.
     ParticleSwarm,
+    /// The greedy soup (Wortsman et al., arXiv 2203.05482, algorithm 1) as weights: each model alone, then one after
+    /// another in the order of their losses, kept where the loss falls. For `n` models `2 n - 1` evaluations, of points
+    /// that are either bound in every direction; the start does not matter.
+    GreedySoup,
 }
 
 /// A search for the point of least loss.
@@ -121,6 +125,7 @@ impl Search {
                     .configure(|state| state.max_iters(self.evaluations as u64))
                     .run();
             }
+            Solver::GreedySoup => self.greedy(&|point| objective().cost(&point).unwrap_or(f64::INFINITY)),
             Solver::ParticleSwarm => {
                 let _first = objective().cost(&self.start);
                 let bounds = (vec![self.bounds.0; self.start.len()], vec![self.bounds.1; self.start.len()]);
@@ -135,6 +140,27 @@ impl Search {
         match asked.failure {
             Some(failure) => Err(failure),
             None => Ok(best(asked.done)?),
+        }
+    }
+
+    /// Asks for the losses of a greedy soup.
+    fn greedy(&self, loss: &dyn Fn(Vec<f64>) -> f64) {
+        let count = self.start.len();
+        let of = |chosen: &[usize]| -> Vec<f64> {
+            (0..count).map(|i| if chosen.contains(&i) { self.bounds.1 } else { self.bounds.0 }).collect()
+        };
+        let mut order: Vec<(usize, f64)> = (0..count).map(|i| (i, loss(of(&[i])))).collect();
+        order.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let Some((&(first, mut least), others)) = order.split_first() else { return };
+        let mut chosen = vec![first];
+        for (next, _) in others {
+            chosen.push(*next);
+            let found = loss(of(&chosen));
+            if found < least {
+                least = found;
+            } else {
+                chosen.pop();
+            }
         }
     }
 
@@ -225,6 +251,26 @@ impl<E: From<Error>> CostFunction for Objective<'_, '_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_greedy_soup_keeps_what_helps() {
+        // Alone: 0.9, 0.2, 0.5, 0.3. The best is 1; 3 helps it, 2 and 0 do not.
+        let mut asked = Vec::new();
+        let search = Search::new(vec![0.5; 4]).unwrap().with_solver(Solver::GreedySoup, 0);
+        let mut loss = |x: &[f64]| {
+            asked.push(x.iter().map(|x| *x as u8).collect::<Vec<u8>>());
+            let alone = [0.9, 0.2, 0.5, 0.3];
+            let some: Vec<usize> = (0..4).filter(|i| x[*i] > 0.5).collect();
+            Ok::<_, Error>(match some[..] {
+                [one] => alone[one],
+                [1, 3] => 0.1,
+                _ => 0.4,
+            })
+        };
+        let found = search.run(&[], &mut loss).unwrap();
+        assert_eq!((found.point.as_slice(), found.loss, found.evaluations), (&[0.0, 1.0, 0.0, 1.0][..], 0.1, 7));
+        assert_eq!(asked[4..], [[0, 1, 0, 1], [0, 1, 1, 1], [1, 1, 0, 1]]);
+    }
 
     const SOLVERS: [Solver; 2] = [Solver::NelderMead, Solver::ParticleSwarm];
 

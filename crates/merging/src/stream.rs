@@ -118,8 +118,9 @@ impl<'a> Merge<'a> {
 
     fn merged(&self, method: &dyn TensorMerge, planned: &Planned) -> Result<Vec<f32>> {
         let name = planned.name.as_str();
-        let base = self.base.map(|base| finite(base, name)).transpose()?;
-        let values = self.models.iter().map(|model| finite(model.checkpoint, name)).collect::<Result<Vec<_>>>()?;
+        let read = |from: &'a Checkpoint| if method.passes_on() { from.values(name) } else { finite(from, name) };
+        let base = self.base.map(read).transpose()?;
+        let values = self.models.iter().map(|model| read(model.checkpoint)).collect::<Result<Vec<_>>>()?;
         let statistic = |model: &Source<'a>| {
             let known = model.statistics.filter(|statistics| statistics.entry(name).is_ok());
             known.map(|statistics| finite(statistics, name)).transpose()
@@ -131,24 +132,29 @@ impl<'a> Merge<'a> {
             .zip(values.iter().zip(&statistics))
             .map(|(model, (values, statistic))| Operand { model: model.name, values, statistic: statistic.as_deref() })
             .collect();
-        let tensor = Operands::new(name, &planned.shape, base.as_deref(), &operands)?;
+        let turned = self.models.iter().filter_map(|model| model.statistics).any(|of| is_turned(of, name));
+        let tensor = Operands::new(name, &planned.shape, base.as_deref(), &operands)?.with_turned(turned);
         self.masks.check(&tensor)?;
         let mut merged = method.merge(&tensor)?;
+        if method.passes_on() && !all_finite(&merged) {
+            // Which of them was it?
+            self.base.map(|base| finite(base, name)).transpose()?;
+            self.models.iter().try_for_each(|model| finite(model.checkpoint, name).map(drop))?;
+        }
         self.masks.apply(&tensor, &mut merged);
         Ok(merged)
     }
 
     /// Bytes of memory to expect while `plan` is written on `threads` threads, besides the program's own: the
-    /// tensors in work of every input, the result, and the result in its type.
+    /// tensors in work of every input, and the result.
     pub fn peak(&self, plan: &Plan, threads: usize) -> usize {
         let element = |dtype: Dtype| dtype.bitsize() / 8;
-        let widest = plan.tensors().map(|tensor| element(tensor.dtype)).max().unwrap_or(4);
         let of_input = |checkpoint: &Checkpoint| {
             let widest = checkpoint.entries().iter().map(|entry| element(entry.dtype)).max().unwrap_or(4);
             // Where they lie in the file, and as f32 besides if they are something else.
             if widest == 4 { 4 } else { widest + 4 }
         };
-        let each = self.checkpoints().map(of_input).sum::<usize>() + 4 + if widest == 4 { 0 } else { widest };
+        let each = self.checkpoints().map(of_input).sum::<usize>() + 4;
         plan.in_work(threads) * each
     }
 
@@ -186,6 +192,14 @@ pub fn densities_within(base: &Checkpoint, model: &Checkpoint, density: f64) -> 
         n => (entry.name.clone(), (kept as f64 + 0.5) / n as f64),
     };
     Ok(entries.iter().zip(kept).map(share).collect())
+}
+
+/// Where a file of statistics lists, a line each, the matrices that are stored `[in, out]`.
+pub const TURNED: &str = "regrow_turned";
+
+/// Whether statistics say that a matrix is stored `[in, out]`.
+fn is_turned(statistics: &Checkpoint, name: &str) -> bool {
+    statistics.metadata().filter_map(|lines| lines.get(TURNED)).any(|names| names.lines().any(|line| line == name))
 }
 
 fn is_float(dtype: Dtype) -> bool {
@@ -242,12 +256,18 @@ fn is_word(name: &str) -> bool {
 /// One tensor's values, all of them finite.
 fn finite<'c>(checkpoint: &'c Checkpoint, name: &str) -> Result<std::borrow::Cow<'c, [f32]>> {
     let values = checkpoint.values(name)?;
-    match values.iter().filter(|v| !v.is_finite()).count() {
-        0 => Ok(values),
-        n => {
-            Err(Error::format(checkpoint.path(), format!("tensor {name:?} holds {n} values that are NaN or infinite")))
-        }
+    if all_finite(&values) {
+        return Ok(values);
     }
+    let n = values.iter().filter(|v| !v.is_finite()).count();
+    Err(Error::format(checkpoint.path(), format!("tensor {name:?} holds {n} values that are NaN or infinite")))
+}
+
+/// Whether all of them are numbers and finite: one bit per value, many at a time.
+fn all_finite(values: &[f32]) -> bool {
+    const BEYOND: u32 = f32::INFINITY.to_bits();
+    let bad = |piece: &[f32]| piece.iter().fold(0u32, |bad, v| bad | u32::from(v.to_bits() & BEYOND == BEYOND)) != 0;
+    !values.chunks(crate::sums::PIECE).any(bad)
 }
 
 #[cfg(test)]

@@ -9,6 +9,11 @@ pub(crate) const PIECE: usize = 1 << 13;
 
 /// `factor_1 * values_1 + factor_2 * values_2 + ...`, each sum from left to right in f32.
 pub(crate) fn weighted_sum(terms: &[(f32, &[f32])]) -> Vec<f32> {
+    weighted_mean(terms, 1.0)
+}
+
+/// The same over `divisor`.
+pub(crate) fn weighted_mean(terms: &[(f32, &[f32])], divisor: f32) -> Vec<f32> {
     let elements = terms.first().map_or(0, |(_, values)| values.len());
     let mut sum = vec![0.0f32; elements];
     sum.par_chunks_mut(PIECE).enumerate().for_each(|(piece, sum)| {
@@ -17,13 +22,11 @@ pub(crate) fn weighted_sum(terms: &[(f32, &[f32])]) -> Vec<f32> {
             let values = &values[start..start + sum.len()];
             sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
         }
+        if divisor != 1.0 {
+            sum.iter_mut().for_each(|sum| *sum /= divisor);
+        }
     });
     sum
-}
-
-/// `divisor` goes through every element of `values`.
-pub(crate) fn divide(values: &mut [f32], divisor: f32) {
-    values.par_chunks_mut(PIECE).for_each(|piece| piece.iter_mut().for_each(|v| *v /= divisor));
 }
 
 /// Inner products of all pairs of `vector(model, index)`, `count` models with `elements` values, in f64.
@@ -56,4 +59,53 @@ pub(crate) fn inner_products(
 /// The models' values with their weights.
 pub(crate) fn terms<'a>(models: &[Operand<'a>], weights: &[f64]) -> Vec<(f32, &'a [f32])> {
     models.iter().zip(weights).map(|(model, weight)| (*weight as f32, model.values)).collect()
+}
+
+/// Elements of the vectors whose products are summed at a time: those of some models stay in the nearest cache.
+const STRETCH: usize = 1 << 10;
+
+/// Inner products of all pairs of vectors of one length, `[n, n]`, in f64. As [`inner_products`], several sums at
+/// once.
+pub(crate) fn gram(vectors: &[&[f32]]) -> Vec<f64> {
+    let (n, elements) = (vectors.len(), vectors.first().map_or(0, |v| v.len()));
+    let stretch = |start: usize| {
+        let end = elements.min(start + STRETCH);
+        let mut sums = vec![0.0; n * n];
+        for i in 0..n {
+            (0..=i).for_each(|j| sums[i * n + j] = dot(&vectors[i][start..end], &vectors[j][start..end]));
+        }
+        sums
+    };
+    let starts: Vec<usize> = (0..elements).step_by(STRETCH).collect();
+    let all: Vec<Vec<f64>> = starts.into_par_iter().map(stretch).collect();
+    let mut total = vec![0.0; n * n];
+    all.iter().for_each(|sums| total.iter_mut().zip(sums).for_each(|(t, s)| *t += s));
+    (0..n * n).map(|k| total[(k / n).max(k % n) * n + (k / n).min(k % n)]).collect()
+}
+
+/// The inner product of two vectors, eight sums side by side.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let (a, b) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut sums = [0.0f64; 8];
+    for (a, b) in a.0.iter().zip(b.0) {
+        (0..8).for_each(|t| sums[t] += f64::from(a[t]) * f64::from(b[t]));
+    }
+    let rest: f64 = a.1.iter().zip(b.1).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::numbers;
+
+    #[test]
+    fn inner_products_by_either_way_are_the_same() {
+        for elements in [0, 1, 7, 8, 1029, 20_000] {
+            let vectors: Vec<Vec<f32>> = (0..3).map(|seed| numbers(elements, seed)).collect();
+            let slow = inner_products(3, elements, |i, k| vectors[i][k]);
+            let fast = gram(&vectors.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            assert!((0..9).all(|k| (fast[k] - slow[k / 3][k % 3]).abs() < 1e-9), "{elements}");
+        }
+    }
 }

@@ -33,6 +33,10 @@ impl TensorMerge for TaskArithmetic {
         "task-arithmetic"
     }
 
+    fn passes_on(&self) -> bool {
+        true
+    }
+
     fn merge(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
         self.0.merge_whole(tensor)
     }

@@ -10,6 +10,12 @@ pub trait TensorMerge: Send + Sync {
     /// Its name.
     fn name(&self) -> &'static str;
 
+    /// Whether a value of any input that is no finite number always makes one of the result: inputs then need not be
+    /// looked through before they are merged.
+    fn passes_on(&self) -> bool {
+        false
+    }
+
     /// The merged tensor, row-major over the same shape.
     ///
     /// # Errors
@@ -44,6 +50,7 @@ pub struct Operands<'a> {
     shape: &'a [usize],
     base: Option<&'a [f32]>,
     models: &'a [Operand<'a>],
+    turned: bool,
 }
 
 impl<'a> Operands<'a> {
@@ -63,7 +70,18 @@ impl<'a> Operands<'a> {
                 return Err(Error::tensor(name, reason));
             }
         }
-        Ok(Self { name, shape, base, models })
+        Ok(Self { name, shape, base, models, turned: false })
+    }
+
+    /// With the matrix stored `[in, out]`, as GPT-2 has it, or not.
+    pub fn with_turned(mut self, turned: bool) -> Self {
+        self.turned = turned;
+        self
+    }
+
+    /// Whether the matrix is stored `[in, out]`.
+    pub fn turned(&self) -> bool {
+        self.turned
     }
 
     /// The tensor's name.

@@ -12,6 +12,7 @@ use crate::budget::rounded;
 use crate::checkpoint::{Checkpoint, Patch, Pruned};
 use crate::hidden::Hidden;
 use crate::score::Score;
+use crate::survey::Survey;
 use crate::weight::{Weight, transposed};
 use crate::{Error, Mask, Pattern, Result};
 
@@ -200,39 +201,32 @@ pub fn survey<M: BlockModel>(
     hidden: &Hidden,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
-    let mut hidden = hidden.map(|x| x)?;
-    for index in 0..model.blocks() {
-        let block = model.load(source, index)?;
-        let mut seen: Vec<Option<Squares>> = Vec::new();
-        let mut add = |input: usize, values: Tensor<2>| {
-            slot(&mut seen, input).get_or_insert_with(|| Squares::new(values.dims()[1])).add(values);
-        };
-        match hidden.one_by_one()? {
-            true => hidden.advance_each(|x| model.forward(&block, x, places, &mut add))?,
-            false => hidden.advance_seen(|x| observed(model, &block, x, places), |inputs| told(inputs, &mut add))?,
-        }
-        let reached = |layer: &LayerRef| {
-            let squares = seen.get(layer.input).and_then(Option::as_ref).ok_or_else(|| unreached(layer))?;
-            Ok((read(source, layer)?, squares))
-        };
-        let layers = model.layers(index).iter().map(reached).collect::<Result<Vec<_>>>()?;
-        visit(index, &layers)?;
-        release(model, source, index);
+    let mut survey = Survey::new(model, source, places, hidden.map(|x| x)?);
+    while let Some(seen) = survey.advance::<Squares>()? {
+        let reached = |layer: &LayerRef| Ok((read(source, layer)?, seen.of(layer)?));
+        let layers = seen.layers.iter().map(reached).collect::<Result<Vec<_>>>()?;
+        visit(survey.index() - 1, &layers)?;
+        release(model, source, survey.index() - 1);
     }
     Ok(())
 }
 
 /// Inputs of layers, each with its number.
-type Inputs = Vec<(usize, Tensor<2>)>;
+pub(crate) type Inputs = Vec<(usize, Tensor<2>)>;
 
 /// Hidden states after `block`, and the inputs of its layers.
-fn observed<M: BlockModel>(model: &M, block: &M::Block, x: Tensor<3>, places: &M::Places) -> (Tensor<3>, Inputs) {
+pub(crate) fn observed<M: BlockModel>(
+    model: &M,
+    block: &M::Block,
+    x: Tensor<3>,
+    places: &M::Places,
+) -> (Tensor<3>, Inputs) {
     let mut inputs = Vec::new();
     let x = model.forward(block, x, places, &mut |input, values| inputs.push((input, values)));
     (x, inputs)
 }
 
-fn told(inputs: Inputs, add: &mut dyn FnMut(usize, Tensor<2>)) {
+pub(crate) fn told(inputs: Inputs, add: &mut dyn FnMut(usize, Tensor<2>)) {
     inputs.into_iter().for_each(|(input, values)| add(input, values));
 }
 

@@ -8,6 +8,7 @@
 //! | put masks into a Burn model and train under them | [`masked`], [`optimizer`], [`sparsify`] |
 //! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
 //! | prune a model larger than memory, block by block | [`blockwise`], [`hidden`] |
+//! | know what a model's layers see | [`survey`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
 //! | store sparse matrices in less | [`storage`] |
 //! | show what is sparse | [`report`] |
@@ -56,6 +57,7 @@ pub mod select;
 pub mod sensitivity;
 pub mod sparsify;
 pub mod storage;
+pub mod survey;
 pub mod train;
 pub mod weight;
 

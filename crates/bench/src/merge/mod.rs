@@ -2,15 +2,15 @@
 //!
 //! Networks are trained here from one parent: copies of one task, and a task each (halves of the classes); and
 //! from parents of their own. With data, the shared networks of others join them: MNIST CNNs of one start
-//! and of two, ResNet-20s. `rows` measures.
+//! and of two, ResNet-20s. `rows` measures. Real adapters are measured by `adapters`.
 
+mod adapters;
 mod rows;
 mod subjects;
 
 use std::time::Instant;
 
 use burn::tensor::Device;
-use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::{Error, Result};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ const PAPER: &str = include_str!("../../../../papers/merge/paper.toml");
 
 /// Every merging method on models of one and of different starting points
 #[derive(clap::Parser, Clone, Debug)]
-#[command(after_help = "Example: bench merge --seeds 5 --data DIR --networks mnist-cnn,resnet-cifar10")]
+#[command(after_help = "Example: bench merge --seeds 5 --data DIR --networks lora,mnist-cnn,resnet-cifar10")]
 pub struct Args {
     /// Options of every table.
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub struct Args {
     /// Epochs of fine-tuning each model
     #[arg(long, default_value_t = 10)]
     pub epochs: usize,
-    /// Folders below --data with networks of others: mnist-cnn, resnet-cifar10
+    /// Folders below --data with networks of others: lora, mnist-cnn, resnet-cifar10
     #[arg(long, value_delimiter = ',')]
     pub networks: Vec<String>,
     /// Test images to count on for these, evenly spaced
@@ -133,11 +133,17 @@ pub fn run(args: &Args) -> Result<()> {
         }
         bar.set_message(format!("(seed {seed})"));
         let trained = subjects::trained(&plan, arch, &data, seed, &device, &bar)?;
-        let others = subjects::of_others(&plan, args.common.data.as_deref(), &device)?;
+        // Nothing about the networks of others is drawn at random.
+        let first = seed == plan.seeds.0;
+        let below = args.common.data.as_deref();
+        let others = if first { subjects::of_others(&plan, below, &device)? } else { Vec::new() };
         let mut rows = Vec::new();
         for subject in trained.iter().chain(&others) {
             bar.set_message(format!("(seed {seed}: {})", subject.name));
             rows.extend(rows::rows(subject, seed, &device)?);
+        }
+        if let Some(folder) = below.filter(|_| plan.networks.iter().any(|n| n == subjects::ADAPTERS)) {
+            rows.extend(adapters::rows(&folder.join(subjects::ADAPTERS), seed)?);
         }
         cells.add(&plan, rows)?;
     }
@@ -154,7 +160,8 @@ fn print(plan: &Plan, rows: &[Record], args: &Args, device: &Device, seconds: f6
          tenth of the training images.",
         plan.arch, plan.dataset, plan.parent_epochs, plan.epochs
     );
-    println!("Test accuracy in percent, mean and standard deviation over {} seeds.\n", plan.seeds.1);
+    println!("Test accuracy in percent, mean and standard deviation over {} seeds.", plan.seeds.1);
+    println!("Of adapters: 100 times the mean cosine of the merged difference with each adapter's.\n");
     let settings = unique(rows.iter().filter_map(|r| r.method.split_once(" | ").map(|(_, setting)| setting)));
     let methods = unique(rows.iter().filter_map(|r| r.method.split_once(" | ").map(|(method, _)| method)));
     let cell = |method: &str, column: usize| spread(&values(rows, &format!("{method} | {}", settings[column]), 0.0, 1));
@@ -219,10 +226,4 @@ impl Args {
             seeds: (self.common.first_seed, self.common.seeds),
         })
     }
-}
-
-/// So many of `images`, evenly spaced.
-fn thinned(images: &data::Images, wanted: usize) -> data::Images {
-    let all = images.len();
-    images.select(&(0..wanted.min(all)).map(|i| i * all / wanted.min(all).max(1)).collect::<Vec<_>>())
 }

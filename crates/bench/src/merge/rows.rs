@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use burn::module::Module;
 use burn::tensor::Device;
-use regrow_merging::{ALL, Entry, Operand, Operands, Parameters, Soup, Value};
+use regrow_merging::{ALL, Entry, Operand, Operands, Parameters, Soup, Value, information};
 use regrow_sparse_core::classifier::{Examples, correct, count_correct, mean_loss, probabilities, recalibrate};
 use regrow_sparse_core::{Error, Result};
 use regrow_zoo::Net;
@@ -41,19 +42,33 @@ pub fn rows(subject: &Subject, seed: u64, device: &Device) -> Result<Vec<Record>
     let judge = &mut |net: &Net| Ok(count_correct(net, &subject.validation, BATCH, device) as f64);
     let (soup, _) = Soup::Greedy.cook(&subject.models, finish, judge)?;
     add("greedy soup", accuracy(&soup), started.elapsed().as_secs_f64());
+    let started = Instant::now();
+    let information = information(subject, device)?;
+    let gathering = started.elapsed().as_secs_f64();
     for entry in ALL.iter().filter(|entry| admits(subject, entry)) {
         let started = Instant::now();
-        let net = merged(subject, entry, seed, device)?;
-        add(entry.name, accuracy(&net), started.elapsed().as_secs_f64());
+        let asks = entry.name == "fisher";
+        let net = merged(subject, entry, asks.then_some(&information), seed, device)?;
+        add(entry.name, accuracy(&net), started.elapsed().as_secs_f64() + if asks { gathering } else { 0.0 });
     }
     Ok(rows)
 }
 
-/// Fisher merging and RegMean want statistics that no table has gathered; dense models share the mask of
+/// RegMean wants second moments, which are gathered of language models alone; dense models share the mask of
 /// everything, so that SMS is the average.
 fn admits(subject: &Subject, entry: &Entry) -> bool {
-    let count = (entry.models.0..=entry.models.1).contains(&subject.models.len());
-    count && !["fisher", "regmean", "sms"].contains(&entry.name) && (subject.base.is_some() || !entry.base)
+    let fits = entry.check(subject.models.len(), subject.base.is_some()).is_ok();
+    fits && !["regmean", "sms"].contains(&entry.name)
+}
+
+/// The Fisher information of each model, on images that it learnt from.
+fn information(subject: &Subject, device: &Device) -> Result<Vec<Tensors>> {
+    let autodiff = device.clone().autodiff();
+    let one = |(net, images): (&Net, &Images)| {
+        let each = (0..images.len()).map(|i| images.images(&[i], &autodiff));
+        Ok(tensors(&information::gather(&net.clone().train(), each, |_| ())?))
+    };
+    subject.models.iter().zip(&subject.own).map(one).collect()
 }
 
 fn percent(right: usize, images: &Images) -> f64 {
@@ -71,12 +86,19 @@ fn ensemble(subject: &Subject, device: &Device) -> f64 {
 }
 
 /// The merge by one method, lambda chosen by the loss on validation images where there is one.
-fn merged(subject: &Subject, entry: &Entry, seed: u64, device: &Device) -> Result<Net> {
+fn merged(
+    subject: &Subject,
+    entry: &Entry,
+    information: Option<&Vec<Tensors>>,
+    seed: u64,
+    device: &Device,
+) -> Result<Net> {
     let tensors: Vec<Tensors> = subject.models.iter().map(tensors).collect();
     let base = subject.base.as_ref().map(self::tensors);
     let with = |lambda: Option<f64>| -> Result<Net> {
         let parameters = parameters(entry, subject.models.len(), lambda, seed);
-        let net = of_tensors(&subject.models[0], &tensors, base.as_ref(), entry, &parameters)?;
+        let inputs = Inputs { models: &tensors, base: base.as_ref(), information };
+        let net = of_tensors(&subject.models[0], &inputs, entry, &parameters)?;
         Ok(recalibrated(net, &subject.validation, device))
     };
     if !entry.parameters.contains(&"lambda") {
@@ -94,7 +116,7 @@ fn merged(subject: &Subject, entry: &Entry, seed: u64, device: &Device) -> Resul
 }
 
 /// What the papers or mergekit suggest, where a method has parameters.
-fn parameters(entry: &Entry, models: usize, lambda: Option<f64>, seed: u64) -> Parameters {
+pub fn parameters(entry: &Entry, models: usize, lambda: Option<f64>, seed: u64) -> Parameters {
     let density = match entry.name {
         "ties" => 0.2,
         "breadcrumbs" | "breadcrumbs-ties" => 0.85,
@@ -106,21 +128,30 @@ fn parameters(entry: &Entry, models: usize, lambda: Option<f64>, seed: u64) -> P
     known.fold(Parameters::defaults(models), |all, (name, value)| all.with(name, Value::Number(value)))
 }
 
-fn of_tensors(
-    net: &Net,
-    models: &[Tensors],
-    base: Option<&Tensors>,
-    entry: &Entry,
-    parameters: &Parameters,
-) -> Result<Net> {
+/// What is merged.
+struct Inputs<'a> {
+    models: &'a [Tensors],
+    base: Option<&'a Tensors>,
+    information: Option<&'a Vec<Tensors>>,
+}
+
+fn of_tensors(net: &Net, inputs: &Inputs<'_>, entry: &Entry, parameters: &Parameters) -> Result<Net> {
     let method = (entry.make)(parameters)?;
-    let names: Vec<String> = (0..models.len()).map(|i| format!("model {i}")).collect();
+    let names: Vec<String> = (0..inputs.models.len()).map(|i| format!("model {i}")).collect();
     let mut new = BTreeMap::new();
-    for (name, (shape, _)) in &models[0] {
+    for (name, (shape, _)) in &inputs.models[0] {
         let of = |tensors: &Tensors| tensors.get(name).map(|(_, values)| values.clone()).unwrap_or_default();
-        let values: Vec<Vec<f32>> = models.iter().map(of).collect();
-        let operands: Vec<Operand<'_>> = names.iter().zip(&values).map(|(n, v)| Operand::new(n, v)).collect();
-        let base = base.map(of);
+        let values: Vec<Vec<f32>> = inputs.models.iter().map(of).collect();
+        // Running statistics have none.
+        let counts = !(name.ends_with("running_mean") || name.ends_with("running_var"));
+        let known = inputs.information.filter(|_| counts).map(|all| all.iter().map(of).collect::<Vec<_>>());
+        let operand = |i: usize| Operand {
+            model: &names[i],
+            values: &values[i],
+            statistic: known.as_ref().map(|known| known[i].as_slice()),
+        };
+        let operands: Vec<Operand<'_>> = (0..names.len()).map(operand).collect();
+        let base = inputs.base.map(of);
         new.insert(name.clone(), method.merge(&Operands::new(name, shape, base.as_deref(), &operands)?)?);
     }
     Ok(map_values(net.clone(), &mut |name, _| new.remove(name)))

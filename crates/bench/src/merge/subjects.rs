@@ -12,7 +12,8 @@ use regrow_sparse_core::{Error, Result};
 use regrow_zoo::data::{self, DataSet, Images, Part};
 use regrow_zoo::{Arch, Net, load};
 
-use super::{Plan, thinned};
+use super::Plan;
+use crate::kin::thinned;
 use crate::lab::{Fit, Lab};
 
 /// Models to merge, and what judges them.
@@ -25,9 +26,14 @@ pub struct Subject {
     pub base: Option<Net>,
     /// Training images that choose lambda and recompute batch-norm statistics.
     pub validation: Images,
+    /// Some of the images that each model has learnt from, as many as its Fisher information is taken over.
+    pub own: Vec<Images>,
     /// Test images.
     pub test: Images,
 }
+
+/// Images that Fisher information is taken over.
+const INFORMED: usize = 64;
 
 /// Models of `arch` trained from parents: one task from one, two tasks from one, two tasks from two.
 pub fn trained(
@@ -60,17 +66,18 @@ pub fn trained(
     let copies = [2, 3, 4].map(|order| grown(&one, &train, order)).into_iter().collect::<Result<Vec<_>>>()?;
     let (first, second) = (grown(&one, &halves[0], 5)?, grown(&one, &halves[1], 6)?);
     let stranger = grown(&other, &halves[1], 6)?;
-    let subject = |name, models: Vec<Net>| Subject {
+    let subject = |name, models: Vec<Net>, own: &[&Images]| Subject {
         name,
+        own: own.iter().map(|images| thinned(images, INFORMED)).collect(),
         models: models.into_iter().map(|net| net.valid()).collect(),
         base: Some(one.valid()),
         validation: validation.clone(),
         test: test.clone(),
     };
     Ok(vec![
-        subject("one task, one parent", copies),
-        subject("two tasks, one parent", vec![first.clone(), second]),
-        subject("two tasks, two parents", vec![first, stranger]),
+        subject("one task, one parent", copies, &[&train; 3]),
+        subject("two tasks, one parent", vec![first.clone(), second], &[&halves[0], &halves[1]]),
+        subject("two tasks, two parents", vec![first, stranger], &[&halves[0], &halves[1]]),
     ])
 }
 
@@ -93,14 +100,17 @@ const MNIST: [Group; 2] = [
 const CIFAR: [Group; 1] =
     [("ResNet-20s of three", &["resnet20", "resnet20-b", "resnet20-c"], Arch::ResNet20, "cifar10")];
 
+/// The folder of real adapters, which are merged otherwise.
+pub const ADAPTERS: &str = "lora";
+
 /// Refuses folders whose networks are not known here.
 pub fn check(networks: &[String]) -> Result<()> {
-    let known = |network: &&String| ["mnist-cnn", "resnet-cifar10"].contains(&network.as_str());
+    let known = |network: &&String| ["lora", "mnist-cnn", "resnet-cifar10"].contains(&network.as_str());
     networks.iter().find(|network| !known(network)).map_or(Ok(()), |network| Err(unknown(network)))
 }
 
 fn unknown(networks: &str) -> Error {
-    Error::Argument(format!("unknown networks `{networks}`: use mnist-cnn, resnet-cifar10"))
+    Error::Argument(format!("unknown networks `{networks}`: use lora, mnist-cnn, resnet-cifar10"))
 }
 
 /// The networks of others that the plan asks for. Their parents are not known.
@@ -110,6 +120,7 @@ pub fn of_others(plan: &Plan, folder: Option<&Path>, device: &Device) -> Result<
         let groups: &[Group] = match network.as_str() {
             "mnist-cnn" => &MNIST,
             "resnet-cifar10" => &CIFAR,
+            ADAPTERS => continue,
             other => return Err(unknown(other)),
         };
         let missing = || Error::Argument(format!("{network} lies in a folder of its name below --data"));
@@ -124,11 +135,13 @@ pub fn of_others(plan: &Plan, folder: Option<&Path>, device: &Device) -> Result<
                     None => images,
                 })
             };
+            let validation = part(Part::Train, 500)?;
             subjects.push(Subject {
                 name,
                 models: models.collect::<Result<_>>()?,
                 base: None,
-                validation: part(Part::Train, 500)?,
+                own: vec![thinned(&validation, INFORMED); files.len()],
+                validation,
                 test: part(Part::Test, plan.images)?,
             });
         }

@@ -8,11 +8,11 @@ use regrow_sparse_core::Result;
 use super::Plan;
 use super::rows::{AFTER, ARITHMETIC, ARITHMETIC_CHOSEN, AVERAGE, FIRST, KEPT, OPCM, OWN, PARENT, SCALED, TIES_CHOSEN};
 use crate::claim::Claim;
+use crate::kin;
 use crate::paper::Paper;
 use crate::picture::Line;
 use crate::record::{Measure, Record, mean_std, spread};
 use crate::show::{self, Outcome};
-use crate::tasks::Split;
 
 const PAPER: &str = include_str!("../../../../papers/opcm/paper.toml");
 
@@ -37,7 +37,7 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
         "Test accuracy in percent, mean over tasks, after all models; mean and standard deviation over {} seeds, each the\n\
          mean of {} orders. Over orders: the standard deviation over the orders of a seed. First task: points that it has\n\
          gained since it was merged alone. Kept: models' worth of numbers that wait for the next model.\n",
-        plan.seeds.1, plan.orders
+        plan.kin.seeds.1, plan.orders
     );
     let accuracy = |method: &str, _: usize| spread(&by_seed(rows, method, |of| mean_std(of).0));
     let over_orders = |method: &str| {
@@ -48,16 +48,16 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
     let kept = |method: &str| finding(rows, method, KEPT, 0);
     let time = |method: &str| {
         let times: Vec<f64> = rows.iter().filter(|r| r.method == method).map(|r| r.seconds).collect();
-        format!("{:.1}", 1e3 * mean_std(&times).0 / plan.count as f64)
+        format!("{:.1}", 1e3 * mean_std(&times).0 / plan.kin.count as f64)
     };
     let more: [show::Column<'_>; 4] =
         [("over orders", &over_orders), ("first task", &first), ("kept", &kept), ("ms per model", &time)];
     println!("{}\n", show::by_column(METHODS, vec!["accuracy".into()], &accuracy, &more));
     paper.print_figures();
-    let title = format!("OPCM: accuracy on the tasks so far, {} on {}", plan.arch, plan.dataset);
+    let title = format!("OPCM: accuracy on the tasks so far, {} on {}", plan.kin.arch, plan.kin.dataset);
     let (measure, claims, notes) = (Measure::Accuracy, &CLAIMS, &[]);
     let outcome = Outcome { table: "opcm", measure, plan, rows, claims, notes, device, seconds };
-    outcome.close_over(out, &title, "models merged", &lines(rows, plan.count))
+    outcome.close_over(out, &title, "models merged", &lines(rows, plan.kin.count))
 }
 
 /// Something of the values of each seed's orders.
@@ -89,13 +89,10 @@ fn lines(rows: &[Record], count: usize) -> Vec<Line> {
 }
 
 fn describe(plan: &Plan) -> String {
-    let Plan { dataset, arch, count, orders, alpha, epochs, tune, rate, batch, .. } = plan;
-    let tasks = match plan.tasks {
-        Split::Turns => "turned and mirrored images",
-        Split::Pairs => "pairs of classes",
-    };
+    let (Plan { orders, alpha, rate, .. }, kin::Plan { dataset, arch, epochs, tune, batch, .. }) = (plan, &plan.kin);
+    let tasks = plan.kin.tasks_in_words();
     format!(
-        "{arch} on {dataset}, {epochs} epochs; {count} tasks ({tasks}), {tune} epochs each of all parameters; SGD with \
+        "{arch} on {dataset}, {epochs} epochs; {tasks}, {tune} epochs each of all parameters; SGD with \
          momentum 0.9, batch {batch}, learning rate {rate} along a cosine; {orders} orders; alpha {alpha}"
     )
 }

@@ -1,11 +1,8 @@
 //! Fills the OPCM table: a cell is one seed, with all orders and methods.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
-use burn::tensor::Device;
-use indicatif::ProgressBar;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -13,12 +10,8 @@ use regrow_merging::opcm::Difference;
 use regrow_merging::{Opcm, Operand, Operands, TaskArithmetic, TensorMerge, Ties};
 use regrow_sparse_core::Result;
 use regrow_sparse_core::train::mix;
-use regrow_zoo::Arch;
-use regrow_zoo::data::DataSet;
 
 use super::Plan;
-use crate::cells::Cells;
-use crate::lab::Lab;
 use crate::record::Record;
 use crate::tasks::Family;
 
@@ -48,18 +41,6 @@ pub const FIRST: &str = "first task, change";
 /// Factors for sums of differences, to choose from.
 const LAMBDAS: [f64; 8] = [0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0];
 
-/// What it takes to fill the table.
-pub struct Table<'a> {
-    /// The plan.
-    pub plan: &'a Plan,
-    /// The network.
-    pub arch: Arch,
-    /// The data.
-    pub data: &'a DataSet,
-    /// Where tensors live.
-    pub device: &'a Device,
-}
-
 /// The models of one seed.
 struct Children<'a> {
     plan: &'a Plan,
@@ -74,44 +55,26 @@ type Merged = Vec<Vec<f32>>;
 /// Merges the models of these numbers anew.
 type Again<'a> = dyn Fn(&[usize]) -> Result<Merged> + 'a;
 
-impl Table<'_> {
-    /// All rows. Finished seeds are kept in `out` until the table is complete.
-    pub fn fill(&self, out: &Path, resume: bool, bar: &ProgressBar) -> Result<Vec<Record>> {
-        let mut cells = Cells::open(out, "opcm", self.plan, resume)?;
-        let (first, count) = self.plan.seeds;
-        for seed in first..first + count {
-            if !cells.rows.iter().any(|r| r.seed == seed) {
-                cells.add(self.plan, self.of_seed(seed, bar)?)?;
-            }
-        }
-        cells.finish()
+/// The rows of one seed.
+pub fn of_seed(plan: &Plan, family: Family<'_>, seed: u64) -> Result<Vec<Record>> {
+    let kin = &plan.kin;
+    let learn = |task: usize| {
+        let net = family.learn(family.trainable(), task, kin.tune, plan.rate, mix(seed, 1))?;
+        Ok(family.differences(&net))
+    };
+    let differences = (0..kin.count).map(learn).collect::<Result<Vec<_>>>()?;
+    let none: Merged = family.base.iter().map(|b| vec![0.0; b.len()]).collect();
+    let (parent, own) = (family.together(&none, |task| &task.test), family.apart(&differences));
+    let children = Children { plan, family, differences, seed };
+    let mut rows = Vec::new();
+    for order in 0..plan.orders {
+        let mut line: Vec<usize> = (0..kin.count).collect();
+        line.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(seed, 1000 + order as u64)));
+        rows.push(children.record(PARENT, order, parent, 0.0, BTreeMap::new()));
+        rows.push(children.record(OWN, order, own, 0.0, BTreeMap::new()));
+        rows.extend(children.in_order(order, &line)?);
     }
-
-    fn of_seed(&self, seed: u64, bar: &ProgressBar) -> Result<Vec<Record>> {
-        let plan = self.plan;
-        bar.set_message(format!("(seed {seed})"));
-        let train = &self.data.train;
-        let lab = Lab { train, device: self.device, bar, batch: plan.batch, momentum: 0.9, recalibration: 0.0 };
-        let tasks = plan.tasks.tasks(self.data, plan.count, seed)?;
-        let family = Family::new(lab, self.arch, tasks, plan.epochs, seed, true)?;
-        let learn = |task: usize| {
-            let net = family.learn(family.trainable(), task, plan.tune, plan.rate, mix(seed, 1))?;
-            Ok(family.differences(&net))
-        };
-        let differences = (0..plan.count).map(learn).collect::<Result<Vec<_>>>()?;
-        let none: Merged = family.base.iter().map(|b| vec![0.0; b.len()]).collect();
-        let (parent, own) = (family.together(&none, |task| &task.test), family.apart(&differences));
-        let children = Children { plan, family, differences, seed };
-        let mut rows = Vec::new();
-        for order in 0..plan.orders {
-            let mut line: Vec<usize> = (0..plan.count).collect();
-            line.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(seed, 1000 + order as u64)));
-            rows.push(children.record(PARENT, order, parent, 0.0, BTreeMap::new()));
-            rows.push(children.record(OWN, order, own, 0.0, BTreeMap::new()));
-            rows.extend(children.in_order(order, &line)?);
-        }
-        Ok(rows)
-    }
+    Ok(rows)
 }
 
 impl Children<'_> {

@@ -26,7 +26,7 @@ pub fn by_lora(family: &Family<'_>, plan: &Plan, rank: usize, seed: u64) -> Resu
         let spread = 1.0 / (3.0 * family.shapes[0][1] as f64).sqrt();
         let lora = Lora { init_std: Some(spread), ..Lora::new(rank, SCALE * rank as f64) };
         let adapted = family.parent.clone().apply_lora(lora);
-        let net = family.learn(adapted, task, plan.tune, plan.lora_rate, seed)?;
+        let net = family.learn(adapted, task, plan.kin.tune, plan.lora_rate, seed)?;
         factors(&net, rank, &family.shapes)
     };
     (0..family.tasks.len()).map(one).collect()
@@ -35,7 +35,7 @@ pub fn by_lora(family: &Family<'_>, plan: &Plan, rank: usize, seed: u64) -> Resu
 /// The differences of a child for each task, all of its matrices trained.
 pub fn whole(family: &Family<'_>, plan: &Plan, seed: u64) -> Result<Vec<Vec<Vec<f32>>>> {
     let one = |task: usize| {
-        let net = family.learn(family.trainable(), task, plan.tune, plan.rate, mix(seed, 1))?;
+        let net = family.learn(family.trainable(), task, plan.kin.tune, plan.rate, mix(seed, 1))?;
         Ok(family.differences(&net))
     };
     (0..family.tasks.len()).map(one).collect()

@@ -8,11 +8,11 @@ use regrow_sparse_core::Result;
 use super::Plan;
 use super::rows::{BASES, ERROR, OWN, OWN_WHOLE, PARENT, RULES, STORAGE, WAYS, WHAT, reversible};
 use crate::claim::Claim;
+use crate::kin;
 use crate::paper::Paper;
 use crate::picture::Line;
 use crate::record::{Measure, Record, mean_std, spread};
 use crate::show::{self, Outcome};
-use crate::tasks::Split;
 
 const PAPER: &str = include_str!("../../../../papers/rmm/paper.toml");
 
@@ -68,7 +68,7 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
     println!(
         "Test accuracy in percent, mean over tasks; mean and standard deviation over {} seeds. Storage: numbers kept over\n\
          those of all children; error: relative, of the differences (both means over all columns).\n",
-        plan.seeds.1
+        plan.kin.seeds.1
     );
     let columns: Vec<(&str, usize)> = WAYS.iter().flat_map(|way| plan.ranks.iter().map(|r| (*way, *r))).collect();
     let methods = methods(rows)?;
@@ -80,7 +80,7 @@ pub fn show(plan: &Plan, rows: &[Record], out: &Path, device: &Device, seconds: 
     println!("{}\n", show::by_column(methods.iter().map(String::as_str), heads, &cell, &more));
     paper.print_figures();
     let notes = kept(rows, &columns);
-    let title = format!("RMM: {} tasks of {}, {}, cut by SVD", plan.count, plan.dataset, plan.arch);
+    let title = format!("RMM: {} tasks of {}, {}, cut by SVD", plan.kin.count, plan.kin.dataset, plan.kin.arch);
     let outcome = Outcome {
         table: "rmm",
         measure: Measure::Accuracy,
@@ -143,13 +143,10 @@ fn lines(rows: &[Record], ranks: &[usize]) -> Vec<Line> {
 }
 
 fn describe(plan: &Plan) -> String {
-    let Plan { dataset, arch, count, epochs, tune, rate, lora_rate, batch, .. } = plan;
-    let tasks = match plan.tasks {
-        Split::Turns => "turned and mirrored images",
-        Split::Pairs => "pairs of classes",
-    };
+    let (Plan { rate, lora_rate, .. }, kin::Plan { dataset, arch, epochs, tune, batch, .. }) = (plan, &plan.kin);
+    let tasks = plan.kin.tasks_in_words();
     format!(
-        "{arch} on {dataset}, {epochs} epochs; {count} tasks ({tasks}), {tune} epochs each of the weight matrices, biases \
+        "{arch} on {dataset}, {epochs} epochs; {tasks}, {tune} epochs each of the weight matrices, biases \
          fixed; SGD with momentum 0.9, batch {batch}, learning rate {rate} (LoRA {lora_rate}, alpha / r 2) along a cosine; \
          factors of merged differences chosen on held-out images, TIES keeps 0.2, DARE 0.5"
     )

@@ -1,20 +1,13 @@
 //! Fills the RMM table: a cell is one seed, with all ranks and methods.
 
-use std::path::Path;
 use std::time::Instant;
 
-use burn::tensor::Device;
-use indicatif::ProgressBar;
 use regrow_merging::rmm::{Align, Granularity};
 use regrow_merging::{Dare, LowRank, Operand, Operands, Rmm, TaskArithmetic, TensorMerge, Ties};
 use regrow_sparse_core::Result;
-use regrow_zoo::Arch;
-use regrow_zoo::data::DataSet;
 
 use super::Plan;
 use super::models::{Child, by_lora, by_svd, whole};
-use crate::cells::Cells;
-use crate::lab::Lab;
 use crate::record::Record;
 use crate::tasks::Family;
 
@@ -54,56 +47,25 @@ pub fn reversible(rank: usize) -> Result<Vec<(&'static str, Rmm)>> {
     ])
 }
 
-/// What it takes to fill the table.
-pub struct Table<'a> {
-    /// The plan.
-    pub plan: &'a Plan,
-    /// The network.
-    pub arch: Arch,
-    /// The data.
-    pub data: &'a DataSet,
-    /// Where tensors live.
-    pub device: &'a Device,
-}
-
-impl Table<'_> {
-    /// All rows. Finished seeds are kept in `out` until the table is complete.
-    pub fn fill(&self, out: &Path, resume: bool, bar: &ProgressBar) -> Result<Vec<Record>> {
-        let mut cells = Cells::open(out, "rmm", self.plan, resume)?;
-        let (first, count) = self.plan.seeds;
-        for seed in first..first + count {
-            if !cells.rows.iter().any(|r| r.seed == seed) {
-                cells.add(self.plan, self.of_seed(seed, bar)?)?;
+/// The rows of one seed.
+pub fn of_seed(plan: &Plan, family: &Family<'_>, seed: u64) -> Result<Vec<Record>> {
+    let whole = whole(family, plan, seed)?;
+    let none: Vec<Vec<f32>> = family.base.iter().map(|b| vec![0.0; b.len()]).collect();
+    let (parent, own) = (family.together(&none, |task| &task.test), family.apart(&whole));
+    let mut rows = Vec::new();
+    for rank in &plan.ranks {
+        let children = [by_lora(family, plan, *rank, seed)?, by_svd(family, &whole, *rank)?];
+        for (way, children) in WAYS.into_iter().zip(children) {
+            let cell = Cell { family, way, rank: *rank, seed };
+            rows.push(cell.record(PARENT, parent, Instant::now()));
+            if way == "SVD" {
+                rows.push(cell.record(OWN_WHOLE, own, Instant::now()));
+                rows.extend(cell.as_one(WHAT[0], |task| whole[task].clone())?);
             }
+            rows.extend(cell.rows(&children)?);
         }
-        cells.finish()
     }
-
-    fn of_seed(&self, seed: u64, bar: &ProgressBar) -> Result<Vec<Record>> {
-        let plan = self.plan;
-        bar.set_message(format!("(seed {seed})"));
-        let train = &self.data.train;
-        let lab = Lab { train, device: self.device, bar, batch: plan.batch, momentum: 0.9, recalibration: 0.0 };
-        let tasks = plan.tasks.tasks(self.data, plan.count, seed)?;
-        let family = Family::new(lab, self.arch, tasks, plan.epochs, seed, false)?;
-        let whole = whole(&family, plan, seed)?;
-        let none: Vec<Vec<f32>> = family.base.iter().map(|b| vec![0.0; b.len()]).collect();
-        let (parent, own) = (family.together(&none, |task| &task.test), family.apart(&whole));
-        let mut rows = Vec::new();
-        for rank in &plan.ranks {
-            let children = [by_lora(&family, plan, *rank, seed)?, by_svd(&family, &whole, *rank)?];
-            for (way, children) in WAYS.into_iter().zip(children) {
-                let cell = Cell { family: &family, way, rank: *rank, seed };
-                rows.push(cell.record(PARENT, parent, Instant::now()));
-                if way == "SVD" {
-                    rows.push(cell.record(OWN_WHOLE, own, Instant::now()));
-                    rows.extend(cell.as_one(WHAT[0], |task| whole[task].clone())?);
-                }
-                rows.extend(cell.rows(&children)?);
-            }
-        }
-        Ok(rows)
-    }
+    Ok(rows)
 }
 
 /// The children of one way and rank.

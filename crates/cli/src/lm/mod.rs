@@ -9,7 +9,7 @@ mod retrain;
 use std::fs;
 use std::path::Path;
 
-use regrow_zoo::lm::{Transformer, Words};
+use regrow_zoo::lm::{Transformer, Words, samples};
 
 use crate::bar::Bar;
 use crate::error::{Error, Result};
@@ -28,6 +28,32 @@ fn check_window(model: &Transformer, window: usize) -> Result<()> {
             model.config.context
         ))),
     }
+}
+
+/// Windows of a text to calibrate on, `count` of `window` tokens each, by default 2048 or the model's context: the
+/// first ones, or with a seed some at random.
+pub fn calibration(
+    model: &Transformer,
+    file: &Path,
+    count: usize,
+    window: Option<usize>,
+    seed: Option<u64>,
+) -> Result<Vec<Vec<u32>>> {
+    let window = window.unwrap_or_else(|| model.config.context.min(2048));
+    check_window(model, window)?;
+    if count == 0 {
+        return Err(Error::Argument("--samples must be at least 1".into()));
+    }
+    let words = words(model.checkpoint().path(), model)?;
+    let tokens = words.encode(&read(file)?)?;
+    // An encoder has never seen a text without its special tokens.
+    let (before, after) = if model.config.encoder { words.frame()? } else { Default::default() };
+    let inner = window.saturating_sub(before.len() + after.len()).max(2);
+    let samples = samples(&tokens, count, inner, seed).map_err(|e| match e {
+        regrow_sparse_core::Error::Argument(reason) => Error::Argument(format!("{}: {reason}", file.display())),
+        other => other.into(),
+    })?;
+    Ok(samples.into_iter().map(|s| [&before[..], s, &after[..]].concat()).collect())
 }
 
 fn read(file: &Path) -> Result<String> {

@@ -13,9 +13,9 @@ use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::storage::Storage;
 use regrow_sparse_core::train::Training;
 use regrow_sparse_core::{Pattern, schedule::check_sparsity};
-use regrow_zoo::lm::{Transformer, batch, samples};
+use regrow_zoo::lm::{Transformer, batch};
 
-use super::{Bar, check_window, form, read, words};
+use super::{Bar, check_window, form};
 use crate::convert;
 use crate::error::{Error, Result};
 use crate::text;
@@ -272,19 +272,7 @@ fn calibration(job: &Job<'_>, model: &Transformer, blind: bool) -> Result<(usize
             false => Err(Error::Argument(format!("{who} needs a text to calibrate on (--calibration FILE)"))),
         };
     };
-    if *count == 0 {
-        return Err(Error::Argument("--samples must be at least 1".into()));
-    }
-    let words = words(job.folder, model)?;
-    let tokens = words.encode(&read(file)?)?;
-    // An encoder has never seen a text without its special tokens.
-    let (before, after) = if model.config.encoder { words.frame()? } else { Default::default() };
-    let inner = window.saturating_sub(before.len() + after.len()).max(2);
-    let samples = samples(&tokens, *count, inner, job.seed).map_err(|e| match e {
-        regrow_sparse_core::Error::Argument(reason) => Error::Argument(format!("{}: {reason}", file.display())),
-        other => other.into(),
-    })?;
-    let samples: Vec<Vec<u32>> = samples.into_iter().map(|s| [&before[..], s, &after[..]].concat()).collect();
+    let samples = super::calibration(model, file, *count, Some(window), job.seed)?;
     Ok((samples[0].len(), samples))
 }
 

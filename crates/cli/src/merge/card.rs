@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use regrow_merging::Entry;
+use regrow_merging::About;
 
 use super::recipe::Recipe;
 use super::setting::Setting;
@@ -16,7 +16,7 @@ pub fn recipe_name(path: &Path) -> &'static str {
 }
 
 /// `README.md` of the merged model.
-pub fn card(recipe: &Recipe, method: &Entry, out: &Path) -> String {
+pub fn card(recipe: &Recipe, method: &About, out: &Path) -> String {
     let parents: Vec<String> = recipe
         .base
         .iter()

@@ -2,6 +2,7 @@
 
 mod card;
 mod mergekit;
+mod output;
 mod own;
 mod parents;
 mod recipe;
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use regrow_merging::{Entry, Merge, TensorMerge, Value, find};
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Plan, Writer};
+use regrow_merging::{Base, Entry, Merge, TensorMerge, Value, find};
+use regrow_sparse_core::checkpoint::{Checkpoint, Plan};
 
 use crate::bar::Bar;
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::text;
 use parents::Parents;
 use recipe::Recipe;
 
+pub use output::{Output, files as tokenizer_files};
 pub use tune::{Args as TuneArgs, run as tune};
 
 /// Merge models that share an architecture into one
@@ -43,7 +45,8 @@ pub use tune::{Args as TuneArgs, run as tune};
                         weight = [{ filter = \"mlp\", value = 0.5 }, { value = 0.2 }]\n\n  \
                         rmm: parameters = { basis = 2 }, or { storage = 0.5 } or { error = 0.05 }; besides granularity (position,\n  \
                         layer, product), align (none, balanced, procrustes), centred, normalize, rank\n  \
-                        opcm: parameters = { alpha = 0.5, convolutions = false }; regrow merge r.toml --into STATE --out MERGED")]
+                        opcm: parameters = { alpha = 0.5, convolutions = false }; regrow merge r.toml --into STATE --out MERGED\n  \
+                        fisher, regmean: models = [{ path = \"path/to/a\", statistics = \"a.safetensors\" }, ..], made by regrow statistics")]
 pub struct Args {
     /// The recipe: method, base, models, parameters, dtype, tokenizer, masks
     recipe: PathBuf,
@@ -56,7 +59,7 @@ pub struct Args {
     /// Show what would be done, sizes and the memory to expect, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// Go on where an interrupted run with the same recipe stopped
+    /// Go on where an interrupted run with the same recipe stopped; with opcm, with the models that are not in --into yet
     #[arg(long)]
     resume: bool,
     /// The most that a file of the result holds, as 500MB or 5GB
@@ -77,51 +80,34 @@ impl Args {
 /// Reads the recipe, checks everything, merges.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
-    match recipe.method.as_str() {
-        "rmm" => return own::rmm(args, &recipe, out),
-        "opcm" => return own::opcm(args, &recipe, out),
-        other if args.into.is_some() => {
-            return Err(Error::Argument(format!("--into is for opcm, not for {other}")));
-        }
-        _ => {}
+    if let Some((run, about)) = own::find(&recipe.method) {
+        return run(args, &recipe, about, out);
+    }
+    if args.into.is_some() {
+        return Err(Error::Argument(format!("--into is for opcm, not for {}", recipe.method)));
     }
     let method = find(&recipe.method)?;
     recipe.check(method.parameters)?;
     check_counts(&recipe, method)?;
     let parents = Parents::open(&recipe)?;
     let merge = planned(&recipe, method, &parents, args.any_base)?;
-    let plan = plan(args, &recipe, &parents, &merge)?;
+    let output = Output::new(args, &recipe, &method.said())?;
+    let plan = output.plan(merge.planned(), parents.lead())?;
     if args.dry_run {
         return dry_run(&recipe, method, &merge, &plan, out);
     }
     let started = Instant::now();
-    write(args, &recipe, method, &parents, &merge, plan.clone())?;
-    let (models, files) = (count(recipe.models.len(), "model"), count(plan.files(), "file"));
+    let (files, bytes, tensors) = (plan.files(), text::grouped(plan.bytes()), plan.tensors().count());
+    write(&output, &parents, &merge, plan)?;
+    let (models, files) = (count(recipe.models.len(), "model"), count(files, "file"));
     let seconds = started.elapsed().as_secs_f64();
-    let bytes = text::grouped(plan.bytes());
-    writeln!(
-        out,
-        "{models} merged by {}: {} tensors, {bytes} bytes in {files}, {seconds:.1} s",
-        method.name,
-        plan.tensors().count()
-    )?;
+    writeln!(out, "{models} merged by {}: {tensors} tensors, {bytes} bytes in {files}, {seconds:.1} s", method.name)?;
     Ok(())
 }
 
 fn check_counts(recipe: &Recipe, method: &Entry) -> Result<()> {
-    let says = |reason: String| Err(Error::Argument(format!("{}: {reason}", recipe.path.display())));
-    let (models, (fewest, most)) = (recipe.models.len(), method.models);
-    if method.base && recipe.base.is_none() {
-        return says(format!("{} needs a `base`, the models' common parent", method.name));
-    }
-    if method.name == "slerp" && models == 1 && recipe.base.is_none() {
-        return says("slerp needs two models, or a `base` and one".into());
-    }
-    match models {
-        n if n < fewest => says(format!("{} needs at least {fewest} models, the recipe has {n}", method.name)),
-        n if n > most => says(format!("{} takes at most {most} models, the recipe has {n}", method.name)),
-        _ => Ok(()),
-    }
+    let checked = method.check(recipe.models.len(), recipe.base.is_some());
+    checked.map_err(|e| Error::Argument(format!("{}: {e}", recipe.path.display())))
 }
 
 /// The merge, after all that can be checked before work has been.
@@ -142,23 +128,12 @@ fn planned<'a>(recipe: &Recipe, method: &Entry, parents: &'a Parents, any_base: 
         (method.make)(&parameters)
     };
     // A base that the method does not look at need not be read.
-    let base = parents.base.as_ref().filter(|_| method.base || (method.name == "slerp" && parents.models.len() == 1));
+    let base = parents.base.as_ref().filter(|_| method.reads_base(parents.models.len()));
     let merge = Merge::new(base, parents.sources(), recipe.masks, recipe.dtype, &make)?;
-    if let Some(base) = base.filter(|_| method.base && !any_base) {
+    if let Some(base) = base.filter(|_| method.base == Base::Parent && !any_base) {
         parents.check_base(base)?;
     }
     Ok(merge)
-}
-
-fn plan(args: &Args, recipe: &Recipe, parents: &Parents, merge: &Merge<'_>) -> Result<Plan> {
-    let file = args.out().extension().is_some_and(|e| e == "safetensors");
-    if !file && !parents.lead().is_directory() {
-        let reason = "the models are files: name a file that ends in .safetensors";
-        return Err(Error::Argument(format!("{}: {reason}", args.out().display())));
-    }
-    let limit = if file { usize::MAX } else { args.shard_size };
-    let plan = Plan::sharded(merge.planned(), limit)?;
-    Ok(if file { plan.with_metadata("regrow_recipe", &recipe.text) } else { plan })
 }
 
 fn dry_run(recipe: &Recipe, method: &Entry, merge: &Merge<'_>, plan: &Plan, out: &mut dyn Write) -> Result<()> {
@@ -179,47 +154,12 @@ fn dry_run(recipe: &Recipe, method: &Entry, merge: &Merge<'_>, plan: &Plan, out:
     Ok(())
 }
 
-fn write(args: &Args, recipe: &Recipe, method: &Entry, parents: &Parents, merge: &Merge<'_>, plan: Plan) -> Result<()> {
+fn write(output: &Output, parents: &Parents, merge: &Merge<'_>, plan: Plan) -> Result<()> {
     let inputs: Vec<&Checkpoint> = parents.all().collect();
-    let settings = format!("{} {} {}", parents.identity()?, args.shard_size, recipe.text);
-    let begin = if args.resume { Writer::resume } else { Writer::create };
-    let mut writer = begin(plan, args.out(), &inputs, &settings)?;
-    if args.out().extension().is_none_or(|e| e != "safetensors") {
-        writer.companions(parents.lead())?;
-        for (name, contents) in parents.tokenizer(recipe)? {
-            writer.add(&name, &contents)?;
-        }
-        if let Some(config) = recipe.dtype.map(|dtype| config(parents.lead(), dtype)).transpose()?.flatten() {
-            writer.add("config.json", &config)?;
-        }
-        writer.add("README.md", card::card(recipe, method, args.out()).as_bytes())?;
-        writer.add(card::recipe_name(&recipe.path), recipe.text.as_bytes())?;
-    }
+    let mut writer = output.begin(plan, parents.lead(), &inputs, &parents.identity()?)?;
     let bar = Bar::bytes();
     writer.write(&|tensor| merge.tensor(tensor), &|done, all| bar.at(done, all))?;
     Ok(writer.finish()?)
-}
-
-/// The configuration of `lead`, if it has one, saying that weights are of this type.
-fn config(lead: &Checkpoint, dtype: Dtype) -> Result<Option<Vec<u8>>> {
-    let path = lead.path().join("config.json");
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = std::fs::read(&path).map_err(|e| regrow_sparse_core::Error::io(&path, e))?;
-    let mut config: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|e| Error::Argument(format!("{}: is not a configuration: {e}", path.display())))?;
-    let name = match dtype {
-        Dtype::F16 => "float16",
-        Dtype::BF16 => "bfloat16",
-        _ => "float32",
-    };
-    for key in ["torch_dtype", "dtype"] {
-        if let Some(slot) = config.get_mut(key) {
-            *slot = name.into();
-        }
-    }
-    Ok(Some(serde_json::to_vec_pretty(&config)?))
 }
 
 /// `1 file`, `2 files`.

@@ -1,28 +1,37 @@
 //! The methods that go their own ways: adapters merged reversibly, models merged one after another.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use regrow_merging::Parameters;
 use regrow_merging::rmm::{ALIGNMENTS, Align, Amount, GRANULARITIES, Granularity, Rmm};
+use regrow_merging::{About, Parameters, WHOLE};
 use regrow_sparse_core::checkpoint::Checkpoint;
 
-use super::recipe::Recipe;
+use super::output::Output;
+use super::recipe::{Model, Recipe};
 use super::{Args, is_adapter};
 use crate::error::{Error, Result};
+use crate::parent;
 use crate::reversible::{self, Source};
 use crate::sequential::{self, Arrival, Settings};
 
-/// What RMM understands.
-const RMM: [&str; 8] = ["basis", "storage", "error", "granularity", "align", "centred", "normalize", "rank"];
-/// What OPCM understands.
-const OPCM: [&str; 2] = ["alpha", "convolutions"];
+/// Reads what the recipe names and merges it.
+type Run = fn(&Args, &Recipe, &About, &mut dyn Write) -> Result<()>;
+
+/// How they are run.
+const WAYS: [(&str, Run); 2] = [("opcm", opcm), ("rmm", rmm)];
+
+/// The method of that name, if it is one of these.
+pub fn find(name: &str) -> Option<(Run, &'static About)> {
+    let (_, run) = WAYS.iter().find(|(known, _)| *known == name)?;
+    Some((*run, WHOLE.iter().find(|about| about.name == name)?))
+}
 
 /// Merges the recipe's adapters reversibly.
-pub fn rmm(args: &Args, recipe: &Recipe, out: &mut dyn Write) -> Result<()> {
-    recipe.check(&RMM)?;
+fn rmm(args: &Args, recipe: &Recipe, about: &About, out: &mut dyn Write) -> Result<()> {
+    recipe.check(about.parameters)?;
     refuse(args.into.is_some(), "--into is for opcm, not for rmm")?;
-    let target = args.out.as_deref().ok_or_else(|| Error::Argument("rmm needs --out".into()))?;
+    refuse(args.resume, "rmm has no --resume: a run that was stopped begins anew, its one file is written in one go")?;
     let parameters = recipe.parameters("", 0.0);
     let (rmm, amount) = (space(&parameters)?, amount(&parameters)?);
     let sources: Vec<Source> =
@@ -30,7 +39,9 @@ pub fn rmm(args: &Args, recipe: &Recipe, out: &mut dyn Write) -> Result<()> {
     if args.dry_run {
         return reversible::plan(&sources, &rmm, out);
     }
-    let manifest = reversible::merge(&sources, &rmm, amount, target)?;
+    let output = Output::new(args, recipe, about)?;
+    refuse(output.is_file(), "rmm writes a folder, from which `regrow revert` gives any adapter back: --out DIR")?;
+    let manifest = reversible::merge(&sources, &rmm, amount, &output)?;
     writeln!(out, "{}", reversible::summary(&manifest))?;
     Ok(())
 }
@@ -48,7 +59,8 @@ fn space(parameters: &Parameters) -> Result<Rmm> {
 
 /// How many basis models: exactly one of three parameters says.
 fn amount(parameters: &Parameters) -> Result<Amount> {
-    let given: Vec<&str> = RMM[..3].iter().copied().filter(|name| parameters.shared.contains_key(*name)).collect();
+    let given: Vec<&str> =
+        ["basis", "storage", "error"].into_iter().filter(|name| parameters.shared.contains_key(*name)).collect();
     match given[..] {
         [name] => {
             let number = parameters.required(name)?;
@@ -70,25 +82,58 @@ fn whole(name: &str, number: f64) -> Result<usize> {
     }
 }
 
-/// Merges the recipe's models, in their order, into a folder.
-pub fn opcm(args: &Args, recipe: &Recipe, out: &mut dyn Write) -> Result<()> {
-    recipe.check(&OPCM)?;
+/// Merges the recipe's models, in their order, into a folder; with `--resume` those that are not in it yet.
+fn opcm(args: &Args, recipe: &Recipe, about: &About, out: &mut dyn Write) -> Result<()> {
+    recipe.check(about.parameters)?;
     let into = args.into.as_deref().ok_or_else(|| Error::Argument("opcm merges --into a folder: name one".into()))?;
     let base = recipe.base.as_deref().ok_or_else(|| {
         Error::Argument(format!("{}: opcm needs a `base`, the models' common parent", recipe.path.display()))
     })?;
+    refuse(args.dry_run, "opcm has no --dry-run: a model at a time is in memory, a matrix at a time in work")?;
     let (base, parameters) = (open(base)?, recipe.parameters("", 0.0));
     let settings =
         Settings { alpha: parameters.number("alpha", 0.5)?, convolutions: parameters.flag("convolutions", false)? };
-    let models = recipe.models.iter().map(|m| open(&m.path)).collect::<Result<Vec<_>>>()?;
-    let named = recipe.models.iter().zip(&models);
-    let arrivals: Vec<Arrival<'_>> = named.map(|(m, checkpoint)| Arrival { name: &m.name, checkpoint }).collect();
-    refuse(args.dry_run, "opcm has no --dry-run: a model at a time is in memory, a matrix at a time in work")?;
+    let there = sequential::merged(into)?;
+    let wanted = recipe.models.iter().filter(|m| !(args.resume && there.iter().any(|(name, _)| *name == m.name)));
+    let models = wanted.map(|m| Ok((m, open(&m.path)?))).collect::<Result<Vec<_>>>()?;
+    if !args.any_base {
+        models.iter().try_for_each(|(model, found)| parent::check(&base, &model.name, found))?;
+    }
+    let arrival = |(model, checkpoint)| -> Arrival<'_> {
+        let (model, checkpoint): (&Model, &Checkpoint) = (model, checkpoint);
+        Arrival { name: &model.name, path: &model.path, checkpoint }
+    };
+    let arrivals: Vec<Arrival<'_>> = models.iter().map(|(model, found)| arrival((*model, found))).collect();
+    if args.out.is_some() {
+        // What can be wrong with the result is known before a model is merged.
+        Output::new(args, recipe, about)?.plan(sequential::planned(&base, recipe.dtype), &base)?;
+    }
     sequential::add(into, &base, &arrivals, settings, out)?;
     match &args.out {
-        Some(target) => sequential::write(into, &base, recipe.dtype, target),
+        Some(_) => {
+            let whole = of_all(recipe, &sequential::merged(into)?)?;
+            sequential::write(into, &base, &Output::new(args, &whole, about)?)
+        }
         None => Ok(()),
     }
+}
+
+/// The recipe that merges all of a folder's models at once.
+fn of_all(recipe: &Recipe, models: &[(String, PathBuf)]) -> Result<Recipe> {
+    if recipe.models.iter().map(|m| &m.name).eq(models.iter().map(|(name, _)| name)) {
+        return Ok(recipe.clone());
+    }
+    let model = |(name, path): &(String, PathBuf)| Model {
+        name: name.clone(),
+        path: path.clone(),
+        statistics: None,
+        parameters: Default::default(),
+    };
+    let mut whole = Recipe { models: models.iter().map(model).collect(), ..recipe.clone() };
+    whole.text = whole.to_toml()?;
+    // As it is written now, whatever it was read from.
+    whole.path.set_extension("toml");
+    Ok(whole)
 }
 
 fn open(path: &Path) -> Result<Checkpoint> {

@@ -13,7 +13,7 @@ use super::setting::Setting;
 use crate::error::{Error, Result};
 
 /// A recipe as it was read; whether the method knows its parameters is asked in [`Recipe::check`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recipe {
     /// The file.
     pub path: PathBuf,
@@ -38,7 +38,7 @@ pub struct Recipe {
 }
 
 /// One of the models.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Model {
     /// What messages call it.
     pub name: String,
@@ -155,6 +155,13 @@ impl Recipe {
             settings.iter().filter_map(|(name, s)| Some((name.clone(), s.at(tensor, place)?))).collect()
         };
         Parameters { shared: at(&self.parameters), models: self.models.iter().map(|m| at(&m.parameters)).collect() }
+    }
+}
+
+impl Recipe {
+    /// A path as it is, if something lies there, else one beside the recipe.
+    pub fn beside(&self, path: &str) -> PathBuf {
+        beside(&self.path, path)
     }
 }
 

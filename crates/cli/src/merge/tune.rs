@@ -28,7 +28,8 @@ use crate::lm;
 /// with the best coefficients found. The data are training images, evenly spaced, or a text.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  regrow tune recipe.toml --arch mnist-cnn --dataset mnist --out best.toml\n  \
-                        regrow tune recipe.toml --over density --text validation.txt --solver particle-swarm --out best.toml")]
+                        regrow tune recipe.toml --over density --text validation.txt --solver particle-swarm --out best.toml\n  \
+                        regrow tune soup.toml --solver greedy-soup --arch resnet20 --dataset cifar10 --out greedy.toml")]
 pub struct Args {
     /// The recipe to begin with
     recipe: PathBuf,
@@ -41,7 +42,7 @@ pub struct Args {
     /// The most
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     upper: f64,
-    /// nelder-mead or particle-swarm
+    /// nelder-mead, particle-swarm, or greedy-soup, which puts models in or leaves them out
     #[arg(long, default_value = "nelder-mead")]
     solver: String,
     /// How many merges to measure
@@ -108,7 +109,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         bar.at(journal.evaluations.len(), args.evaluations);
         Ok(loss)
     })?;
-    bar.at(args.evaluations, args.evaluations);
+    bar.at(found.evaluations, found.evaluations);
     set(&mut recipe, &args.over, &found.point);
     let first = journal.evaluations.first().map_or(f64::NAN, |(_, loss)| *loss);
     let text = format!("# {} chosen in {} merges, loss {:.6}\n", args.over, found.evaluations, found.loss);
@@ -124,7 +125,11 @@ fn search(args: &Args, recipe: &Recipe) -> Result<Search> {
     let solver = match args.solver.as_str() {
         "nelder-mead" => Solver::NelderMead,
         "particle-swarm" => Solver::ParticleSwarm,
-        other => return Err(Error::Argument(format!("unknown solver `{other}`: use nelder-mead, particle-swarm"))),
+        "greedy-soup" => greedy(args, recipe.models.len())?,
+        other => {
+            let known = "nelder-mead, particle-swarm, greedy-soup";
+            return Err(Error::Argument(format!("unknown solver `{other}`: use {known}")));
+        }
     };
     let middle = (args.lower + args.upper) / 2.0;
     let number = |setting: Option<&Setting>| match setting {
@@ -141,6 +146,18 @@ fn search(args: &Args, recipe: &Recipe) -> Result<Search> {
     }
     let search = Search::within(start, args.lower, args.upper)?;
     Ok(search.with_solver(solver, args.seed).with_evaluations(args.evaluations))
+}
+
+/// A greedy soup, if it is asked for in a way that gives one.
+fn greedy(args: &Args, models: usize) -> Result<Solver> {
+    let merges = 2 * models - 1;
+    match (args.over.as_str(), args.evaluations) {
+        ("weight", n) if n >= merges => Ok(Solver::GreedySoup),
+        ("weight", n) => Err(Error::Argument(format!(
+            "a greedy soup of {models} models takes {merges} merges, not {n} (--evaluations)"
+        ))),
+        (other, _) => Err(Error::Argument(format!("a greedy soup chooses models by their weight, not by {other}"))),
+    }
 }
 
 /// Puts a point into the recipe.

@@ -2,19 +2,20 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use regrow_merging::LowRank;
-use regrow_merging::rmm::{Amount, Rmm};
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+use regrow_merging::rmm::{Amount, Part, Rmm, Space};
+use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer, rounded};
 use regrow_sparse_core::parallel::Together;
 use regrow_zoo::adapter::{Adapter, Module, Rest};
 
 use super::{FORMAT, Layer, MANIFEST, MODEL, Manifest, Task, about, stored, stored_rest};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
+use crate::merge::Output;
 use crate::text;
 
 type Core<T> = regrow_sparse_core::Result<T>;
@@ -29,8 +30,8 @@ pub struct Source {
 }
 
 /// Merges the adapters of `sources` and writes the directory `out`; gives back what it says of itself.
-pub fn merge(sources: &[Source], rmm: &Rmm, amount: Amount, out: &Path) -> Result<Manifest> {
-    let job = Job::open(sources, rmm)?;
+pub fn merge(sources: &[Source], rmm: &Rmm, amount: Amount, out: &Output) -> Result<Manifest> {
+    let job = Job { dtype: out.dtype.unwrap_or(Dtype::F32), ..Job::open(sources, rmm)? };
     let count = job.layers.len();
     let (bar, done) = (Bar::new("layers measured"), AtomicUsize::new(0));
     let watch = || bar.at(done.fetch_add(1, Ordering::Relaxed) + 1, count);
@@ -57,6 +58,8 @@ pub fn plan(sources: &[Source], rmm: &Rmm, out: &mut dyn std::io::Write) -> Resu
 /// The adapters, open, and what they have in common.
 struct Job<'a> {
     rmm: &'a Rmm,
+    /// The type of what is kept.
+    dtype: Dtype,
     sources: &'a [Source],
     adapters: Vec<Adapter>,
     layers: Vec<Layer>,
@@ -80,7 +83,7 @@ impl<'a> Job<'a> {
         adapters[1..].iter().try_for_each(|other| comparable(first, other))?;
         let ranks = |i: usize| adapters.iter().filter_map(|a| a.modules().nth(i)).map(|m| m.shape[1]).collect();
         let layers = first.modules().enumerate().map(|(i, module)| Layer::of(module, ranks(i))).collect();
-        Ok(Self { rmm, sources, adapters, layers })
+        Ok(Self { rmm, dtype: Dtype::F32, sources, adapters, layers })
     }
 
     /// The differences of one module, task by task.
@@ -93,14 +96,14 @@ impl<'a> Job<'a> {
         self.adapters.iter().zip(ranks).map(one).collect()
     }
 
-    fn write(&self, basis: usize, out: &Path) -> Result<Manifest> {
+    fn write(&self, basis: usize, out: &Output) -> Result<Manifest> {
         let mut places = BTreeMap::new();
         let mut tensors = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             for (part, shape) in self.rmm.outline(&layer.factors(), basis).map_err(|e| about(&layer.name, &e))? {
                 let name = stored(&layer.name, &part);
                 places.insert(name.clone(), (index, part));
-                tensors.push(Planned { name, dtype: Dtype::F32, shape });
+                tensors.push(Planned { name, dtype: self.dtype, shape });
             }
         }
         let numbers = tensors.iter().map(Planned::elements).sum();
@@ -111,7 +114,7 @@ impl<'a> Job<'a> {
             shape: r.shape.clone(),
         }));
         let inputs: Vec<&Checkpoint> = self.adapters.iter().map(Adapter::checkpoint).collect();
-        let mut writer = Writer::create(Plan::one(MODEL, tensors)?, out, &inputs, "rmm")?;
+        let mut writer = Writer::create(Plan::one(MODEL, tensors)?, &out.path, &inputs, "rmm")?;
         let (together, lost) = (Together::new(self.layers.len()), Mutex::new(BTreeMap::new()));
         let make = |tensor: &Planned| match places.get(&tensor.name) {
             Some((layer, part)) => {
@@ -128,6 +131,7 @@ impl<'a> Job<'a> {
         writer.write(&make, &|done, all| bar.at(done, all))?;
         let lost = lost.into_inner().unwrap_or_else(PoisonError::into_inner);
         let manifest = self.manifest(basis, numbers, &lost, &rest);
+        out.beside.iter().try_for_each(|(name, contents)| writer.add(name, contents))?;
         writer.add(MANIFEST, format!("{:#}\n", serde_json::to_value(&manifest)?).as_bytes())?;
         writer.finish()?;
         Ok(manifest)
@@ -138,8 +142,19 @@ impl<'a> Job<'a> {
         let models = self.models(layer)?;
         let named = |e: regrow_sparse_core::Error| about(&self.layers[layer].name, &e);
         let space = self.rmm.solve(models.clone()).map_err(named)?.space(basis).map_err(named)?;
+        let space = self.rounded(space).map_err(named)?;
         let lost = (space.squared_errors(&models)?, models.iter().map(LowRank::squared_norm).collect());
         Ok((space.parts().into_iter().map(|part| (part.name, part.values)).collect(), lost))
+    }
+
+    /// A space as it will be read again.
+    fn rounded(&self, space: Space) -> Core<Space> {
+        if self.dtype == Dtype::F32 {
+            return Ok(space);
+        }
+        let round = |part: Part| Ok(Part { values: rounded(&part.name, self.dtype, part.values)?, ..part });
+        let parts = space.parts().into_iter().map(round).collect::<Core<Vec<_>>>()?;
+        Space::from_parts(space.models(), &mut |name| Ok(parts.iter().find(|part| part.name == name).cloned()))
     }
 
     /// What the tasks have beside their factors, as it is stored.
@@ -177,6 +192,7 @@ impl<'a> Job<'a> {
         });
         Manifest {
             format: FORMAT,
+            dtype: self.dtype.to_string(),
             granularity: self.rmm.granularity().to_string(),
             align: self.rmm.align().to_string(),
             centred: self.rmm.centred(),

@@ -10,7 +10,7 @@ mod revert;
 use std::path::{Path, PathBuf};
 
 use regrow_merging::rmm::{Part, Space};
-use regrow_sparse_core::checkpoint::Checkpoint;
+use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
 use regrow_zoo::adapter::{Kind, Module};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,6 +32,9 @@ const FORMAT: usize = 1;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     format: usize,
+    /// The type of basis models and coefficients.
+    #[serde(default = "single")]
+    dtype: String,
     /// Which vectors share coefficients.
     granularity: String,
     /// How factors were brought into one form.
@@ -115,6 +118,10 @@ impl Layer {
             _ => Kind::Linear,
         }
     }
+}
+
+fn single() -> String {
+    Dtype::F32.to_string()
 }
 
 /// An open directory of merged adapters.

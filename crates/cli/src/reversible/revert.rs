@@ -9,6 +9,7 @@ use regrow_zoo::adapter::{Draft, Factors, Module, Rest};
 use super::{Layer, Merged, about, report, stored_rest};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
+use crate::merge::tokenizer_files;
 use crate::text;
 
 /// Give back one of the models that were merged reversibly
@@ -79,7 +80,9 @@ fn draft(merged: &Merged, task: usize) -> Result<Draft<'_>> {
         Ok(Factors { left: found.left().to_vec(), right: found.right().to_vec() })
     };
     let rest = said.rest.iter().map(|name| rest(merged, task, name)).collect::<Result<_>>()?;
-    Ok(Draft { config: said.config.clone(), dtype, modules, factors: Box::new(factors), rest })
+    // A tokenizer that was asked for goes along.
+    let beside = tokenizer_files(&merged.path)?;
+    Ok(Draft { config: said.config.clone(), dtype, modules, factors: Box::new(factors), rest, beside })
 }
 
 /// A module with the rank of what is rebuilt: that of the factors, or, of a sum of basis models, at most

@@ -56,7 +56,7 @@ pub use patch::{Patch, Pruned};
 pub use plan::{Plan, Planned};
 pub use rewrite::rewrite;
 pub use safetensors::Dtype;
-pub use values::{Counts, apply_mask};
+pub use values::{Counts, apply_mask, rounded};
 pub use writer::{Contents, Writer};
 
 use crate::{Error, Result};

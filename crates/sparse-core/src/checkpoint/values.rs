@@ -123,6 +123,18 @@ pub(super) fn encoded<'v>(name: &str, dtype: Dtype, values: &'v [f32]) -> Result
     })
 }
 
+/// `values` as they come back from a file in which they are of this type.
+///
+/// # Errors
+/// A value that is not a number or beyond the range of the type, or a type that is none of F64, F32, F16, BF16.
+pub fn rounded(name: &str, dtype: Dtype, values: Vec<f32>) -> Result<Vec<f32>> {
+    if dtype == Dtype::F32 {
+        return Ok(values);
+    }
+    let bytes = encoded(name, dtype, &values)?;
+    decoded(dtype, &bytes).map_err(|reason| Error::tensor(name, reason))
+}
+
 fn check_range(name: &str, dtype: Dtype, values: &[f32]) -> Result<()> {
     width(dtype).map_err(|reason| Error::tensor(name, reason))?;
     // Without their sign, floats order as their bits do, infinity and NaN above all others.

@@ -14,9 +14,12 @@ use super::config::Config;
 use super::partial::{self, Partial};
 use super::plan::PlannedFile;
 use super::rewrite::{copy_companions, refuse_input};
-use super::{Checkpoint, Plan, Planned, directory, values};
+use super::{Checkpoint, Dtype, Plan, Planned, directory, values};
 use crate::atomic::{folder_of, refuse_occupied};
 use crate::{Error, Result};
+
+/// Values that are converted and written at a time.
+const PIECE: usize = 1 << 16;
 
 /// What a tensor is written from.
 #[derive(Clone, Debug)]
@@ -138,6 +141,16 @@ impl Writer {
         if index.exists() { fs::remove_file(&index).map_err(|e| Error::io(index, e)) } else { Ok(()) }
     }
 
+    /// Says in the configuration among the companions, if there is one, that weights are of this type.
+    ///
+    /// # Errors
+    /// If it is no configuration, or cannot be written.
+    pub fn set_dtype(&mut self, dtype: Dtype) -> Result<()> {
+        let Some(mut config) = Config::read(self.partial.folder())? else { return Ok(()) };
+        config.set_dtype(dtype);
+        self.add("config.json", &config.text()?)
+    }
+
     /// Puts a file beside the weights, in place of a companion of that name.
     ///
     /// # Errors
@@ -195,9 +208,16 @@ impl Writer {
             while let Some(taken) = queue.take() {
                 let tensor = &file.tensors[taken.index];
                 let contents = make(tensor)?;
-                let bytes = bytes_of(tensor, &contents)?;
+                check_length(tensor, &contents)?;
                 out.seek(SeekFrom::Start(places[taken.index])).map_err(io)?;
-                out.write_all(&bytes).map_err(io)?;
+                match &contents {
+                    Contents::Bytes(bytes) => out.write_all(bytes).map_err(io)?,
+                    // Piece by piece: what was just converted is still in a near cache when it is written.
+                    Contents::Values(values) => values.chunks(PIECE).try_for_each(|piece| {
+                        let bytes = values::encoded(&tensor.name, tensor.dtype, piece)?;
+                        out.write_all(&bytes).map_err(io)
+                    })?,
+                }
                 advance(tensor.bytes());
                 taken.done();
             }
@@ -276,18 +296,15 @@ fn places(file: &PlannedFile, start: usize) -> Vec<u64> {
     file.tensors.iter().scan(start, begin).collect()
 }
 
-/// A tensor's contents as they will lie in the file.
-fn bytes_of<'c>(tensor: &Planned, contents: &'c Contents<'_>) -> Result<Cow<'c, [u8]>> {
+/// Refuses contents of another length than planned.
+fn check_length(tensor: &Planned, contents: &Contents<'_>) -> Result<()> {
     let (found, wanted, of) = match contents {
         Contents::Values(values) => (values.len(), tensor.elements(), "values"),
         Contents::Bytes(bytes) => (bytes.len(), tensor.bytes(), "bytes"),
     };
-    if found != wanted {
-        return Err(Error::tensor(&tensor.name, format!("{found} {of} given, it has {wanted}")));
-    }
-    match contents {
-        Contents::Values(values) => values::encoded(&tensor.name, tensor.dtype, values),
-        Contents::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+    match found == wanted {
+        true => Ok(()),
+        false => Err(Error::tensor(&tensor.name, format!("{found} {of} given, it has {wanted}"))),
     }
 }
 

@@ -207,6 +207,7 @@ impl Adapter {
             modules: self.modules().cloned().collect(),
             factors: Box::new(|index| self.factors(index)),
             rest: self.rest()?,
+            beside: Vec::new(),
         })
     }
 

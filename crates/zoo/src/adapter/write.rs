@@ -31,6 +31,8 @@ pub struct Draft<'a> {
     pub factors: Make<'a>,
     /// Tensors that are no factors.
     pub rest: Vec<Rest<'a>>,
+    /// Files to put beside the weights, in place of the base's: names and contents.
+    pub beside: Vec<(String, Vec<u8>)>,
 }
 
 impl Draft<'_> {
@@ -63,6 +65,7 @@ impl Draft<'_> {
             None => Ok(Contents::Bytes(rest.get(&tensor.name).map_or_else(Cow::default, |r| Cow::Borrowed(&*r.bytes)))),
         };
         writer.write(&make, watch)?;
+        self.beside.iter().try_for_each(|(name, contents)| writer.add(name, contents))?;
         writer.add(CONFIG, format!("{config:#}\n").as_bytes())?;
         writer.finish()
     }
@@ -96,6 +99,7 @@ impl Draft<'_> {
         let inputs: Vec<&Checkpoint> = inputs.iter().copied().chain([base]).collect();
         let mut writer = Writer::create(Plan::sharded(tensors, SHARD)?, out, &inputs, "a merged adapter")?;
         writer.companions(base)?;
+        self.beside.iter().try_for_each(|(name, contents)| writer.add(name, contents))?;
         let make = |tensor: &Planned| {
             if let Some(rest) = replaced.get(&tensor.name) {
                 return Ok::<_, Error>(Contents::Bytes(Cow::Borrowed(&*rest.bytes)));

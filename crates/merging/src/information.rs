@@ -1,0 +1,181 @@
+//! The diagonal Fisher information of a classifier (Matena & Raffel, arXiv 2111.09832, section 3.1): how much each
+//! parameter matters to what the model says, whatever the labels.
+//!
+//! ```text
+//! F = mean over examples x of  sum over classes y of  p(y | x) (grad log p(y | x))^2
+//! ```
+//!
+//! The expectation over classes is exact: a forward and a backward pass for each example and class. Squares are
+//! taken of the gradient of one example and one class each, sums in f64. Batch norms use their running
+//! statistics, which have no information of their own.
+//!
+//! ```
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Tensor};
+//! use regrow_merging::information::gather;
+//! use regrow_sparse_core::Classifier;
+//!
+//! #[derive(burn::module::Module, Debug)]
+//! struct Net {
+//!     head: Linear,
+//! }
+//!
+//! impl Classifier for Net {
+//!     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+//!         self.head.forward(images.flatten(1, 3))
+//!     }
+//! }
+//!
+//! let device = regrow_sparse_core::device::current().autodiff();
+//! let net = Net { head: LinearConfig::new(4, 2).init(&device) };
+//! let images = vec![Tensor::ones([1, 1, 2, 2], &device)];
+//! let information = gather(&net, images, |_| ())?;
+//! assert!(information.head.weight.val().min().into_scalar::<f32>() > 0.0);
+//! # Ok::<(), regrow_sparse_core::Error>(())
+//! ```
+
+use std::collections::HashMap;
+
+use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Tensor, TensorData};
+use regrow_sparse_core::classifier::Classifier;
+use regrow_sparse_core::sensitivity::with_fixed_statistics;
+use regrow_sparse_core::{Error, Result};
+
+/// A model whose parameters are the diagonal Fisher information of those of `model`, which must be on a device
+/// with gradients, over `images`, `[1, channels, height, width]` each. Parameters without gradients are zero.
+/// `watch` is told how many images are done.
+///
+/// # Errors
+/// No images, a device without gradients, outputs or gradients that are not finite.
+pub fn gather<M: Classifier>(
+    model: &M,
+    images: impl IntoIterator<Item = Tensor<4>>,
+    mut watch: impl FnMut(usize),
+) -> Result<M> {
+    if !model.devices().iter().all(burn::tensor::Device::is_autodiff) {
+        let says = "Fisher information needs the model on a device with gradients (`device.autodiff()`)";
+        return Err(Error::Argument(says.into()));
+    }
+    let model = with_fixed_statistics(model.clone());
+    let (mut sums, mut count) = (Sums::default(), 0);
+    for image in images {
+        let classes = model.logits(image.clone()).dims()[1];
+        for class in 0..classes {
+            let said = log_softmax(model.logits(image.clone()), 1).narrow(1, class, 1);
+            sums.weight = f64::from(said.clone().into_scalar::<f32>()).exp();
+            let grads = GradientsParams::from_grads(said.backward(), &model);
+            model.visit(&mut Add { sums: &mut sums, grads: &grads });
+        }
+        count += 1;
+        watch(count);
+    }
+    let finite = sums.values.values().flatten().all(|v| v.is_finite());
+    match (count, finite) {
+        (0, _) => Err(Error::Argument("Fisher information is gathered over at least one image".into())),
+        (_, false) => Err(Error::Argument("the model's outputs or gradients are not finite".into())),
+        _ => Ok(model.map(&mut Means { values: sums.values, count: count as f64 })),
+    }
+}
+
+/// Weighted squares so far, by parameter.
+#[derive(Default)]
+struct Sums {
+    /// Of the gradients that come next.
+    weight: f64,
+    values: HashMap<ParamId, Vec<f64>>,
+}
+
+struct Add<'a> {
+    sums: &'a mut Sums,
+    grads: &'a GradientsParams,
+}
+
+impl ModuleVisitor for Add<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.grads.get::<D>(param.id) else { return };
+        let gradient: Vec<f32> = gradient.into_data().convert::<f32>().iter::<f32>().collect();
+        let weight = self.sums.weight;
+        let sums = self.sums.values.entry(param.id).or_insert_with(|| vec![0.0; gradient.len()]);
+        sums.iter_mut().zip(gradient).for_each(|(s, g)| *s += weight * f64::from(g).powi(2));
+    }
+}
+
+/// Puts means in the place of parameters.
+struct Means {
+    values: HashMap<ParamId, Vec<f64>>,
+    count: f64,
+}
+
+impl ModuleMapper for Means {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let found = self.values.remove(&param.id);
+        let count = self.count;
+        param.map(|tensor| match found {
+            None => tensor.zeros_like(),
+            Some(sums) => {
+                let means: Vec<f32> = sums.iter().map(|s| (s / count) as f32).collect();
+                Tensor::from_data(TensorData::new(means, tensor.dims()), &tensor.device())
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::Device;
+    use burn::tensor::activation::softmax;
+
+    use super::*;
+
+    #[derive(Module, Debug)]
+    struct Net {
+        layer: Linear,
+    }
+
+    impl Classifier for Net {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            self.layer.forward(images.flatten(1, 3))
+        }
+    }
+
+    #[test]
+    fn of_a_linear_model_it_is_the_variance_of_the_classes_times_the_squared_input() {
+        let device = regrow_sparse_core::device::current().autodiff();
+        let net = Net { layer: LinearConfig::new(3, 4).init(&device) };
+        let images: Vec<[f32; 3]> = vec![[0.5, -1.0, 2.0], [1.5, 0.0, -0.3]];
+        let tensor = |x: &[f32; 3]| Tensor::<4>::from_data([[[x.to_owned()]]], &device);
+        let mut seen = Vec::new();
+        let found = gather(&net, images.iter().map(tensor), |n| seen.push(n)).unwrap();
+        assert_eq!(seen, [1, 2]);
+        let read = |t: Tensor<2>| t.into_data().iter::<f32>().collect::<Vec<f32>>();
+        let (weight, bias) = (read(found.layer.weight.val()), found.layer.bias.unwrap().val());
+        let bias: Vec<f32> = bias.into_data().iter::<f32>().collect();
+        let probabilities: Vec<Vec<f32>> = images.iter().map(|x| read(softmax(net.logits(tensor(x)), 1))).collect();
+        for k in 0..4 {
+            // E_y [(1[y = k] - p_k)^2] = p_k (1 - p_k).
+            let variance = |i: usize| probabilities[i][k] * (1.0 - probabilities[i][k]);
+            assert!((bias[k] - (variance(0) + variance(1)) / 2.0).abs() < 1e-6);
+            for j in 0..3 {
+                let wanted = (variance(0) * images[0][j].powi(2) + variance(1) * images[1][j].powi(2)) / 2.0;
+                // Burn stores [in, out].
+                assert!((weight[j * 4 + k] - wanted).abs() < 1e-6, "{j} {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_to_look_at_is_refused() {
+        let net = |device: &Device| Net { layer: LinearConfig::new(3, 4).init(device) };
+        let device = regrow_sparse_core::device::current();
+        assert!(gather(&net(&device), [], |_| ()).unwrap_err().to_string().contains("with gradients"));
+        let device = device.autodiff();
+        assert!(gather(&net(&device), [], |_| ()).unwrap_err().to_string().contains("at least one image"));
+        let nan = Tensor::<4>::full([1, 1, 1, 3], f32::NAN, &device);
+        assert!(gather(&net(&device), [nan], |_| ()).unwrap_err().to_string().contains("not finite"));
+    }
+}

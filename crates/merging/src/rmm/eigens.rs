@@ -1,0 +1,102 @@
+//! What Gram matrices become: eigenvalues, vectors, and from these weights and coefficients.
+
+use faer::Mat;
+use regrow_sparse_core::Result;
+
+use crate::low_rank::eigen;
+
+/// What is done to the Gram matrix of `n` vectors before it is decomposed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Before {
+    /// Whether the vectors lose their mean.
+    pub centred: bool,
+    /// What each model's vectors are divided by.
+    pub scales: Vec<f64>,
+}
+
+/// Eigenvalues, falling, and vectors of the Gram matrices of some units.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Eigens {
+    /// Vectors of each unit.
+    pub n: usize,
+    /// `[units, n]`.
+    pub values: Vec<f64>,
+    /// `[units, n, n]`, a row for each eigenvector.
+    pub vectors: Vec<f64>,
+}
+
+impl Before {
+    /// Models as they are, without their mean, or divided by norms: by `norm(i)` for model `i`.
+    pub fn new(models: usize, centred: bool, normalized: bool, norm: impl Fn(usize) -> f64) -> Self {
+        let one = |i: usize| if normalized { some(norm(i)) } else { 1.0 };
+        Self { centred, scales: (0..models).map(one).collect() }
+    }
+
+    /// Whether a Gram matrix stays as it is.
+    pub fn is_nothing(&self) -> bool {
+        !self.centred && self.scales.iter().all(|s| *s == 1.0)
+    }
+
+    /// The Gram matrix of the vectors as they are decomposed.
+    pub fn apply(&self, gram: &mut [f64]) {
+        let n = self.scales.len();
+        if self.centred {
+            centre(gram, n);
+        }
+        (0..n * n).for_each(|i| gram[i] /= self.scales[i / n] * self.scales[i % n]);
+    }
+
+    /// The weights of the models in basis vector `vector`.
+    pub fn weights<'a>(&'a self, vector: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+        // Without their mean, the models' weights lack theirs.
+        let shift = if self.centred { vector.iter().sum::<f64>() / vector.len() as f64 } else { 0.0 };
+        vector.iter().zip(&self.scales).map(move |(v, scale)| (v - shift) / scale)
+    }
+
+    /// The coefficients of the models along the eigenvectors `vectors [p, n]`.
+    pub fn coefficients<'a>(&'a self, vectors: &'a [f64]) -> impl Iterator<Item = f32> + 'a {
+        vectors.iter().zip(self.scales.iter().cycle()).map(|(v, scale)| (v * scale) as f32)
+    }
+}
+
+impl Eigens {
+    /// Of one Gram matrix.
+    pub fn of(gram: &[f64], n: usize) -> Result<Self> {
+        let (values, vectors) = eigen(&Mat::from_fn(n, n, |i, j| gram[i * n + j]))?;
+        Ok(Self { n, values, vectors: (0..n * n).map(|i| vectors[(i % n, i / n)]).collect() })
+    }
+
+    /// How many units there are.
+    pub fn units(&self) -> usize {
+        self.values.len() / self.n.max(1)
+    }
+
+    /// Eigenvector `k` of a unit.
+    pub fn vector(&self, unit: usize, k: usize) -> &[f64] {
+        let start = (unit * self.n + k) * self.n;
+        &self.vectors[start..start + self.n]
+    }
+
+    /// The first `fitted` eigenvectors of a unit, one after another.
+    pub fn first(&self, unit: usize, fitted: usize) -> &[f64] {
+        let start = unit * self.n * self.n;
+        &self.vectors[start..start + fitted * self.n]
+    }
+
+    /// The sum of the eigenvalues of all units from number `from` on.
+    pub fn tail(&self, from: usize) -> f64 {
+        self.values.chunks(self.n.max(1)).map(|values| values[from..].iter().sum::<f64>()).sum()
+    }
+}
+
+/// A norm to divide by.
+fn some(norm: f64) -> f64 {
+    if norm > 0.0 { norm } else { 1.0 }
+}
+
+/// The Gram matrix of what is left of the vectors without their mean.
+fn centre(gram: &mut [f64], n: usize) {
+    let mean: Vec<f64> = (0..n).map(|i| gram[i * n..(i + 1) * n].iter().sum::<f64>() / n as f64).collect();
+    let all = mean.iter().sum::<f64>() / n as f64;
+    (0..n * n).for_each(|i| gram[i] += all - mean[i / n] - mean[i % n]);
+}
