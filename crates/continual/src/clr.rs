@@ -12,15 +12,15 @@
 
 use std::collections::BTreeSet;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, Initializer, Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
 use regrow_sparse_core::classifier::{Classifier, Headed, Tapped};
 use regrow_sparse_core::{Error, Result};
 
-use crate::isolation::Frozen;
-use crate::params::{Flags, Vector};
+use crate::isolation::{Frozen, is_head};
+use crate::params::{Flags, Vector, within};
 use crate::strategy::{Stage, Strategy};
 use crate::stream::{Example, Scenario};
 
@@ -63,6 +63,12 @@ impl<M: Tapped> Reprogrammed<M> {
             _ => Some(identity(channels, size, &device)),
         };
         Ok(Self { kernels: convolutions.into_iter().map(kernel).collect(), anchor })
+    }
+
+    /// `anchor` without kernels: of [`Clr`] only norms and heads are left, and other strategies train it
+    /// whole.
+    pub fn plain(anchor: M) -> Self {
+        Self { kernels: Vec::new(), anchor }
     }
 
     /// The anchor.
@@ -138,28 +144,10 @@ impl<M: Tapped> Clr<M> {
 
 /// The parameters of the anchor's linear and convolution layers, the head apart.
 fn anchored<M: Tapped>(model: &Reprogrammed<M>) -> BTreeSet<ParamId> {
-    #[derive(Default)]
-    struct Layers(Vec<bool>, BTreeSet<ParamId>);
-    impl ModuleVisitor for Layers {
-        fn enter_module(&mut self, _name: &str, container: &str) {
-            self.0.push(container.contains("Struct:Linear") || container.contains("Struct:Conv"));
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.0.iter().any(|layer| *layer) {
-                self.1.insert(param.id);
-            }
-        }
-    }
-    let mut layers = Layers::default();
-    model.anchor.visit(&mut layers);
-    let head = model.head();
-    [Some(head.weight.id), head.bias.as_ref().map(|b| b.id)].iter().flatten().for_each(|id| {
-        layers.1.remove(id);
-    });
-    layers.1
+    let layer = |kind: &str| kind.contains("Struct:Linear") || kind.contains("Struct:Conv");
+    let (mut fixed, is_head) = (within(&model.anchor, &layer), is_head(model));
+    fixed.retain(|id| !is_head(*id));
+    fixed
 }
 
 /// Flags of what belongs to a task.
@@ -317,6 +305,9 @@ mod tests {
             assert_eq!(values(program.logits(images.clone())), values(anchor.logits(images.clone())));
             assert_eq!(program.num_params() - anchor.num_params(), kernels);
         }
+        let plain = Reprogrammed::plain(anchor.clone());
+        assert_eq!(values(plain.logits(images.clone())), values(anchor.logits(images)));
+        assert_eq!(plain.num_params(), anchor.num_params());
         assert!(Reprogrammed::new(anchor, 2, Variant::All).unwrap_err().to_string().contains("odd"));
     }
 

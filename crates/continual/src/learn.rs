@@ -378,7 +378,7 @@ mod tests {
     use crate::dst::Growth;
     use crate::stream::Scenario;
     use crate::testing::{Net, Toy, net};
-    use crate::{AGem, DerPp, Dst, Er, Ewc, FineTune, ICarl, Joint, Lwf, PackNet, Si, Wa};
+    use crate::{AGem, DerPp, Dst, Er, Ewc, FineTune, ICarl, Joint, Lwf, PackNet, Separate, Si, Wa};
 
     type Made = Box<dyn Strategy<Net>>;
     type Named = (&'static str, fn() -> Made);
@@ -397,6 +397,7 @@ mod tests {
             ("A-GEM", || Box::new(AGem::new(12).unwrap())),
             ("iCaRL", || Box::new(ICarl::new(12).unwrap())),
             ("PackNet", || Box::new(PackNet::new(0.5).unwrap())),
+            ("separate", || Box::new(Separate::default())),
             ("DST-CL", || Box::new(Dst::new(0.7, Budget::Erk, Growth::Momentum, 5).unwrap())),
             ("WA", || Box::new(Wa::new(12).unwrap())),
             ("WA, clipped", || Box::new(Wa::new(12).unwrap().clipped())),

@@ -2,7 +2,7 @@
 //!
 //! - tasks: [`TaskStream`], its [`Scenario`] and [`LogitScope`]; memory: [`ReplayBuffer`], [`buffer::herding()`]
 //! - the loop: [`learn()`], which trains a stream with a [`Strategy`] and fills an [`AccuracyMatrix`]
-//! - bounds: [`FineTune`], [`Joint`]; springs: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay: [`Er`],
+//! - bounds: [`FineTune`], [`Joint`], [`Separate`]; springs: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay: [`Er`],
 //!   [`DerPp`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`];
 //!   a frozen anchor: [`Clr`]
 //! - [`reweight`]: weights of examples and of sources from their losses, on the host
@@ -42,6 +42,7 @@ pub mod metrics;
 pub mod packnet;
 pub mod params;
 pub mod reweight;
+pub mod separate;
 pub mod si;
 pub mod strategy;
 pub mod stream;
@@ -63,6 +64,7 @@ pub use learn::{Learned, Protocol, learn};
 pub use lwf::Lwf;
 pub use metrics::AccuracyMatrix;
 pub use packnet::PackNet;
+pub use separate::Separate;
 pub use si::Si;
 pub use strategy::{Stage, Strategy};
 pub use stream::{Example, LogitScope, Scenario, TaskStream};

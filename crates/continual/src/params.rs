@@ -1,5 +1,7 @@
 //! A network's parameters, or something of their shape, as numbers to calculate with.
 
+use std::collections::BTreeSet;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
@@ -229,6 +231,27 @@ impl Flags {
     pub fn outside(&self) -> usize {
         self.masked.iter().filter(|masked| !**masked).count()
     }
+}
+
+/// The parameters of `model` within a container of which `kind` says yes, told as `Struct:Linear`.
+pub fn within<M: Module>(model: &M, kind: &dyn Fn(&str) -> bool) -> BTreeSet<ParamId> {
+    struct Read<'a>(&'a dyn Fn(&str) -> bool, Vec<bool>, BTreeSet<ParamId>);
+    impl ModuleVisitor for Read<'_> {
+        fn enter_module(&mut self, _name: &str, container: &str) {
+            self.1.push((self.0)(container));
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.1.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.1.contains(&true) {
+                self.2.insert(param.id);
+            }
+        }
+    }
+    let mut read = Read(kind, Vec::new(), BTreeSet::new());
+    model.visit(&mut read);
+    read.2
 }
 
 fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {

@@ -32,7 +32,7 @@ pub mod models;
 pub mod names;
 mod store;
 
-pub use arch::{Arch, TensorSpec, mlp};
+pub use arch::{Arch, TensorSpec, mlp, resnet};
 pub use models::Net;
 pub use names::Role;
 pub use store::{Checked, check, load, save};

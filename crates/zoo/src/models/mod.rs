@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
 use regrow_sparse_core::Classifier;
-use regrow_sparse_core::classifier::Headed;
+use regrow_sparse_core::classifier::{Headed, Tapped};
 use regrow_sparse_core::gates::{Gateable, Gates};
 
 pub use lenet5::LeNet5;
@@ -87,6 +87,27 @@ impl Headed for Net {
     }
 }
 
+/// Multilayer perceptrons have no convolution.
+impl Tapped for Net {
+    fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
+        match self {
+            Self::LeNet5(net) => net.convolutions(),
+            Self::MnistCnn(net) => net.convolutions(),
+            Self::ResNet(net) => net.convolutions(),
+            Self::Mlp(_) | Self::ResidualMlp(_) => Vec::new(),
+        }
+    }
+
+    fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::LeNet5(net) => net.tapped(images, after),
+            Self::MnistCnn(net) => net.tapped(images, after),
+            Self::ResNet(net) => net.tapped(images, after),
+            Self::Mlp(_) | Self::ResidualMlp(_) => self.features(images),
+        }
+    }
+}
+
 /// Networks without residual blocks have nothing to switch off.
 impl Gateable for Net {
     fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
@@ -129,6 +150,22 @@ mod tests {
         let inside =
             Tensor::<2>::from_data(TensorData::new(row.repeat(samples), [samples, kept.len()]), &Device::default());
         Gates { whole: inside.clone().max_dim(1), inside: Some(inside) }
+    }
+
+    #[test]
+    fn every_convolution_is_tapped_once_and_in_order() {
+        for (arch, convolutions) in [(Arch::CifarLeNet, 2), (Arch::MnistCnn, 2), (Arch::ResNet20, 19), (Arch::Mlp, 0)] {
+            let net = arch.init(10, 3, &Device::default()).valid();
+            let mut seen = Vec::new();
+            let features = net.tapped(images(arch), &mut |i, maps| {
+                seen.push((i, maps.dims()[1]));
+                maps
+            });
+            let there: Vec<usize> = net.convolutions().into_iter().map(|(channels, _)| channels).collect();
+            assert_eq!(seen, there.iter().copied().enumerate().collect::<Vec<_>>(), "{arch}");
+            assert_eq!(there.len(), convolutions, "{arch}");
+            assert_eq!(values(net.head().forward(features)), values(net.logits(images(arch))), "{arch}");
+        }
     }
 
     #[test]
