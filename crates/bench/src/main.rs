@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use regrow_bench::{
-    bip, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, sms,
+    bip, clr, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, sms,
 };
 
 /// Run a paper's table on your machine.
@@ -26,6 +26,8 @@ enum Table {
     /// BiP (arXiv 2210.04092): against iterative pruning with rewinding, accuracy and time
     #[command(after_help = "Example: bench bip --sparsity 0.9,0.95 --seeds 3")]
     Bip(Box<pruning::Args>),
+    /// CLR (arXiv 2307.11386): a frozen network reprogrammed by small kernels for each task
+    Clr(Box<clr::Args>),
     /// Strategies of continual learning at equal memory and epochs, in three scenarios
     Continual(Box<continual::Args>),
     /// DST-CL (arXiv 2308.14831): sparse masks of tasks, initialization by growth by sparsity
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Table::Bip(args) => bip::run(&args),
+        Table::Clr(args) => clr::run(&args),
         Table::Continual(args) => continual::run(&args, &[]),
         Table::DstCl(args) => continual::dst::run(&args),
         Table::Granet(args) => granet::run(&args),

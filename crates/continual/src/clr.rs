@@ -32,7 +32,8 @@ pub enum Variant {
     All,
     /// Not those of 1x1 (the authors' `reduced_v1`).
     SkipPointwise,
-    /// After 1x1 convolutions a kernel of 1x1: a factor for each channel (the authors' `reduced_v2`).
+    /// After 1x1 convolutions a kernel of 1x1: a factor for each channel (the authors' `reduced_v2`). Where a
+    /// batch norm follows, it takes the factor off again.
     ScalePointwise,
 }
 

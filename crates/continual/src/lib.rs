@@ -3,7 +3,7 @@
 //! - tasks: [`TaskStream`], its [`Scenario`] and [`LogitScope`]; memory: [`ReplayBuffer`], [`buffer::herding()`]
 //! - the loop: [`learn()`], which trains a stream with a [`Strategy`] and fills an [`AccuracyMatrix`]
 //! - bounds: [`FineTune`], [`Joint`], [`Separate`]; springs: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay: [`Er`],
-//!   [`DerPp`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`];
+//!   [`DerPp`], [`Gem`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`];
 //!   a frozen anchor: [`Clr`]
 //! - [`reweight`]: weights of examples and of sources from their losses, on the host
 //!
@@ -30,6 +30,7 @@ pub mod er;
 pub mod ewc;
 mod exemplars;
 pub mod finetune;
+pub mod gem;
 pub mod icarl;
 mod isolation;
 pub mod joint;
@@ -58,6 +59,7 @@ pub use dst::Dst;
 pub use er::Er;
 pub use ewc::Ewc;
 pub use finetune::FineTune;
+pub use gem::Gem;
 pub use icarl::ICarl;
 pub use joint::Joint;
 pub use learn::{Learned, Protocol, learn};

@@ -227,6 +227,23 @@ impl Flags {
         read.1
     }
 
+    /// True where `free` says so of a number: its parameter, and its place there. None counts as masked.
+    pub fn of_numbers<M: Module>(model: &M, free: &dyn Fn(ParamId, usize) -> bool) -> Self {
+        struct Read<'a>(&'a dyn Fn(ParamId, usize) -> bool, Flags);
+        impl ModuleVisitor for Read<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let device: Device = param.base().inner().device();
+                let len = param.lazy_shape().num_elements();
+                let free: Vec<bool> = (0..len).map(|i| (self.0)(param.id, i)).collect();
+                self.1.masked.push(false);
+                self.1.flags.push(Tensor::from_data(TensorData::new(free, [len]), &device));
+            }
+        }
+        let mut read = Read(free, Self { flags: Vec::new(), masked: Vec::new() });
+        model.visit(&mut read);
+        read.1
+    }
+
     /// How many parameters carry no mask.
     pub fn outside(&self) -> usize {
         self.masked.iter().filter(|masked| !**masked).count()

@@ -10,7 +10,7 @@ use regrow_sparse_core::layout::{Group, Layout};
 use regrow_sparse_core::{Error, Result};
 
 use crate::data::Normalization;
-use crate::models::{LeNet5, Mlp, MnistCnn, Net, ResNet, ResidualMlp};
+use crate::models::{ConvNet, LeNet5, Mlp, MnistCnn, Net, ResNet, ResidualMlp};
 use crate::names::{Role, visit_names};
 
 /// An architecture of the zoo.
@@ -194,6 +194,11 @@ pub fn resnet(blocks: usize, [channels, classes]: [usize; 2], seed: u64, device:
     let mut widths = ResNet::layout(blocks, classes).widths();
     widths[0] = channels;
     drawn(seed, device, || Net::ResNet(ResNet::new(blocks, &widths, device)))
+}
+
+/// A fresh [`ConvNet`] for images of `channels` channels; the same for the same `seed` and device.
+pub fn convnet([channels, classes]: [usize; 2], seed: u64, device: &Device) -> Net {
+    drawn(seed, device, || Net::ConvNet(ConvNet::new(channels, classes, device)))
 }
 
 fn drawn(seed: u64, device: &Device, build: impl FnOnce() -> Net) -> Net {

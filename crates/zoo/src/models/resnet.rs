@@ -174,12 +174,7 @@ impl Block {
     }
 
     /// `after` takes the place of what each convolution gives.
-    fn forward(
-        &self,
-        x: Tensor<4>,
-        gates: Option<Gates>,
-        after: &mut dyn FnMut(Tensor<4>) -> Tensor<4>,
-    ) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, gates: Option<Gates>, after: &mut dyn FnMut(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
         let Self { conv1: Some(conv1), bn1: Some(bn1), conv2: Some(conv2), bn2: Some(bn2), .. } = self else {
             return relu(self.shortcut(x));
         };
