@@ -20,7 +20,7 @@ use regrow_sparse_core::classifier::{Classifier, Headed, Tapped};
 use regrow_sparse_core::{Error, Result};
 
 use crate::isolation::{Frozen, is_head};
-use crate::params::{Flags, Vector, within};
+use crate::params::{Flags, LAYERS, Vector, within};
 use crate::strategy::{Stage, Strategy};
 use crate::stream::{Example, Scenario};
 
@@ -145,8 +145,7 @@ impl<M: Tapped> Clr<M> {
 
 /// The parameters of the anchor's linear and convolution layers, the head apart.
 fn anchored<M: Tapped>(model: &Reprogrammed<M>) -> BTreeSet<ParamId> {
-    let layer = |kind: &str| kind.contains("Struct:Linear") || kind.contains("Struct:Conv");
-    let (mut fixed, is_head) = (within(&model.anchor, &layer), is_head(model));
+    let (mut fixed, is_head) = (within(&model.anchor, &|kind| LAYERS.contains(&kind)), is_head(model));
     fixed.retain(|id| !is_head(*id));
     fixed
 }
@@ -220,9 +219,9 @@ mod tests {
     use crate::learn::{Protocol, learn};
     use crate::testing::{Toy, uniform};
 
-    /// Two convolutions, the second of 1x1, each with its batch norm.
+    /// Two convolutions, the second of 1x1, each with its batch norm; a name that begins as a layer's.
     #[derive(Module, Debug)]
-    struct Tiny {
+    struct ConvTiny {
         first: Conv2d,
         first_norm: BatchNorm,
         second: Conv2d,
@@ -231,7 +230,7 @@ mod tests {
         head: Linear,
     }
 
-    fn tiny(classes: usize) -> Tiny {
+    fn tiny(classes: usize) -> ConvTiny {
         let device = Device::default();
         let numbers = |seed: u64, len: usize| -> Vec<f32> { (0..len).map(|i| uniform(seed, i as u64)).collect() };
         let conv = |seed: u64, [input, output, size]: [usize; 3]| {
@@ -247,7 +246,7 @@ mod tests {
             let values = TensorData::new(numbers(seed, input * output), [input, output]);
             Linear { weight: Param::from_tensor(Tensor::from_data(values, &device)), ..layer }
         };
-        Tiny {
+        ConvTiny {
             first: conv(1, [1, 4, 3]),
             first_norm: BatchNormConfig::new(4).init(&device),
             second: conv(2, [4, 6, 1]),
@@ -257,7 +256,7 @@ mod tests {
         }
     }
 
-    impl Classifier for Tiny {
+    impl Classifier for ConvTiny {
         fn logits(&self, images: Tensor<4>) -> Tensor<2> {
             self.head.forward(self.features(images))
         }
@@ -267,7 +266,7 @@ mod tests {
         }
     }
 
-    impl Headed for Tiny {
+    impl Headed for ConvTiny {
         fn features(&self, images: Tensor<4>) -> Tensor<2> {
             self.tapped(images, &mut |_, maps| maps)
         }
@@ -279,7 +278,7 @@ mod tests {
         }
     }
 
-    impl Tapped for Tiny {
+    impl Tapped for ConvTiny {
         fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
             vec![(4, [3, 3]), (6, [1, 1])]
         }
@@ -323,21 +322,21 @@ mod tests {
     }
 
     /// CLR that shows every task's logits after each.
-    struct Watched(Clr<Tiny>, Vec<Vec<Vec<f32>>>);
+    struct Watched(Clr<ConvTiny>, Vec<Vec<Vec<f32>>>);
 
-    impl Strategy<Reprogrammed<Tiny>> for Watched {
-        fn begin(&mut self, model: Reprogrammed<Tiny>, at: &Stage<'_>) -> Result<Reprogrammed<Tiny>> {
+    impl Strategy<Reprogrammed<ConvTiny>> for Watched {
+        fn begin(&mut self, model: Reprogrammed<ConvTiny>, at: &Stage<'_>) -> Result<Reprogrammed<ConvTiny>> {
             self.0.begin(model, at)
         }
         fn stepped(
             &mut self,
-            model: Reprogrammed<Tiny>,
+            model: Reprogrammed<ConvTiny>,
             batch: &[Example],
             at: &Stage<'_>,
-        ) -> Result<Reprogrammed<Tiny>> {
+        ) -> Result<Reprogrammed<ConvTiny>> {
             self.0.stepped(model, batch, at)
         }
-        fn end(&mut self, model: Reprogrammed<Tiny>, at: &Stage<'_>) -> Result<Reprogrammed<Tiny>> {
+        fn end(&mut self, model: Reprogrammed<ConvTiny>, at: &Stage<'_>) -> Result<Reprogrammed<ConvTiny>> {
             let model = self.0.end(model, at)?;
             let logits = |task: usize| {
                 let images = at.stream.images(&at.stream.train(task), &Device::default());
@@ -346,7 +345,7 @@ mod tests {
             self.1.push((0..=at.task).map(logits).collect());
             Ok(model)
         }
-        fn shown(&self, model: &Reprogrammed<Tiny>, task: usize) -> Result<Reprogrammed<Tiny>> {
+        fn shown(&self, model: &Reprogrammed<ConvTiny>, task: usize) -> Result<Reprogrammed<ConvTiny>> {
             self.0.shown(model, task)
         }
     }

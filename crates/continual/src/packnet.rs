@@ -20,7 +20,7 @@ use regrow_sparse_core::weight::stored;
 use regrow_sparse_core::{Error, Mask, MaskSet, Result};
 
 use crate::isolation::{Frozen, Isolation, inverted, is_head, select, uniform, union};
-use crate::params::{Flags, Vector, within};
+use crate::params::{Flags, NORMS, Vector, within};
 use crate::strategy::{Stage, Strategy};
 use crate::stream::{Example, Scenario};
 
@@ -73,7 +73,7 @@ impl PackNet {
     /// task all else.
     fn freeze<M: Headed>(&mut self, model: &M, masks: &MaskSet, values: Vector, task: usize) -> Result<()> {
         let head = is_head(model);
-        let norms = within(model, &|kind| self.norms && kind.contains("Norm"));
+        let norms = within(model, &|kind| self.norms && NORMS.contains(&kind));
         let free = Flags::kept(model, masks, &|id| task == 0 || head(id) || norms.contains(&id))?;
         self.frozen = Some(Frozen { free, values });
         Ok(())

@@ -250,6 +250,21 @@ impl Flags {
     }
 }
 
+/// Burn's linear and convolution layers, as containers are told.
+pub(crate) const LAYERS: [&str; 7] = [
+    "Struct:Linear",
+    "Struct:Conv1d",
+    "Struct:Conv2d",
+    "Struct:Conv3d",
+    "Struct:ConvTranspose1d",
+    "Struct:ConvTranspose2d",
+    "Struct:ConvTranspose3d",
+];
+
+/// Burn's norms, likewise.
+pub(crate) const NORMS: [&str; 5] =
+    ["Struct:BatchNorm", "Struct:GroupNorm", "Struct:InstanceNorm", "Struct:LayerNorm", "Struct:RmsNorm"];
+
 /// The parameters of `model` within a container of which `kind` says yes, told as `Struct:Linear`.
 pub fn within<M: Module>(model: &M, kind: &dyn Fn(&str) -> bool) -> BTreeSet<ParamId> {
     struct Read<'a>(&'a dyn Fn(&str) -> bool, Vec<bool>, BTreeSet<ParamId>);
