@@ -2,7 +2,7 @@
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | run a table | [`pruning`], [`bip`], [`continual`], [`granet`], [`llm`], [`merge`], [`opcm`], [`polarization`], [`rd`], [`reweighting`], [`rmm`], [`sms`] |
+//! | run a table | [`pruning`], [`bip`], [`clr`], [`continual`], [`granet`], [`llm`], [`merge`], [`opcm`], [`polarization`], [`rd`], [`reweighting`], [`rmm`], [`sms`] |
 //! | train and evaluate the networks of a table | [`lab`], [`setting`], [`tasks`], [`kin`] |
 //! | keep what a table has measured, judge claims by it | [`record`], [`cells`], [`claim`] |
 //! | show it | [`show`], [`picture`], [`paper`]; all together [`report`] |
@@ -13,6 +13,7 @@
 pub mod bip;
 pub mod cells;
 pub mod claim;
+pub mod clr;
 pub mod continual;
 pub mod granet;
 pub mod kin;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use regrow_bench::setting::Common;
 use regrow_bench::{
-    bip, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, slurm, sms,
+    bip, clr, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, slurm, sms,
 };
 use regrow_sparse_core::{Result, device};
 
@@ -32,6 +32,8 @@ enum Table {
     /// BiP (arXiv 2210.04092): against iterative pruning with rewinding, accuracy and time
     #[command(after_help = "Example: bench bip --sparsity 0.9,0.95 --seeds 3")]
     Bip(Box<pruning::Args>),
+    /// CLR (arXiv 2307.11386): a frozen network reprogrammed by small kernels for each task
+    Clr(Box<clr::Args>),
     /// Strategies of continual learning at equal memory and epochs, in three scenarios
     Continual(Box<continual::Args>),
     /// DST-CL (arXiv 2308.14831): sparse masks of tasks, initialization by growth by sparsity
@@ -68,13 +70,15 @@ impl Table {
     /// The options that tables of cells share.
     fn common(&self) -> Option<&Common> {
         match self {
-            Self::List | Self::Report(_) | Self::Reweighting(_) => None,
+            Self::List | Self::Report(_) => None,
             Self::Bip(args) | Self::Granet(args) | Self::Polarization(args) | Self::Pruning(args) => Some(&args.common),
             Self::Continual(args) | Self::DstCl(args) | Self::Wa(args) => Some(&args.common),
+            Self::Clr(args) => Some(&args.common),
             Self::Llm(args) => Some(&args.common),
             Self::Merge(args) => Some(&args.common),
             Self::Opcm(args) => Some(&args.kin.common),
             Self::Rd(args) => Some(&args.common),
+            Self::Reweighting(args) => Some(&args.common),
             Self::Rmm(args) => Some(&args.kin.common),
             Self::Sms(args) => Some(&args.common),
         }
@@ -109,6 +113,7 @@ fn run(table: Table) -> Result<()> {
             Ok(())
         }
         Table::Bip(args) => bip::run(&args),
+        Table::Clr(args) => clr::run(&args),
         Table::Continual(args) => continual::run(&args, &[]),
         Table::DstCl(args) => continual::dst::run(&args),
         Table::Granet(args) => granet::run(&args),

@@ -84,7 +84,7 @@ impl Split {
 }
 
 /// The images turned `way % 4` times by 90 degrees, mirrored before that from 4 on.
-fn turned(images: &Images, way: usize) -> Images {
+pub(crate) fn turned(images: &Images, way: usize) -> Images {
     let side = images.size[2];
     let source = |row: usize, column: usize| {
         let (mut row, mut column) = (row, column);

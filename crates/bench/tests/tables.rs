@@ -262,6 +262,104 @@ fn continual_killed_and_resumed_has_the_same_matrices() {
 }
 
 #[test]
+fn clr_keeps_an_anchor_and_forgets_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (whole, cut) = (dir.path().join("a"), dir.path().join("b"));
+    let args = ["clr", "--seeds", "1", "--anchor-epochs", "2", "--epochs", "2", "--train-images", "200"];
+    let output = bench(&args, &whole);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("| norms only ") && said.contains("CLR beats PackNet") && said.contains("less than 0.6 %"));
+    let timeless = |folder: &Path| {
+        let mut rows = rows(folder, "clr");
+        rows.iter_mut().for_each(|row| row["findings"]["ms per step"] = serde_json::Value::Null);
+        rows
+    };
+    let rows = timeless(&whole);
+    let finding = |method: &str, name: &str| {
+        let row = rows.iter().find(|row| row["method"] == method).expect("a row");
+        row["findings"][name].as_f64().expect("a number")
+    };
+    for method in ["PackNet", "norms only", "CLR", "separate"] {
+        assert_eq!(finding(method, "forgetting"), 0.0, "{method}");
+    }
+    // Kernels of nine numbers and four numbers of a norm for each of 112 channels.
+    assert_eq!(finding("norms only", "numbers added per task"), 4.0 * 112.0);
+    assert_eq!(finding("CLR", "numbers added per task"), 13.0 * 112.0);
+    assert_eq!(finding("separate", "added per task, percent"), 100.0);
+    assert_eq!(finding("fine-tune", "numbers added per task"), 0.0);
+    let matrices = std::fs::read_to_string(whole.join("clr-matrix.svg")).expect("the matrices");
+    assert!(matrices.contains("PackNet") && whole.join("clr.svg").exists());
+    // Interrupted after two of five cells.
+    let json = std::fs::read_to_string(whole.join("clr.json")).expect("clr.json");
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    std::fs::create_dir(&cut).expect("a folder");
+    let part = serde_json::json!({ "plan": json["settings"], "rows": json["rows"].as_array().expect("rows")[..2] });
+    std::fs::write(cut.join("clr.cells.json"), part.to_string()).expect("written");
+    assert!(bench(&[&args[..], &["--resume"]].concat(), &cut).status.success());
+    assert_eq!(timeless(&cut), rows);
+    for (args, says) in [
+        (vec!["clr", "--method", "magic"], "unknown method `magic`: use fine-tune, PackNet"),
+        (vec!["clr", "--stream", "life"], "use digits, mnist"),
+        (vec!["clr", "--stream", "mnist"], "--data"),
+        (vec!["clr", "--epochs", "0"], "at least one epoch"),
+        (vec!["clr", "--learning-rate", "0"], "no learning rate"),
+    ] {
+        let said = String::from_utf8(bench(&args, dir.path()).stderr).expect("text");
+        assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains(says), "{said}");
+    }
+}
+
+#[test]
+fn reweighting_weighs_examples_and_sources() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let squares = ["reweighting", "--part", "squares", "--seeds", "2", "--rates", "1,2", "--most", "400"];
+    let output = bench(&squares, dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let steps = rows(dir.path(), "reweighting");
+    let of = |method: &str| -> f64 {
+        let found = steps.iter().filter(|row| row["method"] == method);
+        found.map(|row| row["value"].as_f64().expect("steps")).sum()
+    };
+    assert!(of("linear-upper, r 0.4") < of("uniform") && of("uniform") < of("extremes, r 0.4"));
+    let language = ["reweighting", "--part", "language", "--seeds", "1", "--steps", "100"];
+    let output = bench(&language, dir.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(said.contains("| sources: ScaleBiO ") && said.contains("ScaleBiO's weights: first language"), "{said}");
+    let rows = rows(dir.path(), "reweighting-language");
+    assert_eq!(rows.len(), 6 + 4);
+    let row = |method: &str| rows.iter().find(|row| row["method"] == method).expect("a row");
+    // Sixteen tokens: a model that has learned nothing has 16, none has less than 3.03.
+    let perplexity = |method: &str| row(method)["value"].as_f64().expect("a number");
+    assert!(rows.iter().all(|row| row["value"].as_f64().is_some_and(|p| p > 3.0 && p < 16.5)), "{rows:?}");
+    assert!(perplexity("sources: clean only") < 15.0);
+    assert!(perplexity("sources: ScaleBiO") < perplexity("sources: proportional"));
+    for row in &rows {
+        let weights = row["findings"].as_object().expect("findings").iter().filter(|(k, _)| k.starts_with("weight"));
+        let sum: f64 = weights.map(|(_, w)| w.as_f64().expect("a weight")).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{row}");
+    }
+    let weight = |method: &str, source: &str| row(method)["findings"][format!("weight of {source}")].as_f64();
+    assert_eq!(weight("sources: uniform", "first language"), Some(0.2));
+    assert_eq!(weight("sources: proportional", "first language, noisy"), Some(0.25));
+    assert_eq!(weight("sources: clean only", "first language, scrambled"), Some(0.0));
+    assert!(weight("sources: ScaleBiO", "first language, scrambled") < Some(0.2));
+    for (args, says) in [
+        (vec!["reweighting", "--rates", "0"], "learning rates above 0"),
+        (vec!["reweighting", "--steps", "0"], "at least one step"),
+        (vec!["reweighting", "--noise", "0", "--part", "language"], "no share of tokens"),
+        (vec!["reweighting", "--alpha", "0"], "penalty (alpha)"),
+        (vec!["reweighting", "--part", "language", "--texts", "real"], "--data"),
+    ] {
+        let output = bench(&args, &dir.path().join("bad"));
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1 && said.contains(says), "{said}");
+    }
+}
+
+#[test]
 fn rmm_merges_low_rank_models_reversibly() {
     let dir = tempfile::tempdir().expect("a folder");
     let args = ["rmm", "--seeds", "2", "--epochs", "5", "--tune", "4", "--rank", "4", "--count", "3"];

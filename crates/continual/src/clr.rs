@@ -12,15 +12,15 @@
 
 use std::collections::BTreeSet;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, Initializer, Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
 use regrow_sparse_core::classifier::{Classifier, Headed, Tapped};
 use regrow_sparse_core::{Error, Result};
 
-use crate::isolation::Frozen;
-use crate::params::{Flags, Vector};
+use crate::isolation::{Frozen, is_head};
+use crate::params::{Flags, LAYERS, Vector, within};
 use crate::strategy::{Stage, Strategy};
 use crate::stream::{Example, Scenario};
 
@@ -32,7 +32,8 @@ pub enum Variant {
     All,
     /// Not those of 1x1 (the authors' `reduced_v1`).
     SkipPointwise,
-    /// After 1x1 convolutions a kernel of 1x1: a factor for each channel (the authors' `reduced_v2`).
+    /// After 1x1 convolutions a kernel of 1x1: a factor for each channel (the authors' `reduced_v2`). Where a
+    /// batch norm follows, it takes the factor off again.
     ScalePointwise,
 }
 
@@ -63,6 +64,12 @@ impl<M: Tapped> Reprogrammed<M> {
             _ => Some(identity(channels, size, &device)),
         };
         Ok(Self { kernels: convolutions.into_iter().map(kernel).collect(), anchor })
+    }
+
+    /// `anchor` without kernels: of [`Clr`] only norms and heads are left, and other strategies train it
+    /// whole.
+    pub fn plain(anchor: M) -> Self {
+        Self { kernels: Vec::new(), anchor }
     }
 
     /// The anchor.
@@ -138,28 +145,9 @@ impl<M: Tapped> Clr<M> {
 
 /// The parameters of the anchor's linear and convolution layers, the head apart.
 fn anchored<M: Tapped>(model: &Reprogrammed<M>) -> BTreeSet<ParamId> {
-    #[derive(Default)]
-    struct Layers(Vec<bool>, BTreeSet<ParamId>);
-    impl ModuleVisitor for Layers {
-        fn enter_module(&mut self, _name: &str, container: &str) {
-            self.0.push(container.contains("Struct:Linear") || container.contains("Struct:Conv"));
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.0.iter().any(|layer| *layer) {
-                self.1.insert(param.id);
-            }
-        }
-    }
-    let mut layers = Layers::default();
-    model.anchor.visit(&mut layers);
-    let head = model.head();
-    [Some(head.weight.id), head.bias.as_ref().map(|b| b.id)].iter().flatten().for_each(|id| {
-        layers.1.remove(id);
-    });
-    layers.1
+    let (mut fixed, is_head) = (within(&model.anchor, &|kind| LAYERS.contains(&kind)), is_head(model));
+    fixed.retain(|id| !is_head(*id));
+    fixed
 }
 
 /// Flags of what belongs to a task.
@@ -231,9 +219,9 @@ mod tests {
     use crate::learn::{Protocol, learn};
     use crate::testing::{Toy, uniform};
 
-    /// Two convolutions, the second of 1x1, each with its batch norm.
+    /// Two convolutions, the second of 1x1, each with its batch norm; a name that begins as a layer's.
     #[derive(Module, Debug)]
-    struct Tiny {
+    struct ConvTiny {
         first: Conv2d,
         first_norm: BatchNorm,
         second: Conv2d,
@@ -242,7 +230,7 @@ mod tests {
         head: Linear,
     }
 
-    fn tiny(classes: usize) -> Tiny {
+    fn tiny(classes: usize) -> ConvTiny {
         let device = regrow_sparse_core::device::current();
         let numbers = |seed: u64, len: usize| -> Vec<f32> { (0..len).map(|i| uniform(seed, i as u64)).collect() };
         let conv = |seed: u64, [input, output, size]: [usize; 3]| {
@@ -258,7 +246,7 @@ mod tests {
             let values = TensorData::new(numbers(seed, input * output), [input, output]);
             Linear { weight: Param::from_tensor(Tensor::from_data(values, &device)), ..layer }
         };
-        Tiny {
+        ConvTiny {
             first: conv(1, [1, 4, 3]),
             first_norm: BatchNormConfig::new(4).init(&device),
             second: conv(2, [4, 6, 1]),
@@ -268,7 +256,7 @@ mod tests {
         }
     }
 
-    impl Classifier for Tiny {
+    impl Classifier for ConvTiny {
         fn logits(&self, images: Tensor<4>) -> Tensor<2> {
             self.head.forward(self.features(images))
         }
@@ -278,7 +266,7 @@ mod tests {
         }
     }
 
-    impl Headed for Tiny {
+    impl Headed for ConvTiny {
         fn features(&self, images: Tensor<4>) -> Tensor<2> {
             self.tapped(images, &mut |_, maps| maps)
         }
@@ -290,7 +278,7 @@ mod tests {
         }
     }
 
-    impl Tapped for Tiny {
+    impl Tapped for ConvTiny {
         fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
             vec![(4, [3, 3]), (6, [1, 1])]
         }
@@ -317,6 +305,9 @@ mod tests {
             assert_eq!(values(program.logits(images.clone())), values(anchor.logits(images.clone())));
             assert_eq!(program.num_params() - anchor.num_params(), kernels);
         }
+        let plain = Reprogrammed::plain(anchor.clone());
+        assert_eq!(values(plain.logits(images.clone())), values(anchor.logits(images)));
+        assert_eq!(plain.num_params(), anchor.num_params());
         assert!(Reprogrammed::new(anchor, 2, Variant::All).unwrap_err().to_string().contains("odd"));
     }
 
@@ -331,21 +322,21 @@ mod tests {
     }
 
     /// CLR that shows every task's logits after each.
-    struct Watched(Clr<Tiny>, Vec<Vec<Vec<f32>>>);
+    struct Watched(Clr<ConvTiny>, Vec<Vec<Vec<f32>>>);
 
-    impl Strategy<Reprogrammed<Tiny>> for Watched {
-        fn begin(&mut self, model: Reprogrammed<Tiny>, at: &Stage<'_>) -> Result<Reprogrammed<Tiny>> {
+    impl Strategy<Reprogrammed<ConvTiny>> for Watched {
+        fn begin(&mut self, model: Reprogrammed<ConvTiny>, at: &Stage<'_>) -> Result<Reprogrammed<ConvTiny>> {
             self.0.begin(model, at)
         }
         fn stepped(
             &mut self,
-            model: Reprogrammed<Tiny>,
+            model: Reprogrammed<ConvTiny>,
             batch: &[Example],
             at: &Stage<'_>,
-        ) -> Result<Reprogrammed<Tiny>> {
+        ) -> Result<Reprogrammed<ConvTiny>> {
             self.0.stepped(model, batch, at)
         }
-        fn end(&mut self, model: Reprogrammed<Tiny>, at: &Stage<'_>) -> Result<Reprogrammed<Tiny>> {
+        fn end(&mut self, model: Reprogrammed<ConvTiny>, at: &Stage<'_>) -> Result<Reprogrammed<ConvTiny>> {
             let model = self.0.end(model, at)?;
             let logits = |task: usize| {
                 let images = at.stream.images(&at.stream.train(task), &regrow_sparse_core::device::current());
@@ -354,7 +345,7 @@ mod tests {
             self.1.push((0..=at.task).map(logits).collect());
             Ok(model)
         }
-        fn shown(&self, model: &Reprogrammed<Tiny>, task: usize) -> Result<Reprogrammed<Tiny>> {
+        fn shown(&self, model: &Reprogrammed<ConvTiny>, task: usize) -> Result<Reprogrammed<ConvTiny>> {
             self.0.shown(model, task)
         }
     }

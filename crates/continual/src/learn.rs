@@ -378,7 +378,7 @@ mod tests {
     use crate::dst::Growth;
     use crate::stream::Scenario;
     use crate::testing::{Net, Toy, net};
-    use crate::{AGem, DerPp, Dst, Er, Ewc, FineTune, ICarl, Joint, Lwf, PackNet, Si, Wa};
+    use crate::{AGem, DerPp, Dst, Er, Ewc, FineTune, Gem, ICarl, Joint, Lwf, PackNet, Separate, Si, Wa};
 
     type Made = Box<dyn Strategy<Net>>;
     type Named = (&'static str, fn() -> Made);
@@ -392,14 +392,18 @@ mod tests {
             ("online EWC", || Box::new(Ewc::online(20.0, 0.9).unwrap())),
             ("SI", || Box::new(Si::new(1.0, 0.1).unwrap())),
             ("LwF", || Box::new(Lwf::new(1.0, 2.0).unwrap())),
+            ("LwF, warmed up", || Box::new(Lwf::new(1.0, 2.0).unwrap().with_warm_up(0.3).unwrap())),
             ("ER", || Box::new(Er::new(12).unwrap())),
             ("DER++", || Box::new(DerPp::new(12, 0.5, 0.5).unwrap())),
+            ("GEM", || Box::new(Gem::new(12, 0.5).unwrap())),
             ("A-GEM", || Box::new(AGem::new(12).unwrap())),
             ("iCaRL", || Box::new(ICarl::new(12).unwrap())),
             ("PackNet", || Box::new(PackNet::new(0.5).unwrap())),
+            ("separate", || Box::new(Separate::default())),
             ("DST-CL", || Box::new(Dst::new(0.7, Budget::Erk, Growth::Momentum, 5).unwrap())),
             ("WA", || Box::new(Wa::new(12).unwrap())),
             ("WA, clipped", || Box::new(Wa::new(12).unwrap().clipped())),
+            ("WA, shrinking", || Box::new(Wa::new(12).unwrap().only_shrinking())),
         ]
     }
 

@@ -2,8 +2,8 @@
 //!
 //! - tasks: [`TaskStream`], its [`Scenario`] and [`LogitScope`]; memory: [`ReplayBuffer`], [`buffer::herding()`]
 //! - the loop: [`learn()`], which trains a stream with a [`Strategy`] and fills an [`AccuracyMatrix`]
-//! - bounds: [`FineTune`], [`Joint`]; springs: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay: [`Er`],
-//!   [`DerPp`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`];
+//! - bounds: [`FineTune`], [`Joint`], [`Separate`]; springs: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay: [`Er`],
+//!   [`DerPp`], [`Gem`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`];
 //!   a frozen anchor: [`Clr`]
 //! - [`reweight`]: weights of examples and of sources from their losses, on the host
 //!
@@ -30,6 +30,7 @@ pub mod er;
 pub mod ewc;
 mod exemplars;
 pub mod finetune;
+pub mod gem;
 pub mod icarl;
 mod isolation;
 pub mod joint;
@@ -42,6 +43,7 @@ pub mod metrics;
 pub mod packnet;
 pub mod params;
 pub mod reweight;
+pub mod separate;
 pub mod si;
 pub mod strategy;
 pub mod stream;
@@ -57,12 +59,14 @@ pub use dst::Dst;
 pub use er::Er;
 pub use ewc::Ewc;
 pub use finetune::FineTune;
+pub use gem::Gem;
 pub use icarl::ICarl;
 pub use joint::Joint;
 pub use learn::{Learned, Protocol, learn};
 pub use lwf::Lwf;
 pub use metrics::AccuracyMatrix;
 pub use packnet::PackNet;
+pub use separate::Separate;
 pub use si::Si;
 pub use strategy::{Stage, Strategy};
 pub use stream::{Example, LogitScope, Scenario, TaskStream};

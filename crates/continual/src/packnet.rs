@@ -10,6 +10,9 @@
 //! the head belongs to each task; the head is not pruned. Of a task's steps, two in three come before the
 //! pruning. The optimizer goes on through it (the authors begin a new one): what is pruned is set back to
 //! zero after every step, whatever the optimizer does.
+//!
+//! The authors' frozen norms work with frozen statistics in training too. Ours are trained with those of
+//! the batch, which fits tasks of one kind of image; for others there is [`PackNet::with_norms`].
 
 use regrow_sparse_core::classifier::Headed;
 use regrow_sparse_core::select::top_k;
@@ -17,7 +20,7 @@ use regrow_sparse_core::weight::stored;
 use regrow_sparse_core::{Error, Mask, MaskSet, Result};
 
 use crate::isolation::{Frozen, Isolation, inverted, is_head, select, uniform, union};
-use crate::params::{Flags, Vector};
+use crate::params::{Flags, NORMS, Vector, within};
 use crate::strategy::{Stage, Strategy};
 use crate::stream::{Example, Scenario};
 
@@ -28,6 +31,7 @@ const BEFORE: f64 = 2.0 / 3.0;
 #[derive(Clone, Debug)]
 pub struct PackNet {
     sparsity: f64,
+    norms: bool,
     tasks: Isolation,
     frozen: Option<Frozen>,
 }
@@ -40,9 +44,15 @@ impl PackNet {
     /// If it is outside (0, 1).
     pub fn new(sparsity: f64) -> Result<Self> {
         match sparsity > 0.0 && sparsity < 1.0 {
-            true => Ok(Self { sparsity, tasks: Isolation::default(), frozen: None }),
+            true => Ok(Self { sparsity, norms: false, tasks: Isolation::default(), frozen: None }),
             false => Err(Error::Argument(format!("{sparsity} is no share to be pruned: use a number between 0 and 1"))),
         }
+    }
+
+    /// With norms, their statistics too, of each task's own. Not in the paper.
+    pub fn with_norms(mut self) -> Self {
+        self.norms = true;
+        self
     }
 
     /// The fraction of prunable weights that no task owns yet.
@@ -59,10 +69,12 @@ impl PackNet {
         owned.map_or_else(|| uniform(model, true), |owned| Ok(inverted(&owned)))
     }
 
-    /// Only the weights in `masks` may move, the head, and in the first task all else.
+    /// Only the weights in `masks` may move, the head, norms where each task has its own, and in the first
+    /// task all else.
     fn freeze<M: Headed>(&mut self, model: &M, masks: &MaskSet, values: Vector, task: usize) -> Result<()> {
         let head = is_head(model);
-        let free = Flags::kept(model, masks, &|id| task == 0 || head(id))?;
+        let norms = within(model, &|kind| self.norms && NORMS.contains(&kind));
+        let free = Flags::kept(model, masks, &|id| task == 0 || head(id) || norms.contains(&id))?;
         self.frozen = Some(Frozen { free, values });
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! A network's parameters, or something of their shape, as numbers to calculate with.
 
+use std::collections::BTreeSet;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
@@ -225,10 +227,63 @@ impl Flags {
         read.1
     }
 
+    /// True where `free` says so of a number: its parameter, and its place there. None counts as masked.
+    pub fn of_numbers<M: Module>(model: &M, free: &dyn Fn(ParamId, usize) -> bool) -> Self {
+        struct Read<'a>(&'a dyn Fn(ParamId, usize) -> bool, Flags);
+        impl ModuleVisitor for Read<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let device: Device = param.base().inner().device();
+                let len = param.lazy_shape().num_elements();
+                let free: Vec<bool> = (0..len).map(|i| (self.0)(param.id, i)).collect();
+                self.1.masked.push(false);
+                self.1.flags.push(Tensor::from_data(TensorData::new(free, [len]), &device));
+            }
+        }
+        let mut read = Read(free, Self { flags: Vec::new(), masked: Vec::new() });
+        model.visit(&mut read);
+        read.1
+    }
+
     /// How many parameters carry no mask.
     pub fn outside(&self) -> usize {
         self.masked.iter().filter(|masked| !**masked).count()
     }
+}
+
+/// Burn's linear and convolution layers, as containers are told.
+pub(crate) const LAYERS: [&str; 7] = [
+    "Struct:Linear",
+    "Struct:Conv1d",
+    "Struct:Conv2d",
+    "Struct:Conv3d",
+    "Struct:ConvTranspose1d",
+    "Struct:ConvTranspose2d",
+    "Struct:ConvTranspose3d",
+];
+
+/// Burn's norms, likewise.
+pub(crate) const NORMS: [&str; 5] =
+    ["Struct:BatchNorm", "Struct:GroupNorm", "Struct:InstanceNorm", "Struct:LayerNorm", "Struct:RmsNorm"];
+
+/// The parameters of `model` within a container of which `kind` says yes, told as `Struct:Linear`.
+pub fn within<M: Module>(model: &M, kind: &dyn Fn(&str) -> bool) -> BTreeSet<ParamId> {
+    struct Read<'a>(&'a dyn Fn(&str) -> bool, Vec<bool>, BTreeSet<ParamId>);
+    impl ModuleVisitor for Read<'_> {
+        fn enter_module(&mut self, _name: &str, container: &str) {
+            self.1.push((self.0)(container));
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.1.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.1.contains(&true) {
+                self.2.insert(param.id);
+            }
+        }
+    }
+    let mut read = Read(kind, Vec::new(), BTreeSet::new());
+    model.visit(&mut read);
+    read.2
 }
 
 fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {

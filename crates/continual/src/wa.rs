@@ -87,6 +87,7 @@ pub struct Wa<M> {
     memory: Memory,
     distils: bool,
     aligns: bool,
+    only_shrinks: bool,
     clips: bool,
     old: Option<M>,
     done: Vec<Alignment>,
@@ -99,7 +100,8 @@ impl<M> Wa<M> {
     /// If it holds nothing.
     pub fn new(capacity: usize) -> Result<Self> {
         let memory = Memory::new(capacity)?;
-        Ok(Self { memory, distils: true, aligns: true, clips: false, old: None, done: Vec::new() })
+        let (old, done) = (None, Vec::new());
+        Ok(Self { memory, distils: true, aligns: true, only_shrinks: false, clips: false, old, done })
     }
 
     /// Without distillation.
@@ -111,6 +113,13 @@ impl<M> Wa<M> {
     /// Without aligning: lengths are measured only.
     pub fn without_aligning(mut self) -> Self {
         self.aligns = false;
+        self
+    }
+
+    /// Aligned only after tasks whose vectors are longer than old ones, as some reimplementations do; the
+    /// paper has no such condition.
+    pub fn only_shrinking(mut self) -> Self {
+        self.only_shrinks = true;
         self
     }
 
@@ -170,7 +179,7 @@ impl<M: Headed> Strategy<M> for Wa<M> {
             let (old, all) = (at.stream.seen(at.task - 1).end, at.stream.seen(at.task).end);
             let unaligned = model.head().clone();
             let found = align(model.head_mut(), old, all)?;
-            if !self.aligns {
+            if !self.aligns || self.only_shrinks && found.gamma > 1.0 {
                 *model.head_mut() = unaligned;
             }
             self.done.push(found);

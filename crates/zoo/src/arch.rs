@@ -10,7 +10,7 @@ use regrow_sparse_core::layout::{Group, Layout};
 use regrow_sparse_core::{Error, Result};
 
 use crate::data::Normalization;
-use crate::models::{LeNet5, Mlp, MnistCnn, Net, ResNet, ResidualMlp};
+use crate::models::{ConvNet, LeNet5, Mlp, MnistCnn, Net, ResNet, ResidualMlp};
 use crate::names::{Role, visit_names};
 
 /// An architecture of the zoo.
@@ -139,14 +139,7 @@ impl Arch {
     }
 
     fn draw(self, widths: &[usize], seed: u64, device: &Device) -> Net {
-        // The generator belongs to the device, and parameters are drawn at their first use: seed,
-        // build and draw under one lock, or two threads would share one sequence.
-        static DRAWING: Mutex<()> = Mutex::new(());
-        let _guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
-        device.seed(seed);
-        let net = self.build(widths, device);
-        net.visit(&mut Draw);
-        net
+        drawn(seed, device, || self.build(widths, device))
     }
 
     /// Its tensors, in the order in which PyTorch lists them.
@@ -193,6 +186,30 @@ impl fmt::Display for Arch {
 /// `seed` and device.
 pub fn mlp(widths: [usize; 4], seed: u64, device: &Device) -> Net {
     Arch::Mlp.draw(&widths, seed, device)
+}
+
+/// A fresh [`ResNet`] of depth `6 * blocks + 2` for images of `channels` channels, of any size that can be
+/// halved twice; the same for the same `seed` and device.
+pub fn resnet(blocks: usize, [channels, classes]: [usize; 2], seed: u64, device: &Device) -> Net {
+    let mut widths = ResNet::layout(blocks, classes).widths();
+    widths[0] = channels;
+    drawn(seed, device, || Net::ResNet(ResNet::new(blocks, &widths, device)))
+}
+
+/// A fresh [`ConvNet`] for images of `channels` channels; the same for the same `seed` and device.
+pub fn convnet([channels, classes]: [usize; 2], seed: u64, device: &Device) -> Net {
+    drawn(seed, device, || Net::ConvNet(ConvNet::new(channels, classes, device)))
+}
+
+fn drawn(seed: u64, device: &Device, build: impl FnOnce() -> Net) -> Net {
+    // The generator belongs to the device, and parameters are drawn at their first use: seed,
+    // build and draw under one lock, or two threads would share one sequence.
+    static DRAWING: Mutex<()> = Mutex::new(());
+    let _guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+    device.seed(seed);
+    let net = build();
+    net.visit(&mut Draw);
+    net
 }
 
 /// Reads every parameter once, which draws those that are still lazy.

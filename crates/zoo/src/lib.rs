@@ -1,7 +1,7 @@
 //! Models, data sets and checkpoints for tables and the command line.
 //!
 //! - [`data`]: embedded digits, MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, with augmentation
-//! - [`models`]: MLP, LeNet-5, a MNIST CNN, CIFAR ResNets
+//! - [`models`]: MLP, LeNet-5, a MNIST CNN, CIFAR ResNets, a small CNN with batch norm
 //! - [`Arch`]: the models by name, their tensors as PyTorch names them
 //! - [`load`], [`save`]: PyTorch-named safetensors
 //! - [`adapter`]: LoRA adapters in PEFT's format, read and written
@@ -31,7 +31,7 @@ pub mod models;
 pub mod names;
 mod store;
 
-pub use arch::{Arch, TensorSpec, mlp};
+pub use arch::{Arch, TensorSpec, convnet, mlp, resnet};
 pub use models::Net;
 pub use names::Role;
 pub use store::{Checked, check, load, save};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use regrow_continual::dst::Growth;
 use regrow_continual::stream::Scenario;
-use regrow_continual::{AGem, DerPp, Dst, Er, Ewc, FineTune, ICarl, Joint, Lwf, PackNet, Si, Strategy, Wa};
+use regrow_continual::{AGem, DerPp, Dst, Er, Ewc, FineTune, Gem, ICarl, Joint, Lwf, PackNet, Si, Strategy, Wa};
 use regrow_sparse_core::{Budget, Result};
 use regrow_zoo::Net;
 
@@ -87,6 +87,7 @@ pub fn all() -> Vec<Method> {
         Method::new("LwF", |_| Lwf::new(1.0, 2.0)),
         Method::new("ER", |at| Er::new(at.memory())),
         Method::new("DER++", |at| DerPp::new(at.memory(), 0.5, 0.5)),
+        Method::new("GEM", |at| Gem::new(at.memory(), 0.5)),
         Method::new("A-GEM", |at| AGem::new(at.memory())),
         Method::new("iCaRL", |at| ICarl::new(at.memory())),
         Method::new("WA", |at| Wa::new(at.memory())),

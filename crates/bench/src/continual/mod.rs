@@ -57,6 +57,9 @@ pub struct Args {
     /// Training images of the data set to use, evenly spaced; by default all
     #[arg(long)]
     pub train_images: Option<usize>,
+    /// Test images of the data set to use, evenly spaced; by default all
+    #[arg(long)]
+    pub test_images: Option<usize>,
     /// Classes in an order drawn from each seed, instead of the data set's
     #[arg(long)]
     pub shuffle_classes: bool,
@@ -100,6 +103,9 @@ pub struct Plan {
     pub fisher: usize,
     /// Training images of the data set.
     pub train_images: Option<usize>,
+    /// Test images of the data set.
+    #[serde(default)]
+    pub test_images: Option<usize>,
     /// Classes in an order drawn from the seed.
     pub shuffle_classes: bool,
     /// Tested on held-out training images.
@@ -241,8 +247,8 @@ impl Args {
             _ => ([1e4, 1e4, 1e5], [10.0, 100.0, 100.0]),
         };
         let epochs = self.epochs.unwrap_or(if full { epochs[1] } else { epochs[0] });
-        if epochs == 0 || self.train_images == Some(0) || scenarios.is_empty() {
-            return Err(Error::Argument("the table needs at least one epoch, training image and scenario".into()));
+        if epochs == 0 || [self.train_images, self.test_images].contains(&Some(0)) || scenarios.is_empty() {
+            return Err(Error::Argument("the table needs at least one epoch, image and scenario".into()));
         }
         Ok(Plan {
             stream: self.stream.clone(),
@@ -258,6 +264,7 @@ impl Args {
             si: self.si.map_or(si, |c| [c; 3]),
             fisher: 200,
             train_images: self.train_images,
+            test_images: self.test_images,
             shuffle_classes: self.shuffle_classes,
             validate: self.validate,
             seeds: (self.common.first_seed, self.common.seeds),
@@ -271,11 +278,16 @@ impl Args {
             _ => "mnist",
         };
         let data = data::open(name, self.common.data.as_deref())?;
-        let all = data.train.len();
-        let train = match self.train_images {
-            Some(few) if few < all => data.train.select(&(0..few).map(|i| i * all / few).collect::<Vec<_>>()),
-            _ => data.train,
-        };
-        Ok(if self.validate { train.split(0.2, 0) } else { (train, data.test) })
+        let (train, test) = (few(data.train, self.train_images), few(data.test, self.test_images));
+        Ok(if self.validate { train.split(0.2, 0) } else { (train, test) })
+    }
+}
+
+/// So many of `images`, evenly spaced.
+pub(crate) fn few(images: Images, count: Option<usize>) -> Images {
+    let all = images.len();
+    match count {
+        Some(count) if count < all => images.select(&(0..count).map(|i| i * all / count).collect::<Vec<_>>()),
+        _ => images,
     }
 }

@@ -17,7 +17,7 @@ use crate::record::{Measure, Record, Report, mean_finding, mean_std, spread, val
 use crate::{memory, setting, show};
 
 /// What papers claim of their methods.
-pub const CLAIMS: [Claim; 16] = [
+pub const CLAIMS: [Claim; 17] = [
     Claim { text: "task: EWC beats fine-tuning (1612.00796)", better: "EWC, task", than: "fine-tune, task" },
     Claim { text: "task: SI beats fine-tuning (1703.04200)", better: "SI, task", than: "fine-tune, task" },
     Claim { text: "task: LwF beats fine-tuning (1606.09282)", better: "LwF, task", than: "fine-tune, task" },
@@ -30,6 +30,7 @@ pub const CLAIMS: [Claim; 16] = [
     Claim { text: "task: DER++ beats ER (2004.07211)", better: "DER++, task", than: "ER, task" },
     Claim { text: "class: iCaRL beats LwF (1611.07725)", better: "iCaRL, class", than: "LwF, class" },
     Claim { text: "class: WA beats iCaRL (1911.07053)", better: "WA, class", than: "iCaRL, class" },
+    Claim { text: "task: GEM beats fine-tuning (1706.08840)", better: "GEM, task", than: "fine-tune, task" },
     Claim { text: "task: A-GEM beats fine-tuning (1812.00420)", better: "A-GEM, task", than: "fine-tune, task" },
     Claim { text: "task: PackNet beats LwF (1711.05769)", better: "PackNet, task", than: "LwF, task" },
     Claim { text: "domain: joint training beats ER", better: "joint, domain", than: "ER, domain" },
@@ -200,7 +201,9 @@ fn describe(plan: &Plan) -> String {
          {memory} examples; EWC lambda {ewc:?} on {fisher} examples of each task, SI c {si:?} (task, class, domain), LwF alpha 1, DER++ alpha \
          0.5, beta 0.5, PackNet prunes 75 %, DST-CL 80 % by ERK, grown by gradient every 20 steps{}{}",
         if plan.shuffle_classes { ", classes in an order of each seed" } else { "" },
-        plan.train_images.map_or_else(String::new, |n| format!("; {n} training images")),
+        [(plan.train_images, "training"), (plan.test_images, "test")]
+            .map(|(count, what)| count.map_or_else(String::new, |n| format!("; {n} {what} images")))
+            .concat(),
         if plan.validate { "; tested on held-out training images" } else { "" },
     )
 }

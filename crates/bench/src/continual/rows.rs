@@ -155,7 +155,7 @@ impl Table<'_> {
 }
 
 /// The matrix as findings, in percent.
-fn accuracies(matrix: &AccuracyMatrix) -> std::collections::BTreeMap<String, f64> {
+pub fn accuracies(matrix: &AccuracyMatrix) -> std::collections::BTreeMap<String, f64> {
     let row = |(i, row): (usize, &Vec<f64>)| -> Vec<(String, f64)> {
         row.iter().enumerate().map(|(j, a)| (place(i, j), 100.0 * a)).collect()
     };

@@ -23,9 +23,15 @@ use super::{WeighSources, check, normalized, softmax};
 pub enum Update {
     /// By the gradient.
     Descent,
-    /// By Adam (0.9, 0.999, 1e-8), as the authors.
+    /// By Adam (0.9, 0.999, 1e-8).
     Adam,
+    /// By Adam after a hundredth of the rate is taken off `lambda`, as in the authors' runs, which give AdamW
+    /// no decay of its own.
+    AdamW,
 }
+
+/// What PyTorch's AdamW takes off where nothing is said.
+const DECAY: f64 = 0.01;
 
 /// ScaleBiO's weights.
 #[derive(Clone, Debug)]
@@ -96,7 +102,10 @@ impl WeighSources for ScaleBiO {
         for ((lambda, (m, v)), g) in self.lambda.iter_mut().zip(&mut self.moments).zip(gradient) {
             (*m, *v) = (0.9 * *m + 0.1 * g, 0.999 * *v + 0.001 * g * g);
             let (mean, square) = (*m / (1.0 - 0.9f64.powi(self.steps)), *v / (1.0 - 0.999f64.powi(self.steps)));
-            *lambda -= self.rate * if self.update == Update::Adam { mean / (square.sqrt() + 1e-8) } else { g };
+            if self.update == Update::AdamW {
+                *lambda *= 1.0 - self.rate * DECAY;
+            }
+            *lambda -= self.rate * if self.update == Update::Descent { g } else { mean / (square.sqrt() + 1e-8) };
         }
         self.weights = softmax(&self.lambda, 1.0);
         Ok(())
@@ -212,7 +221,7 @@ mod tests {
 
     #[test]
     fn descent_finds_the_source_that_agrees_with_the_validation_set() {
-        for update in [Update::Descent, Update::Adam] {
+        for update in [Update::Descent, Update::Adam, Update::AdamW] {
             let a = [2.0, 0.0, -3.0];
             let mut bilevel = ScaleBiO::new(3, 10.0, 0.1).unwrap().with_update(update);
             for _ in 0..4000 {

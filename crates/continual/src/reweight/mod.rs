@@ -4,6 +4,8 @@
 //! [`WeighSources`] for whole sources. What they share is here: weights on the simplex, and the check of
 //! what comes in. Weights are constants: gradients flow through the losses only.
 
+#[cfg(test)]
+mod authors;
 pub mod bilevel;
 pub mod sample;
 

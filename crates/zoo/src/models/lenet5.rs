@@ -6,7 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::{Classifier, classifier::Headed, layout::Layout};
+use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped, layout::Layout};
 
 /// `conv1` 6 5x5, `conv2` 16 5x5 (each ReLU and 2x2 max-pool), `fc1` 120, `fc2` 84, `fc3`.
 #[derive(Module, Debug)]
@@ -56,10 +56,7 @@ impl Classifier for LeNet5 {
 
 impl Headed for LeNet5 {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.pool.forward(relu(self.conv1.forward(images)));
-        let x = self.pool.forward(relu(self.conv2.forward(x)));
-        let x = relu(self.fc1.forward(x.flatten::<2>(1, 3)));
-        relu(self.fc2.forward(x))
+        self.tapped(images, &mut |_, maps| maps)
     }
 
     fn head(&self) -> &Linear {
@@ -68,5 +65,18 @@ impl Headed for LeNet5 {
 
     fn head_mut(&mut self) -> &mut Linear {
         &mut self.fc3
+    }
+}
+
+impl Tapped for LeNet5 {
+    fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
+        [&self.conv1, &self.conv2].map(|conv| (conv.weight.lazy_shape()[0], [5, 5])).into()
+    }
+
+    fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+        let x = self.pool.forward(relu(after(0, self.conv1.forward(images))));
+        let x = self.pool.forward(relu(after(1, self.conv2.forward(x))));
+        let x = relu(self.fc1.forward(x.flatten::<2>(1, 3)));
+        relu(self.fc2.forward(x))
     }
 }

@@ -1,5 +1,6 @@
 //! The networks of the tables, and one type for any of them.
 
+pub mod convnet;
 pub mod lenet5;
 pub mod mlp;
 pub mod mnist_cnn;
@@ -11,9 +12,10 @@ use burn::module::Module;
 use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
 use regrow_sparse_core::Classifier;
-use regrow_sparse_core::classifier::Headed;
+use regrow_sparse_core::classifier::{Headed, Tapped};
 use regrow_sparse_core::gates::{Gateable, Gates};
 
+pub use convnet::ConvNet;
 pub use lenet5::LeNet5;
 pub use mlp::Mlp;
 pub use mnist_cnn::MnistCnn;
@@ -33,6 +35,8 @@ pub enum Net {
     ResidualMlp(ResidualMlp),
     /// A CIFAR ResNet.
     ResNet(ResNet),
+    /// Three convolutions with batch norm.
+    ConvNet(ConvNet),
 }
 
 impl Classifier for Net {
@@ -43,6 +47,7 @@ impl Classifier for Net {
             Self::MnistCnn(net) => net.logits(images),
             Self::ResidualMlp(net) => net.logits(images),
             Self::ResNet(net) => net.logits(images),
+            Self::ConvNet(net) => net.logits(images),
         }
     }
 
@@ -50,6 +55,7 @@ impl Classifier for Net {
         match self {
             Self::ResidualMlp(net) => net.batch_norms(f),
             Self::ResNet(net) => net.batch_norms(f),
+            Self::ConvNet(net) => net.batch_norms(f),
             Self::Mlp(_) | Self::LeNet5(_) | Self::MnistCnn(_) => {}
         }
     }
@@ -63,6 +69,7 @@ impl Headed for Net {
             Self::MnistCnn(net) => net.features(images),
             Self::ResidualMlp(net) => net.features(images),
             Self::ResNet(net) => net.features(images),
+            Self::ConvNet(net) => net.features(images),
         }
     }
 
@@ -73,6 +80,7 @@ impl Headed for Net {
             Self::MnistCnn(net) => net.head(),
             Self::ResidualMlp(net) => net.head(),
             Self::ResNet(net) => net.head(),
+            Self::ConvNet(net) => net.head(),
         }
     }
 
@@ -83,6 +91,30 @@ impl Headed for Net {
             Self::MnistCnn(net) => net.head_mut(),
             Self::ResidualMlp(net) => net.head_mut(),
             Self::ResNet(net) => net.head_mut(),
+            Self::ConvNet(net) => net.head_mut(),
+        }
+    }
+}
+
+/// Multilayer perceptrons have no convolution.
+impl Tapped for Net {
+    fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
+        match self {
+            Self::LeNet5(net) => net.convolutions(),
+            Self::MnistCnn(net) => net.convolutions(),
+            Self::ResNet(net) => net.convolutions(),
+            Self::ConvNet(net) => net.convolutions(),
+            Self::Mlp(_) | Self::ResidualMlp(_) => Vec::new(),
+        }
+    }
+
+    fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::LeNet5(net) => net.tapped(images, after),
+            Self::MnistCnn(net) => net.tapped(images, after),
+            Self::ResNet(net) => net.tapped(images, after),
+            Self::ConvNet(net) => net.tapped(images, after),
+            Self::Mlp(_) | Self::ResidualMlp(_) => self.features(images),
         }
     }
 }
@@ -93,7 +125,7 @@ impl Gateable for Net {
         match self {
             Self::ResidualMlp(net) => net.gated(images, gates),
             Self::ResNet(net) => net.gated(images, gates),
-            Self::Mlp(_) | Self::LeNet5(_) | Self::MnistCnn(_) => self.logits(images),
+            Self::Mlp(_) | Self::LeNet5(_) | Self::MnistCnn(_) | Self::ConvNet(_) => self.logits(images),
         }
     }
 
@@ -131,6 +163,24 @@ mod tests {
             &regrow_sparse_core::device::current(),
         );
         Gates { whole: inside.clone().max_dim(1), inside: Some(inside) }
+    }
+
+    #[test]
+    fn every_convolution_is_tapped_once_and_in_order() {
+        let of = |arch: Arch| (arch.init(10, 3, &regrow_sparse_core::device::current()), arch);
+        let small = (crate::convnet([3, 10], 3, &regrow_sparse_core::device::current()), Arch::ResNet20);
+        let [lenet, cnn, resnet, mlp] = [Arch::CifarLeNet, Arch::MnistCnn, Arch::ResNet20, Arch::Mlp].map(of);
+        for ((net, arch), convolutions) in [(lenet, 2), (cnn, 2), (resnet, 19), (mlp, 0), (small, 3)] {
+            let (net, mut seen) = (net.valid(), Vec::new());
+            let features = net.tapped(images(arch), &mut |i, maps| {
+                seen.push((i, maps.dims()[1]));
+                maps
+            });
+            let there: Vec<usize> = net.convolutions().into_iter().map(|(channels, _)| channels).collect();
+            assert_eq!(seen, there.iter().copied().enumerate().collect::<Vec<_>>(), "{arch}");
+            assert_eq!(there.len(), convolutions, "{arch}");
+            assert_eq!(values(net.head().forward(features)), values(net.logits(images(arch))), "{arch}");
+        }
     }
 
     #[test]

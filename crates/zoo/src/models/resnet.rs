@@ -8,7 +8,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
 use regrow_sparse_core::gates::{Gateable, Gates};
-use regrow_sparse_core::{Classifier, classifier::Headed, layout::Layout};
+use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped, layout::Layout};
 
 use super::narrow;
 
@@ -86,13 +86,6 @@ impl ResNet {
     fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.layer1.iter().chain(&self.layer2).chain(&self.layer3)
     }
-
-    /// What the head reads, where `block(i, block, x)` computes each block.
-    fn through(&self, images: Tensor<4>, mut block: impl FnMut(usize, &Block, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        let x = relu(self.bn1.forward(self.conv1.forward(images)));
-        let x = self.blocks().enumerate().fold(x, |x, (i, b)| block(i, b, x));
-        pooled(x)
-    }
 }
 
 impl Classifier for ResNet {
@@ -110,7 +103,7 @@ impl Classifier for ResNet {
 
 impl Headed for ResNet {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.through(images, |_, block, x| block.forward(x, None))
+        self.tapped(images, &mut |_, maps| maps)
     }
 
     fn head(&self) -> &Linear {
@@ -122,12 +115,31 @@ impl Headed for ResNet {
     }
 }
 
+impl Tapped for ResNet {
+    fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
+        let inside = self.blocks().flat_map(|block| block.conv1.iter().chain(&block.conv2));
+        std::iter::once(&self.conv1).chain(inside).map(|conv| (conv.weight.lazy_shape()[0], [3, 3])).collect()
+    }
+
+    fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+        let mut count = 0;
+        let mut tap = |maps: Tensor<4>| {
+            count += 1;
+            after(count - 1, maps)
+        };
+        let x = relu(self.bn1.forward(tap(self.conv1.forward(images))));
+        pooled(self.blocks().fold(x, |x, block| block.forward(x, None, &mut tap)))
+    }
+}
+
 impl Gateable for ResNet {
     fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
-        self.linear.forward(self.through(images, |i, block, x| {
+        let x = relu(self.bn1.forward(self.conv1.forward(images)));
+        let x = self.blocks().enumerate().fold(x, |x, (i, block)| {
             let gates = gates(i, pooled(x.clone()));
-            block.forward(x, Some(gates))
-        }))
+            block.forward(x, Some(gates), &mut |maps| maps)
+        });
+        self.linear.forward(pooled(x))
     }
 
     fn narrowed(mut self, kept: &[Vec<bool>]) -> Self {
@@ -161,7 +173,8 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, gates: Option<Gates>) -> Tensor<4> {
+    /// `after` takes the place of what each convolution gives.
+    fn forward(&self, x: Tensor<4>, gates: Option<Gates>, after: &mut dyn FnMut(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
         let Self { conv1: Some(conv1), bn1: Some(bn1), conv2: Some(conv2), bn2: Some(bn2), .. } = self else {
             return relu(self.shortcut(x));
         };
@@ -170,8 +183,8 @@ impl Block {
             Some(gate) => y * gate.unsqueeze_dims::<4>(&[-1, -1]),
             None => y,
         };
-        let y = gated(relu(bn1.forward(conv1.forward(x.clone()))), inside);
-        relu(gated(bn2.forward(conv2.forward(y)), whole) + self.shortcut(x))
+        let y = gated(relu(bn1.forward(after(conv1.forward(x.clone())))), inside);
+        relu(gated(bn2.forward(after(conv2.forward(y))), whole) + self.shortcut(x))
     }
 
     /// Option A: every second pixel, the new channels zero, half of them on each side. Of a network

@@ -21,26 +21,11 @@ use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
-use crate::paper::Paper;
 use crate::picture::{self, Line};
 use crate::record::{Measure, Record, mean_std, spread, values};
-use crate::setting::Common;
 use crate::show::{self, Outcome};
 
-/// Loss-based weights of examples, and ScaleBiO's of sources, on least squares
-#[derive(clap::Parser, Clone, Debug)]
-#[command(after_help = "Example: bench reweighting --seeds 10")]
-pub struct Args {
-    /// Options of every table.
-    #[command(flatten)]
-    pub common: Common,
-    /// Learning rates to choose from
-    #[arg(long, value_delimiter = ',', default_values_t = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0])]
-    pub rates: Vec<f64>,
-    /// Steps after which a run counts as not reaching the target
-    #[arg(long, default_value_t = 3000)]
-    pub most: usize,
-}
+use super::Args;
 
 /// Everything that decides the numbers of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,7 +68,7 @@ fn ways() -> Vec<(String, Shape, f64)> {
     std::iter::once(("uniform".to_string(), Shape::Uniform, 1.0)).chain(shapes.into_iter().flat_map(heated)).collect()
 }
 
-/// Runs the table.
+/// Runs this part of the table.
 ///
 /// # Errors
 /// Impossible settings, an output folder that cannot be written.
@@ -91,7 +76,6 @@ pub fn run(args: &Args) -> Result<()> {
     if args.most == 0 || args.rates.is_empty() || args.rates.iter().any(|r| !(*r > 0.0 && r.is_finite())) {
         return Err(Error::Argument("the table needs at least one step and learning rates above 0".into()));
     }
-    args.common.check()?;
     let seeds = (args.common.first_seed, args.common.seeds);
     let plan = Plan { dataset: "least squares".into(), rates: args.rates.clone(), most: args.most, seeds };
     let started = Instant::now();
@@ -296,9 +280,7 @@ impl Pool {
 }
 
 fn print(plan: &Plan, rows: &[Record], notes: &[String], args: &Args, seconds: f64) -> Result<()> {
-    let paper = Paper::parse(include_str!("../../../papers/reweighting/paper.toml"))?;
-    println!("{}\n{}\n", paper.title, paper.source);
-    println!("Ours: least squares, {ROWS} rows of {DIM}, batches of {BATCH}; steps until the mean squared distance");
+    println!("Least squares: {ROWS} rows of {DIM}, batches of {BATCH}; steps until the mean squared distance");
     println!("to the solution is below {TARGET:e}; {} stands for: not reached.\n", plan.most);
     let names: Vec<String> = ways().into_iter().flat_map(|(n, _, _)| [n.clone(), n + UNEQUAL]).collect();
     let heads = plan.rates.iter().map(|r| format!("rate {r}")).collect();
@@ -309,7 +291,6 @@ fn print(plan: &Plan, rows: &[Record], notes: &[String], args: &Args, seconds: f
     };
     let best = |method: &str| spread(&values(rows, method, 0.0, 1));
     println!("{}\n", show::by_column(names.iter().map(String::as_str), heads, &cell, &[("at its best rate", &best)]));
-    paper.print_figures();
     let line = |name: &String| Line {
         name: name.clone(),
         points: plan

@@ -1,0 +1,103 @@
+//! The table of reweighting: loss-based weights of examples (arXiv 2502.06733) and ScaleBiO's weights of
+//! sources (arXiv 2406.19976).
+//!
+//! `squares`: on least squares, steps to a target. `language`: on a small language model over mixed
+//! texts, some of them made noisy; `texts` makes them.
+
+mod language;
+mod squares;
+mod texts;
+
+use std::path::PathBuf;
+
+use regrow_sparse_core::Result;
+
+use crate::paper::Paper;
+use crate::setting::Common;
+
+/// Loss-based weights of examples, and ScaleBiO's of sources, on least squares and a language model
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  bench reweighting\n  bench reweighting --part language --texts real --data DIR --seeds 3"
+)]
+pub struct Args {
+    /// Options of every table.
+    #[command(flatten)]
+    pub common: Common,
+    /// Only one part
+    #[arg(long, value_enum)]
+    pub part: Option<Part>,
+    /// Learning rates to choose from (least squares)
+    #[arg(long, value_delimiter = ',', default_values_t = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0])]
+    pub rates: Vec<f64>,
+    /// Steps after which a run counts as not reaching the target (least squares)
+    #[arg(long, default_value_t = 3000)]
+    pub most: usize,
+    /// The language model's texts: made-up languages, or Shakespeare and WikiText as bytes (with --data)
+    #[arg(long, value_enum, default_value_t = Texts::MadeUp)]
+    pub texts: Texts,
+    /// Steps of each training of the language model
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// The share of a noisy text's tokens that are replaced by others of it
+    #[arg(long, default_value_t = 0.5, allow_negative_numbers = true)]
+    pub noise: f64,
+    /// ScaleBiO's penalty
+    #[arg(long, default_value_t = 10.0, allow_negative_numbers = true)]
+    pub alpha: f64,
+    /// Learning rate of ScaleBiO's weights
+    #[arg(long, default_value_t = 0.02, allow_negative_numbers = true)]
+    pub source_rate: f64,
+    /// Language models trained side by side; by default one per core
+    #[arg(long)]
+    pub parallel: Option<usize>,
+}
+
+/// A part of the table.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Least squares.
+    Squares,
+    /// A language model.
+    Language,
+}
+
+/// Where the language model's texts come from.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Texts {
+    /// Two made-up languages.
+    MadeUp,
+    /// Shakespeare and WikiText.
+    Real,
+}
+
+impl Args {
+    /// The folder that holds the real texts.
+    fn folder(&self) -> Option<PathBuf> {
+        self.common.data.as_ref().map(|dir| {
+            let inner = dir.join("text");
+            if inner.is_dir() { inner } else { dir.clone() }
+        })
+    }
+}
+
+/// Runs the table.
+///
+/// # Errors
+/// Impossible settings, texts that are missing, an output folder that cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    args.common.check()?;
+    let language = language::Plan::new(args)?;
+    let paper = Paper::parse(include_str!("../../../../papers/reweighting/paper.toml"))?;
+    println!("{}\n{}\n", paper.title, paper.source);
+    if args.part != Some(Part::Language) {
+        squares::run(args)?;
+        println!();
+    }
+    if args.part != Some(Part::Squares) {
+        language::run(args, &language)?;
+        println!();
+    }
+    paper.print_figures();
+    Ok(())
+}
