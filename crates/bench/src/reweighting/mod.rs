@@ -45,8 +45,8 @@ pub struct Args {
     /// ScaleBiO's penalty
     #[arg(long, default_value_t = 10.0, allow_negative_numbers = true)]
     pub alpha: f64,
-    /// Learning rate of ScaleBiO's weights
-    #[arg(long, default_value_t = 0.02, allow_negative_numbers = true)]
+    /// Learning rate of ScaleBiO's weights (the authors: 0.01)
+    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     pub source_rate: f64,
     /// Language models trained side by side; by default one per core
     #[arg(long)]
