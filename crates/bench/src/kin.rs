@@ -18,6 +18,7 @@ use crate::tasks::{Family, Split};
 
 /// Options of these tables.
 #[derive(clap::Args, Clone, Debug)]
+#[group(id = "kin")]
 pub struct Args {
     /// Options of every table.
     #[command(flatten)]
