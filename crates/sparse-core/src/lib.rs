@@ -38,6 +38,7 @@ pub mod budget;
 pub mod burn_train;
 pub mod checkpoint;
 pub mod classifier;
+pub mod compute;
 mod error;
 pub mod exchange;
 pub mod gates;
