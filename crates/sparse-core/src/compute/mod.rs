@@ -1,18 +1,24 @@
 //! Sparse layers that are really faster: multiplied as they are stored, zeros neither read nor multiplied.
 mod bits;
+mod conv;
 mod csr;
 mod kernel;
+mod layers;
 mod level;
 mod linear;
 mod product;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::fmt;
 
+pub use conv::SparseConv2d;
+pub use layers::{Compressed, Layered, Layers, Stock, Swapped, Within, compress, compress_by};
 pub use level::Level;
 pub use linear::SparseLinear;
+pub use trial::{Kind, Options, Verdict};
 
 /// How a sparse matrix lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

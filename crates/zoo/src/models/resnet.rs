@@ -7,6 +7,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, Pa
 use burn::tensor::activation::relu;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::compute::{Layered, Layers, Stock, Within};
 use regrow_sparse_core::gates::{Gateable, Gates};
 use regrow_sparse_core::{Classifier, classifier::Headed, layout::Layout};
 
@@ -87,17 +88,26 @@ impl ResNet {
         self.layer1.iter().chain(&self.layer2).chain(&self.layer3)
     }
 
-    /// What the head reads, where `block(i, block, x)` computes each block.
-    fn through(&self, images: Tensor<4>, mut block: impl FnMut(usize, &Block, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        let x = relu(self.bn1.forward(self.conv1.forward(images)));
-        let x = self.blocks().enumerate().fold(x, |x, (i, b)| block(i, b, x));
-        pooled(x)
+    /// What the head reads, where `gates(i, x)` says how open each block is.
+    fn through(
+        &self,
+        images: Tensor<4>,
+        layers: &mut dyn Layers,
+        mut gates: impl FnMut(usize, &Tensor<4>) -> Option<Gates>,
+    ) -> Tensor<2> {
+        let x = relu(self.bn1.forward(layers.conv2d("conv1", &self.conv1, images)));
+        let step = |x, (i, block): (usize, &Block)| {
+            let gates = gates(i, &x);
+            let (stage, place) = (1 + i / self.layer1.len(), i % self.layer1.len());
+            block.forward(x, gates, &mut Within::new(format!("layer{stage}.{place}"), &mut *layers))
+        };
+        pooled(self.blocks().enumerate().fold(x, step))
     }
 }
 
 impl Classifier for ResNet {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.linear.forward(self.features(images))
+        self.run(images, &mut Stock)
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
@@ -108,9 +118,18 @@ impl Classifier for ResNet {
     }
 }
 
+impl Layered<Tensor<4>> for ResNet {
+    type Output = Tensor<2>;
+
+    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.through(images, layers, |_, _| None);
+        layers.linear("linear", &self.linear, x)
+    }
+}
+
 impl Headed for ResNet {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.through(images, |_, block, x| block.forward(x, None))
+        self.through(images, &mut Stock, |_, _| None)
     }
 
     fn head(&self) -> &Linear {
@@ -124,10 +143,7 @@ impl Headed for ResNet {
 
 impl Gateable for ResNet {
     fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
-        self.linear.forward(self.through(images, |i, block, x| {
-            let gates = gates(i, pooled(x.clone()));
-            block.forward(x, Some(gates))
-        }))
+        self.linear.forward(self.through(images, &mut Stock, |i, x| Some(gates(i, pooled(x.clone())))))
     }
 
     fn narrowed(mut self, kept: &[Vec<bool>]) -> Self {
@@ -161,7 +177,7 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, gates: Option<Gates>) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, gates: Option<Gates>, layers: &mut dyn Layers) -> Tensor<4> {
         let Self { conv1: Some(conv1), bn1: Some(bn1), conv2: Some(conv2), bn2: Some(bn2), .. } = self else {
             return relu(self.shortcut(x));
         };
@@ -170,8 +186,8 @@ impl Block {
             Some(gate) => y * gate.unsqueeze_dims::<4>(&[-1, -1]),
             None => y,
         };
-        let y = gated(relu(bn1.forward(conv1.forward(x.clone()))), inside);
-        relu(gated(bn2.forward(conv2.forward(y)), whole) + self.shortcut(x))
+        let y = gated(relu(bn1.forward(layers.conv2d("conv1", conv1, x.clone()))), inside);
+        relu(gated(bn2.forward(layers.conv2d("conv2", conv2, y)), whole) + self.shortcut(x))
     }
 
     /// Option A: every second pixel, the new channels zero, half of them on each side. Of a network
