@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::{Error, Result};
+use regrow_zoo::data::{DataSet, Images};
+use serde::{Deserialize, Serialize};
 
 /// Options of every table.
 #[derive(clap::Args, Clone, Debug)]
@@ -46,6 +49,57 @@ impl Common {
             return Err(Error::Argument("a table needs at least one seed (--seeds)".into()));
         }
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))
+    }
+}
+
+/// How much of a data set a table uses: networks on images take hours on a few cores.
+#[derive(clap::Args, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Part {
+    /// Test images to count on, evenly spaced; by default all
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<usize>,
+    /// Training images to train and to measure on, evenly spaced; by default all
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_images: Option<usize>,
+}
+
+impl Part {
+    /// Refuses none.
+    ///
+    /// # Errors
+    /// If there would be no image.
+    pub fn check(&self) -> Result<()> {
+        match (self.images, self.train_images) {
+            (Some(0), _) | (_, Some(0)) => {
+                Err(Error::Argument("a table needs at least one image (--images, --train-images)".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The images of `data` that are used.
+    pub fn of(&self, data: DataSet) -> DataSet {
+        let (train, test) = (thinned(data.train, self.train_images), thinned(data.test, self.images));
+        DataSet { train, test, ..data }
+    }
+
+    /// What to add to a line that says what was trained on.
+    pub fn says(&self) -> String {
+        let training = self.train_images.map(|n| format!(", on {n} training images"));
+        let test = self.images.map(|n| format!(", counted on {n} test images"));
+        training.into_iter().chain(test).collect()
+    }
+}
+
+/// So many of `images`, evenly spaced: some data sets are sorted by class.
+fn thinned(images: Images, wanted: Option<usize>) -> Images {
+    let all = images.len();
+    match wanted {
+        Some(few) if few < all => images.select(&(0..few).map(|i| i * all / few).collect::<Vec<_>>()),
+        _ => images,
     }
 }
 

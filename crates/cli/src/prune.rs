@@ -55,6 +55,10 @@ pub struct Args {
     /// Prune the last layer too; of a language model the head, which may be the embedding's own matrix
     #[arg(long)]
     include_head: bool,
+    /// Prune a language model's embedding too, by magnitude whatever the method: it reads no activations.
+    /// Where the head is the same matrix, --include-head goes before
+    #[arg(long, conflicts_with = "arch")]
+    include_embedding: bool,
     /// The source of randomness, for methods that have some; with it, calibration windows begin at random
     #[arg(long)]
     seed: Option<u64>,
@@ -74,7 +78,8 @@ pub struct Args {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     if args.arch.is_none() {
         let folder = locate(&args.file, args.revision.as_deref())?;
-        if folder.is_dir() {
+        let found = std::fs::metadata(&folder).map_err(|e| regrow_sparse_core::Error::io(&folder, e))?;
+        if found.is_dir() {
             return model(args, &folder, out);
         }
     }
@@ -128,6 +133,7 @@ fn model(args: &Args, folder: &Path, out: &mut dyn Write) -> Result<()> {
             budget: args.budget.as_deref(),
             seed: args.seed,
             head: args.include_head,
+            embedding: args.include_embedding,
             options: &args.model,
             form: (args.form.dtype(), storage(args, pattern)?),
             out: &args.out,

@@ -120,6 +120,14 @@ fn budgets_and_selections() {
     let (with_head, _) = prune("head", &["--include-head", "--method", "sparsegpt"]);
     assert_eq!(zeros(&with_head, "embed_tokens", 8 * WIDTH), [0.5]);
     assert!(said.starts_with("sparsity 50.00 % (1,920 of 3,840 "), "{said}");
+    // By magnitude, whatever the method; where the head is pruned, the matrix they share is its.
+    let (with_embedding, said) = prune("embedding", &["--include-embedding", "--method", "wanda"]);
+    assert_eq!(zeros(&with_embedding, "embed_tokens", 8 * WIDTH), [0.5]);
+    assert!(said.ends_with("weights in 15 layers are zero)\n"), "{said}");
+    let (both, said) = prune("both", &["--include-head", "--include-embedding", "--method", "sparsegpt"]);
+    assert!(said.ends_with("weights in 15 layers are zero)\n"), "{said}");
+    let bytes = |dir: &Path| fs::read(dir.join("model.safetensors")).expect("a file");
+    assert_eq!(bytes(&both), bytes(&with_head));
 }
 
 #[test]
@@ -171,6 +179,7 @@ fn retraining_keeps_zeros_and_lowers_perplexity() {
     let says = |more: &[&str]| complaint(&[&retrain[..6], &["--out", text(&folder.path().join("x"))], more].concat());
     assert!(says(&["--form", "lora"]).contains("mask-lora") && says(&["--form", "all"]).contains("unknown form"));
     assert!(says(&["--lr", "0"]).contains("above zero") && says(&["--form", "biases"]).contains("no biases"));
+    assert!(says(&["--include-head"]).contains("no head of its own"));
     assert!(says(&["--lr", "1e30"]).contains("lower --lr"));
 }
 

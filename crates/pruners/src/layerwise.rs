@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Mend, Tail, Walk};
+use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Mend, Tail, Walk, prune_unseen};
 use regrow_sparse_core::checkpoint::{Checkpoint, Patch, Pruned};
 use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::schedule::check_sparsity;
@@ -59,6 +59,10 @@ pub struct Layerwise<'a, M: BlockModel> {
     pub mend: Option<&'a dyn Mend<M>>,
     /// The model's head, if it is to be pruned too: at the same sparsity, whatever the sharing.
     pub head: Option<Head<'a>>,
+    /// Its embedding, if that is to be pruned too, and a method that needs no inputs, as it reads numbers
+    /// of tokens: at the same sparsity. One that is the head's own matrix is left to the head where that
+    /// is pruned.
+    pub embedding: Option<(LayerRef, &'a dyn LayerSolver)>,
 }
 
 /// A head, and what it reads, `[tokens, d_in]`, of hidden states after the last block.
@@ -106,7 +110,23 @@ impl<M: BlockModel> Layerwise<'_, M> {
                 input: head.input,
             }),
         };
-        walk.prune(hidden, out, &mut |done| watch(Stage::Pruning, done, self.model.blocks()))
+        walk.prune(hidden, out, &mut |done| watch(Stage::Pruning, done, self.model.blocks()))?;
+        self.prune_embedding(out)?;
+        Ok(out.pruned().to_vec())
+    }
+
+    /// Prunes the embedding, if it is to be, as a step after all others.
+    fn prune_embedding(&self, out: &mut Patch) -> Result<()> {
+        let last = self.model.blocks() + 2;
+        let by_head = |layer: &LayerRef| self.head.as_ref().is_some_and(|head| head.layer.tensor == layer.tensor);
+        match &self.embedding {
+            Some((layer, solver)) if !by_head(layer) && out.done() < last => {
+                let goal = Goal { sparsity: self.sparsity, pattern: self.pattern };
+                prune_unseen(self.source, layer, *solver, &goal, out)?;
+                out.finish_step(last)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The goal of each layer that is pruned, by the name of its tensor.

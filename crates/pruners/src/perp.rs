@@ -9,6 +9,9 @@
 //! | `scale-lora` | the same, `A` and `B` from `1/sqrt(r)` | `W * (BA)` | the same expression |
 //! | `full` | everything, `W` under `M` | `W * M` | the same expression |
 //!
+//! The head is not pruned: where it is [asked for](Perp::with_head), low-rank forms give it plain terms
+//! `W + (alpha/r) BA`, merged as they are, and the others train it whole.
+//!
 //! `M = W != 0`, products elementwise (sec. 3). A weight that is zero without having been pruned counts as
 //! pruned.
 
@@ -24,7 +27,7 @@ use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::sparsify::KeepMasks;
 use regrow_sparse_core::train::{Checkpointing, Problem, Progress, Training, train};
-use regrow_sparse_core::weight::{Select, stored};
+use regrow_sparse_core::weight::{Select, Weight, stored};
 use regrow_sparse_core::{Error, Mask, MaskSet, Result};
 
 /// What is retrained.
@@ -89,6 +92,7 @@ pub struct Perp {
     rank: usize,
     alpha: f64,
     pruned: Select,
+    head: bool,
 }
 
 /// How many parameters are trained, and how many the model has.
@@ -104,7 +108,7 @@ impl Perp {
     /// By `form`, low-rank terms of rank 16 with `alpha` 32 as in the authors' code, on all linear layers
     /// but the head.
     pub fn new(form: Form) -> Self {
-        Self { form, rank: 16, alpha: 32.0, pruned: Select::default() }
+        Self { form, rank: 16, alpha: 32.0, pruned: Select::default(), head: false }
     }
 
     /// What is trained.
@@ -130,6 +134,12 @@ impl Perp {
         self
     }
 
+    /// With the head trained too: the last linear layer, which is not among the pruned ones.
+    pub fn with_head(mut self) -> Self {
+        self.head = true;
+        self
+    }
+
     /// The model as it is to be trained: everything frozen but what the form trains.
     ///
     /// # Errors
@@ -141,11 +151,15 @@ impl Perp {
         }
         let mut small = Small::default();
         model.visit(&mut small);
-        let ids = match self.form {
+        let head = self.head_of(&model)?;
+        let mut ids = match self.form {
             Form::Biases => small.biases,
             Form::Norms => small.norms,
             _ => [small.biases, small.norms].concat(),
         };
+        if !self.form.is_low_rank() {
+            ids.extend(head.iter().map(|w| w.id));
+        }
         if ids.is_empty() && !self.form.is_low_rank() {
             return Err(Error::Argument(format!("the model has no {} to train", self.form)));
         }
@@ -153,10 +167,22 @@ impl Perp {
         if !self.form.is_low_rank() {
             return Ok(model);
         }
-        let targets = stored(&model, &self.pruned)?.into_iter().map(|w| w.path).enumerate();
-        let targets = targets.map(|(i, path)| (path, i as u64)).collect();
-        let Self { form, rank, alpha, .. } = *self;
-        Ok(model.apply_reparameterization(Attach { form, rank, scale: alpha / rank as f64, targets, seed }))
+        let pruned = stored(&model, &self.pruned)?.into_iter().map(|w| (w.path, self.form));
+        let all = pruned.chain(head.into_iter().map(|w| (w.path, Form::Lora)));
+        let targets = all.zip(0..).map(|((path, form), stream)| (path, Target { form, stream })).collect();
+        let Self { rank, alpha, .. } = *self;
+        Ok(model.apply_reparameterization(Attach { rank, scale: alpha / rank as f64, targets, seed }))
+    }
+
+    /// The head, where it is to be trained.
+    fn head_of<M: Module>(&self, model: &M) -> Result<Option<Weight>> {
+        if !self.head {
+            return Ok(None);
+        }
+        let pruned: Vec<ParamId> = stored(model, &self.pruned)?.into_iter().map(|w| w.id).collect();
+        let head = stored(model, &self.pruned.clone().with_head())?.into_iter().find(|w| !pruned.contains(&w.id));
+        let none = || Error::Argument("the model has no head of its own to train".into());
+        head.map(Some).ok_or_else(none)
     }
 
     /// The trained model as a plain one, zeros where they were.
@@ -176,7 +202,7 @@ impl Perp {
 
     /// `W != 0` of the stored weights.
     fn masks<M: Module>(&self, model: &M) -> Result<MaskSet> {
-        let kept = |w: regrow_sparse_core::weight::Weight| {
+        let kept = |w: Weight| {
             let mask = Mask::from_fn(w.shape.clone(), |i| w.values[i] != 0.0);
             (w.path, mask)
         };
@@ -251,11 +277,16 @@ impl Reparameterization for LowRank {
 
 /// Attaches low-rank terms to the weights named, each with the number of its randomness.
 struct Attach {
-    form: Form,
     rank: usize,
     scale: f64,
-    targets: BTreeMap<String, u64>,
+    targets: BTreeMap<String, Target>,
     seed: u64,
+}
+
+/// A weight that low-rank terms are attached to, and the number of its randomness.
+struct Target {
+    form: Form,
+    stream: u64,
 }
 
 impl Reparameterizer for Attach {
@@ -267,7 +298,7 @@ impl Reparameterizer for Attach {
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<LowRank>) {
         let shape = param.base().dims();
-        let (Some(stream), true) = (self.targets.get(path), D == 2) else { return (param, None) };
+        let (Some(Target { form, stream }), true) = (self.targets.get(path), D == 2) else { return (param, None) };
         let mut random = ChaCha8Rng::seed_from_u64(regrow_sparse_core::train::mix(self.seed, *stream));
         let (d_in, d_out, rank) = (shape[0], shape[1], self.rank);
         let device = param.lazy_device();
@@ -278,14 +309,14 @@ impl Reparameterizer for Attach {
         let even = 1.0 / (rank as f32).sqrt();
         // Kaiming's uniform with a = sqrt(5), PyTorch's for linear layers.
         let reach = 1.0 / (d_in as f32).sqrt();
-        let (a, b) = match self.form {
+        let (a, b) = match form {
             Form::ScaleLora => (matrix(d_in, rank, &mut || even), matrix(rank, d_out, &mut || even)),
             _ => (
                 matrix(d_in, rank, &mut || reach * (2.0 * random.random::<f32>() - 1.0)),
                 matrix(rank, d_out, &mut || 0.0),
             ),
         };
-        (param, Some(LowRank { a, b, scale: self.scale, form: self.form }))
+        (param, Some(LowRank { a, b, scale: self.scale, form: *form }))
     }
 }
 
@@ -452,6 +483,25 @@ mod tests {
         assert_eq!(of(Form::Norms), Trained { trained: norms, all });
         assert_eq!(of(Form::MaskLora), Trained { trained: biases + norms + low, all });
         assert_eq!(of(Form::Full), Trained { trained: all - 24 - 20, all });
+    }
+
+    #[test]
+    fn the_head_is_trained_where_it_is_asked_for() {
+        let count = |perp: &Perp| perp.trained(&perp.prepare(Net::new(), 0).unwrap()).unwrap().trained;
+        let of = |form: Form| Perp::new(form).with_rank(2, 4.0).unwrap();
+        let more = |form: Form| count(&of(form).with_head()) - count(&of(form));
+        assert_eq!(more(Form::MaskLora), 2 * (5 + 3));
+        assert_eq!(more(Form::Biases), 5 * 3);
+        let perp = of(Form::MaskLora).with_head();
+        let trained = retrained(&perp);
+        let merged = perp.merge(trained.clone()).unwrap();
+        let head = |net: &Net| net.head.weight.val().into_data().iter::<f32>().collect::<Vec<_>>();
+        // Half of its weights are zero; it was not pruned, so they may move.
+        assert!(head(&merged).iter().zip(head(&Net::new())).all(|(a, b)| *a != b));
+        assert_eq!(merged.zeros(), Net::new().zeros());
+        assert!(farthest(&outputs(&trained), &outputs(&merged)) < 1e-5);
+        let headless = of(Form::MaskLora).with_pruned(Select::default().with_head()).with_head();
+        assert!(headless.prepare(Net::new(), 0).unwrap_err().to_string().contains("no head of its own"));
     }
 
     #[test]

@@ -376,6 +376,22 @@ impl<M: BlockModel> Walk<'_, M> {
     }
 }
 
+/// Prunes one layer that no input is known of, with a `solver` that needs none, and writes it.
+///
+/// # Errors
+/// A weight that is not finite, a pattern that does not divide a row, a failure to write.
+pub fn prune_unseen(
+    source: &Checkpoint,
+    layer: &LayerRef,
+    solver: &dyn LayerSolver,
+    goal: &Goal,
+    out: &mut Patch,
+) -> Result<()> {
+    let weight = read(source, layer)?;
+    let solved = solver.watch(weight.dims().1, &Device::default()).solve(&weight, goal)?;
+    write(source, layer, weight, solved, out)
+}
+
 /// Writes a layer as it was solved.
 fn write(source: &Checkpoint, layer: &LayerRef, weight: Weight, solved: Solved, out: &mut Patch) -> Result<()> {
     let Solved { mask, values } = solved;

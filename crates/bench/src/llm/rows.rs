@@ -171,6 +171,7 @@ impl Table<'_> {
             admits: &|_| true,
             mend: None,
             head: None,
+            embedding: None,
         };
         run.prune(model.places(subject.window), Hidden::held(hidden), &mut patch, &mut |_, _, _| {})?;
         patch.finish()

@@ -20,7 +20,7 @@ pub use methods::{Job, Method};
 use crate::claim::Claim;
 use crate::lab;
 use crate::record::Record;
-use crate::setting::{Common, Scale};
+use crate::setting::{Common, Part, Scale};
 
 /// Every pruning method at equal training cost, over sparsities
 #[derive(clap::Parser, Clone, Debug)]
@@ -44,6 +44,9 @@ pub struct Args {
     /// Epochs of every run
     #[arg(long)]
     pub epochs: Option<usize>,
+    /// How much of the data.
+    #[command(flatten)]
+    pub part: Part,
     /// Networks trained side by side; by default one per core
     #[arg(long)]
     pub parallel: Option<usize>,
@@ -74,6 +77,9 @@ pub struct Plan {
     pub sparsities: Vec<f64>,
     /// Methods, by name.
     pub methods: Vec<String>,
+    /// How much of the data.
+    #[serde(flatten)]
+    pub part: Part,
     /// Seeds: the first, and how many.
     pub seeds: (u64, u64),
 }
@@ -148,7 +154,7 @@ impl Comparison<'_> {
         let plan = args.plan(&methods, self.spared.sparsities)?;
         args.common.check()?;
         let arch = Arch::parse(&plan.arch)?;
-        let data = data::open(&plan.dataset, args.common.data.as_deref())?;
+        let data = plan.part.of(data::open(&plan.dataset, args.common.data.as_deref())?);
         if data.train.size != arch.input() {
             let (have, want) = (data.train.size, arch.input());
             return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
@@ -203,6 +209,7 @@ impl Args {
         if self.epochs.is_some_and(|epochs| epochs < 4) {
             return Err(Error::Argument("methods that train, prune and train again need four epochs".into()));
         }
+        self.part.check()?;
         Ok(Plan {
             dataset: self.dataset.clone(),
             arch: self.arch.clone().unwrap_or(arch.into()),
@@ -215,6 +222,7 @@ impl Args {
             augment: cifar,
             sparsities,
             methods: methods.iter().map(|m| m.name.clone()).collect(),
+            part: self.part,
             seeds: (self.common.first_seed, self.common.seeds),
         })
     }

@@ -78,7 +78,7 @@ pub fn show(
     println!("FLOPs of the sparse network for one example, in percent of the dense one's.\n");
     print(&|method, sparsity| show::mean_of(rows, method, sparsity, |r| share(rows, r)));
     let Plan { arch, dataset, epochs, .. } = plan;
-    let title = format!("{}: {arch} on {dataset}, {epochs} epochs, {} seeds", comparison.heading, plan.seeds.1);
+    let title = format!("{}: {arch} on {dataset}{}, {epochs} epochs, {} seeds", comparison.heading, plan.part.says(), plan.seeds.1);
     paper.iter().for_each(Paper::print_figures);
     let notes = (comparison.notes)(plan, rows);
     let outcome = Outcome {
@@ -108,9 +108,10 @@ fn drawn<'a>(first: &'a [&'a str], plan: &'a Plan) -> impl Iterator<Item = &'a s
 fn describe(plan: &Plan, cost: &str) -> String {
     let Plan { dataset, arch, epochs, batch, learning_rate, weight_decay, momentum, .. } = plan;
     format!(
-        "{arch} on {dataset}, {epochs} epochs {cost}; SGD with \
+        "{arch} on {dataset}{}, {epochs} epochs {cost}; SGD with \
          momentum {momentum}, batch {batch}, learning rate {learning_rate} falling along a cosine, weight decay \
-         {weight_decay}; masks move every fortieth of the training"
+         {weight_decay}; masks move every fortieth of the training",
+        plan.part.says()
     )
 }
 

@@ -10,13 +10,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
-use regrow_zoo::{Arch, data, data::Images};
+use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
 
 use crate::lab;
-use crate::setting::Common;
+use crate::setting::{Common, Part};
 
 /// RD budgets against uniform, global, ERK and LAMP
 #[derive(clap::Parser, Clone, Debug)]
@@ -48,12 +47,9 @@ pub struct Args {
     /// Training images to measure distortions on
     #[arg(long, default_value_t = 256)]
     pub calibration: usize,
-    /// Test images to count on, evenly spaced; by default all
-    #[arg(long)]
-    pub images: Option<usize>,
-    /// Training images to retrain and to measure on, evenly spaced; by default all
-    #[arg(long)]
-    pub train_images: Option<usize>,
+    /// How much of the data.
+    #[command(flatten)]
+    pub part: Part,
     /// Epochs of training a network, where no checkpoint is given
     #[arg(long, default_value_t = 20)]
     pub epochs: usize,
@@ -86,11 +82,9 @@ pub struct Plan {
     pub most: f64,
     /// Calibration images.
     pub calibration: usize,
-    /// Test images.
-    pub images: Option<usize>,
-    /// Training images.
-    #[serde(default)]
-    pub train_images: Option<usize>,
+    /// How much of the data.
+    #[serde(flatten)]
+    pub part: Part,
     /// Seeds: the first, and how many.
     pub seeds: (u64, u64),
 }
@@ -108,13 +102,11 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = args.plan()?;
     args.common.check()?;
     let arch = Arch::parse(&plan.arch)?;
-    let mut data = data::open(&plan.dataset, args.common.data.as_deref())?;
+    let data = plan.part.of(data::open(&plan.dataset, args.common.data.as_deref())?);
     if data.train.size != arch.input() {
         let (have, want) = (data.train.size, arch.input());
         return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
     }
-    data.train = thinned(data.train, plan.train_images);
-    data.test = thinned(data.test, plan.images);
     let started = Instant::now();
     let bar = lab::progress(0);
     let device = Device::default();
@@ -122,15 +114,6 @@ pub fn run(args: &Args) -> Result<()> {
     let (rows, notes) = table.fill(&args.common.out, args.common.resume, &bar)?;
     bar.finish_and_clear();
     print::show(&plan, &rows, &notes, &args.common.out, &device, started.elapsed().as_secs_f64())
-}
-
-/// So many of `images`, evenly spaced: some data sets are sorted by class.
-fn thinned(images: Images, wanted: Option<usize>) -> Images {
-    let all = images.len();
-    match wanted {
-        Some(few) if few < all => images.select(&(0..few).map(|i| i * all / few).collect::<Vec<_>>()),
-        _ => images,
-    }
 }
 
 impl Args {
@@ -142,10 +125,9 @@ impl Args {
                 self.most
             )));
         }
-        if self.amounts == 0 || self.calibration == 0 || self.images == Some(0) || self.train_images == Some(0) {
-            return Err(Error::Argument(
-                "the table needs at least one amount, calibration image and test image".into(),
-            ));
+        self.part.check()?;
+        if self.amounts == 0 || self.calibration == 0 {
+            return Err(Error::Argument("the table needs at least one amount and one calibration image".into()));
         }
         if self.checkpoint.is_none() && self.epochs == 0 {
             return Err(Error::Argument("the network needs at least one epoch (--epochs), or a --checkpoint".into()));
@@ -162,8 +144,7 @@ impl Args {
             amounts: self.amounts,
             most: self.most,
             calibration: self.calibration,
-            images: self.images,
-            train_images: self.train_images,
+            part: self.part,
             seeds: (self.common.first_seed, self.common.seeds),
         })
     }

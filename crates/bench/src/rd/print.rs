@@ -53,6 +53,6 @@ fn describe(plan: &Plan) -> String {
     format!(
         "{network} on {dataset}; magnitude within each layer; distortions at {amounts} amounts up to {most} of each layer on \
          {calibration} training images; {retrain} epochs of retraining{}",
-        plan.train_images.map_or_else(String::new, |n| format!(" on {n} training images"))
+        plan.part.says()
     )
 }

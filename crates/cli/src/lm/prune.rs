@@ -85,6 +85,8 @@ pub struct Job<'a> {
     pub seed: Option<u64>,
     /// Whether the head is pruned too.
     pub head: bool,
+    /// Whether the embedding is.
+    pub embedding: bool,
     /// The rest.
     pub options: &'a Options,
     /// Type and storage of what is written.
@@ -134,6 +136,7 @@ impl Selection {
 pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     check_sparsity(job.sparsity)?;
     let solver = (find_layerwise(job.method)?.make)(job.seed.unwrap_or(0));
+    let by_magnitude = (find_layerwise("magnitude")?.make)(0);
     let (budget, selection, mending) = (job.budget()?, job.selection()?, job.reconstruction()?);
     let device = Device::default();
     let model = Transformer::open(job.folder, &device)?;
@@ -174,6 +177,7 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
             .as_ref()
             .filter(|_| job.head)
             .map(|(_, _, layer)| Head { layer: layer.clone(), input: &read_by_head }),
+        embedding: job.embedding.then(|| (model.embedding_layer(), by_magnitude.as_ref())),
     };
     let (looking, pruning) = (Bar::new("blocks looked at"), Bar::new("blocks"));
     let pruned = run.prune(model.places(window), hidden, &mut patch, &mut |stage, done, all| match stage {
@@ -219,13 +223,13 @@ impl Job<'_> {
 
     /// The copy to write to; what identifies the run goes with it.
     fn patch(&self, model: &Transformer, window: usize) -> Result<Patch> {
-        let Self { method, sparsity, pattern, budget, seed, head, options, out, .. } = self;
+        let Self { method, sparsity, pattern, budget, seed, head, embedding, options, out, .. } = self;
         let Options { samples, target, ignore, owl_lambda, owl_outlier, rd_amounts, .. } = options;
         let Options { reconstruct, reconstruct_epochs, reconstruct_lr, rank, .. } = options;
         let text = options.calibration.as_ref().map_or_else(String::new, |file| file.display().to_string());
         let settings = format!(
             "{method} {sparsity} {pattern} {text} {samples} {window} {seed:?} {target:?} {ignore:?} {budget:?} \
-             {head} {owl_lambda} {owl_outlier} {rd_amounts} {reconstruct:?} {reconstruct_epochs} {reconstruct_lr} {rank}"
+             {head} {embedding} {owl_lambda} {owl_outlier} {rd_amounts} {reconstruct:?} {reconstruct_epochs} {reconstruct_lr} {rank}"
         );
         let source = model.checkpoint();
         Ok(if options.resume { Patch::resume(source, out, &settings)? } else { Patch::create(source, out, &settings)? })

@@ -52,6 +52,10 @@ pub struct Args {
     /// The rank of the low-rank terms, whose alpha is twice that
     #[arg(long, default_value_t = 16)]
     rank: usize,
+    /// Train the head too, where it is a matrix of its own: by plain low-rank terms, or whole with the
+    /// forms that have none
+    #[arg(long)]
+    include_head: bool,
     /// The source of randomness
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -84,6 +88,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let problem = NextToken::new(&model.config, samples(&tokens, count, window, None)?)?;
     let decoder = model.whole()?;
     let perp = Perp::new(form).with_rank(args.rank, 2.0 * args.rank as f64)?.with_pruned(decoder.layers());
+    let perp = if args.include_head { perp.with_head() } else { perp };
     let mut patch = Patch::create(model.checkpoint(), &args.out, "retrain")?;
     let trained = perp.merge(args.train(&perp, decoder.clone(), &problem)?)?;
     model.store(&trained, &mut patch)?;

@@ -76,6 +76,11 @@ impl Partial {
         atomic::write_atomic(&path, |out| out.write_all(&text))
     }
 
+    /// Leaves the folder where it is when this is dropped.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+
     /// Renames the folder to what it was made for.
     pub fn finish(mut self) -> Result<()> {
         let journal = self.path(JOURNAL);

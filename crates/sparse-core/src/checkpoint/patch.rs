@@ -197,7 +197,7 @@ impl Patch {
     /// As [`Patch::finish`], in another form, as by [`convert()`]. For a while both are on the disk.
     ///
     /// # Errors
-    /// As [`convert()`].
+    /// As [`convert()`]; what was done before is kept then, for [`Patch::resume`].
     pub fn finish_as(mut self, form: &Form, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<Converted> {
         self.finish_step(self.journal.done)?;
         let reformed = self.partial.path(REFORMED);
@@ -205,9 +205,16 @@ impl Patch {
             // Left by a run that was killed before the last rename.
             fs::remove_dir_all(&reformed).map_err(|e| Error::io(&reformed, e))?;
         }
-        let converted = convert(&self.checkpoint()?, &reformed, form, None, watch)?;
-        self.partial.finish_file(REFORMED)?;
-        Ok(converted)
+        match self.checkpoint().and_then(|copy| convert(&copy, &reformed, form, None, watch)) {
+            Ok(converted) => self.partial.finish_file(REFORMED).map(|()| converted),
+            Err(e) => Err(self.kept(e)),
+        }
+    }
+
+    /// Leaves the folder, and says so beside `reason`: hours may have gone into it.
+    fn kept(mut self, reason: Error) -> Error {
+        self.partial.keep();
+        Error::Argument(format!("{reason}; what was done is kept in {}, to resume", self.partial.folder().display()))
     }
 }
 
@@ -291,6 +298,29 @@ mod tests {
         let patch = Patch::resume(&source, &out, "x").unwrap();
         assert!(!partial.join("thesis.txt").exists());
         assert_eq!(patch.checkpoint().unwrap().read_f32("a").unwrap(), [1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn a_last_conversion_that_fails_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Checkpoint::open(directory(dir.path())).unwrap();
+        let out = dir.path().join("out");
+        let mut patch = Patch::create(&source, &out, "x").unwrap();
+        patch.write_f32(source.entry("a").unwrap(), &[0.0; 4]).unwrap();
+        patch.finish_step(3).unwrap();
+        // The folder to convert into cannot be made: a file of its name stands there.
+        fs::write(dir.path().join("out.partial/.reformed.partial"), "").unwrap();
+        let form = Form { dtype: Some(crate::checkpoint::Dtype::F32), ..Form::default() };
+        let says = patch.finish_as(&form, &|_, _| ()).unwrap_err().to_string();
+        assert!(says.contains("what was done is kept in") && says.contains("out.partial"), "{says}");
+        assert!(!out.exists());
+        fs::remove_file(dir.path().join("out.partial/.reformed.partial")).unwrap();
+        let patch = Patch::resume(&source, &out, "x").unwrap();
+        assert_eq!(patch.done(), 3);
+        patch.finish_as(&form, &|_, _| ()).unwrap();
+        let done = Checkpoint::open(&out).unwrap();
+        assert_eq!(done.read_f32("a").unwrap(), [0.0; 4]);
+        assert_eq!(done.entry("b").unwrap().dtype, safetensors::Dtype::F32);
     }
 
     #[test]

@@ -129,9 +129,16 @@ impl Transformer {
     /// An encoder, which has none.
     pub fn head_layer(&self) -> Result<LayerRef> {
         let tied = !self.head()?.has_own();
-        let tensor =
-            if tied { format!("{}.weight", self.name(self.config.names.embedding)) } else { HEAD_WEIGHT.into() };
-        Ok(LayerRef { tensor, input: 0, place: 0, transposed: false })
+        Ok(match tied {
+            true => self.embedding_layer(),
+            false => LayerRef { tensor: HEAD_WEIGHT.into(), input: 0, place: 0, transposed: false },
+        })
+    }
+
+    /// The matrix that token numbers look rows up in.
+    pub fn embedding_layer(&self) -> LayerRef {
+        let tensor = format!("{}.weight", self.name(self.config.names.embedding));
+        LayerRef { tensor, input: 0, place: 0, transposed: false }
     }
 
     /// Takes hidden states `[batch, tokens, width]` through all blocks, one block in memory at a time.
