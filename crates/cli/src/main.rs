@@ -13,6 +13,7 @@ mod prune;
 mod reversible;
 mod sequential;
 mod source;
+mod sparse;
 mod text;
 
 use std::io::{self, Write};

@@ -10,6 +10,7 @@
 //! | prune a model larger than memory, block by block | [`blockwise`], [`hidden`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
 //! | store sparse matrices in less | [`storage`] |
+//! | multiply by them in less time | [`compute`] |
 //! | show what is sparse | [`report`] |
 //! | know which layers share a width, which blocks can be switched off | [`layout`], [`gates`] |
 //!

@@ -127,12 +127,14 @@ impl SparseConv2d {
         let mut out = vec![0.0; batch * size];
         let images = images.into_data().convert::<f32>();
         let images = images.as_slice::<f32>().unwrap_or_default();
-        let one = |(room, (image, out)): (&mut Room, (&[f32], &mut [f32]))| {
-            self.lay_out(image, [height, width], &plan, &mut room.image);
-            self.convolve(&plan, room, out);
-        };
         let pairs = images.par_chunks((channels * height * width).max(1)).zip(out.par_chunks_mut(size.max(1)));
-        pairs.for_each_init(|| Room::new(&plan), |room, pair| one((room, pair)));
+        pairs.for_each_init(
+            || Room::new(&plan),
+            |room, (image, out)| {
+                self.lay_out(image, [height, width], &plan, &mut room.image);
+                self.convolve(&plan, room, out);
+            },
+        );
         Tensor::from_data(TensorData::new(out, [batch, self.shape[0], plan.out[0], plan.out[1]]), &device)
     }
 
@@ -247,8 +249,11 @@ mod tests {
                 .with_padding(PaddingConfig2d::Explicit(padding[0], padding[1], padding[0], padding[1]));
             for every in [1, 3, 100] {
                 let layer = masked(&config, every);
-                let images =
-                    Tensor::<4>::random([3, channels[0], image[0], image[1]], Distribution::Default, &Device::default());
+                let images = Tensor::<4>::random(
+                    [3, channels[0], image[0], image[1]],
+                    Distribution::Default,
+                    &Device::default(),
+                );
                 let expected = layer.forward(images.clone());
                 let sparse = SparseConv2d::of(&layer).unwrap();
                 for level in Level::all() {

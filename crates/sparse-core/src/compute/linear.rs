@@ -214,7 +214,9 @@ fn check([rows, cols]: [usize; 2], weights: &[f32], dtype: Dtype) -> Result<()> 
         None => Ok(()),
         Some(at) => {
             let (row, col, value) = (at / cols, at % cols, weights[at]);
-            Err(Error::Argument(format!("the weight in row {row}, column {col} is {value}, which {dtype} does not hold")))
+            Err(Error::Argument(format!(
+                "the weight in row {row}, column {col} is {value}, which {dtype} does not hold"
+            )))
         }
     }
 }

@@ -27,23 +27,23 @@ pub(super) fn multiply<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Lev
     if batch > FEW {
         return many(matrix, shape, level, x, out);
     }
-    let mut rest = (x, out);
-    while !rest.0.is_empty() {
-        let count = match rest.0.len() / cols {
+    let (mut rest, mut rest_out) = (x, out);
+    while !rest.is_empty() {
+        let count = match rest.len() / cols {
             8.. => 8,
             4.. => 4,
             2.. => 2,
             _ => 1,
         };
-        let (x, others) = rest.0.split_at(count * cols);
-        let (out, others_out) = rest.1.split_at_mut(count * rows);
+        let (x, others) = rest.split_at(count * cols);
+        let (out, others_out) = std::mem::take(&mut rest_out).split_at_mut(count * rows);
+        (rest, rest_out) = (others, others_out);
         match count {
             8 => few::<_, 8>(matrix, shape, level, x, out),
             4 => few::<_, 4>(matrix, shape, level, x, out),
             2 => few::<_, 2>(matrix, shape, level, x, out),
             _ => few::<_, 1>(matrix, shape, level, x, out),
         }
-        rest = (others, others_out);
     }
 }
 
@@ -60,15 +60,8 @@ fn by_rows(out: &mut [f32], width: usize, products: usize, multiple: usize, work
 }
 
 /// `B` inputs, each along the columns.
-fn few<R: Rows, const B: usize>(
-    matrix: &R,
-    [rows, cols]: [usize; 2],
-    level: Level,
-    x: &[f32],
-    out: &mut [f32],
-) {
-    let padded: [Vec<f32>; B] =
-        std::array::from_fn(|b| padded(&x[b * cols..][..cols], R::Number::sorts(level)));
+fn few<R: Rows, const B: usize>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
+    let padded: [Vec<f32>; B] = std::array::from_fn(|b| padded(&x[b * cols..][..cols], R::Number::sorts(level)));
     let x: [&[f32]; B] = std::array::from_fn(|b| padded[b].as_slice());
     let products = matrix.kept() * B;
     if B == 1 {
@@ -113,9 +106,10 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], 
         let mut scratch: [Scratch; TOGETHER] = Default::default();
         for (i, sums) in sums.chunks_mut(TOGETHER * width).enumerate() {
             let first = first + i * TOGETHER;
-            let decode = |(r, scratch)| matrix.decode(level, first + r, &table, scratch);
-            let decoded: Vec<_> =
-                scratch.iter_mut().take(sums.len() / width).enumerate().map(decode).collect();
+            let mut decoded = Vec::with_capacity(TOGETHER);
+            for (r, scratch) in scratch.iter_mut().take(sums.len() / width).enumerate() {
+                decoded.push(matrix.decode(level, first + r, &table, scratch));
+            }
             for (panel, source) in source.chunks(cols * lanes).enumerate() {
                 for (row, sums) in decoded.iter().zip(sums.chunks_mut(width)) {
                     spread(level, row.offsets, row.values, source, &mut sums[panel * lanes..][..lanes]);

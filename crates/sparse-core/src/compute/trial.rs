@@ -132,16 +132,7 @@ impl Trial {
             true if sparsity < self.options.least => Some(format!("{:.0} % of its weights are zero", 100.0 * sparsity)),
             true => None,
         };
-        Verdict {
-            layer: name.into(),
-            shape,
-            sparsity,
-            batch,
-            dense: None,
-            tried: Vec::new(),
-            chosen: None,
-            untried,
-        }
+        Verdict { layer: name.into(), shape, sparsity, batch, dense: None, tried: Vec::new(), chosen: None, untried }
     }
 
     /// Fills in what came of `racers`, the first being the dense layer.
@@ -170,7 +161,8 @@ impl Trial {
             let forms = forms([d_out, d_in], &weights, bias, &self.options).map_err(|e| named(name, e))?;
             let kinds: Vec<Kind> = forms.iter().map(|form| Kind::Linear(form.packing())).collect();
             let mut dense = || drop(layer.forward(x.clone()).into_data());
-            let mut sparse: Vec<_> = forms.iter().map(|form| || drop(form.forward(x.clone()).into_data())).collect();
+            let mut sparse: Vec<_> =
+                forms.iter().map(|form| move || drop(form.forward(x.clone()).into_data())).collect();
             let mut racers: Vec<&mut dyn FnMut()> = vec![&mut dense];
             racers.extend(sparse.iter_mut().map(|racer| racer as &mut dyn FnMut()));
             self.race(&mut verdict, String::new(), &kinds, &mut racers);
@@ -224,12 +216,7 @@ impl Layers for Trial {
 }
 
 /// The forms that a matrix can have: CSR, a bitmask, and N:M where it is that.
-fn forms(
-    shape: [usize; 2],
-    weights: &[f32],
-    bias: Option<Vec<f32>>,
-    options: &Options,
-) -> Result<Vec<SparseLinear>> {
+fn forms(shape: [usize; 2], weights: &[f32], bias: Option<Vec<f32>>, options: &Options) -> Result<Vec<SparseLinear>> {
     let form = |packing| {
         let sparse = SparseLinear::new(shape, weights, packing, options.dtype)?;
         match &bias {

@@ -60,9 +60,7 @@ fn sum(acc: [__m256; 2]) -> f32 {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn spread_f32(mask: u8, from: *const f32) -> __m256 {
     // SAFETY: an entry of the table has eight bytes; the caller's.
-    let (places, kept) = unsafe {
-        (_mm_loadl_epi64(PLACES[usize::from(mask)].as_ptr().cast()), _mm256_loadu_ps(from))
-    };
+    let (places, kept) = unsafe { (_mm_loadl_epi64(PLACES[usize::from(mask)].as_ptr().cast()), _mm256_loadu_ps(from)) };
     let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     let set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(i32::from(mask)), bits), bits);
     let spread = _mm256_permutevar8x32_ps(kept, _mm256_cvtepu8_epi32(places));
@@ -116,10 +114,10 @@ macro_rules! bits {
                     // SAFETY: `at` values went before; eight may be read beyond the last.
                     let weights = unsafe { $spread(mask, values.as_ptr().add(at)) };
                     at += mask.count_ones() as usize;
-                    for b in 0..B {
+                    for (sums, x) in acc.iter_mut().zip(x) {
                         // SAFETY: inputs are as long as the bits.
-                        let x = unsafe { _mm256_loadu_ps(x[b].as_ptr().add(w * WORD + 8 * part)) };
-                        acc[b][part % 2] = _mm256_fmadd_ps(weights, x, acc[b][part % 2]);
+                        let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(w * WORD + 8 * part)) };
+                        sums[part % 2] = _mm256_fmadd_ps(weights, x, sums[part % 2]);
                     }
                 }
             }
@@ -133,7 +131,7 @@ bits!(bits_f16, f16, spread_f16);
 bits!(bits_bf16, bf16, spread_bf16);
 
 macro_rules! listed {
-    ($name:ident, $type:ty, $load:expr) => {
+    ($name:ident, $type:ty, $load:ident) => {
         /// # Safety
         /// Inputs are longer than any column.
         #[target_feature(enable = "avx2,fma,f16c")]
@@ -147,10 +145,10 @@ macro_rules! listed {
                 let (places, weights) = unsafe {
                     (_mm256_cvtepu16_epi32(_mm_loadu_si128(columns.as_ptr().cast())), $load(values.as_ptr()))
                 };
-                for b in 0..B {
+                for (sums, x) in acc.iter_mut().zip(x) {
                     // SAFETY: columns lie in the input.
-                    let x = unsafe { _mm256_i32gather_ps::<4>(x[b].as_ptr(), places) };
-                    acc[b][step % 2] = _mm256_fmadd_ps(weights, x, acc[b][step % 2]);
+                    let x = unsafe { _mm256_i32gather_ps::<4>(x.as_ptr(), places) };
+                    sums[step % 2] = _mm256_fmadd_ps(weights, x, sums[step % 2]);
                 }
             }
             let rest = super::portable::listed(columns1.iter().map(|c| usize::from(*c)), values1, x);
@@ -159,9 +157,25 @@ macro_rules! listed {
     };
 }
 
-listed!(listed_f32, f32, |from| _mm256_loadu_ps(from));
-listed!(listed_f16, f16, |from: *const f16| wide_f16(_mm_loadu_si128(from.cast())));
-listed!(listed_bf16, bf16, |from: *const bf16| wide_bf16(_mm_loadu_si128(from.cast())));
+listed!(listed_f32, f32, _mm256_loadu_ps);
+listed!(listed_f16, f16, load_f16);
+listed!(listed_bf16, bf16, load_bf16);
+
+/// # Safety
+/// Of both: eight values may be read.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn load_f16(from: *const f16) -> __m256 {
+    // SAFETY: the caller's.
+    wide_f16(unsafe { _mm_loadu_si128(from.cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn load_bf16(from: *const bf16) -> __m256 {
+    // SAFETY: the caller's.
+    wide_bf16(unsafe { _mm_loadu_si128(from.cast()) })
+}
 
 /// # Safety
 /// Every offset leaves `16 T` numbers of `source` behind it; `out` is as long.
@@ -171,12 +185,10 @@ pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], sou
     let mut acc = [[_mm256_setzero_ps(); 2]; T];
     for (offset, value) in offsets.iter().zip(values) {
         let weight = _mm256_set1_ps(*value);
-        for t in 0..T {
-            for half in 0..2 {
-                // SAFETY: the offset leaves room.
-                let lanes = unsafe { _mm256_loadu_ps(source.as_ptr().add(*offset as usize + 16 * t + 8 * half)) };
-                acc[t][half] = _mm256_fmadd_ps(weight, lanes, acc[t][half]);
-            }
+        for (i, sum) in acc.as_flattened_mut().iter_mut().enumerate() {
+            // SAFETY: the offset leaves room.
+            let lanes = unsafe { _mm256_loadu_ps(source.as_ptr().add(*offset as usize + 8 * i)) };
+            *sum = _mm256_fmadd_ps(weight, lanes, *sum);
         }
     }
     for (acc, out) in acc.iter().flatten().zip(out.chunks_exact_mut(8)) {

@@ -46,10 +46,10 @@ pub(super) unsafe fn bits_f32<const B: usize>(words: &[u64], values: &[f32], x: 
             let kept = unsafe { load(values, at) };
             let weights = _mm512_maskz_expand_ps(mask, kept);
             at += mask.count_ones() as usize;
-            for b in 0..B {
+            for (sums, x) in acc.iter_mut().zip(x) {
                 // SAFETY: inputs are as long as the bits.
-                let x = unsafe { load(x[b], w * WORD + 16 * part) };
-                let sum = &mut acc[b][part % chains(B)];
+                let x = unsafe { load(x, w * WORD + 16 * part) };
+                let sum = &mut sums[part % chains(B)];
                 *sum = _mm512_fmadd_ps(weights, x, *sum);
             }
         }
@@ -66,10 +66,10 @@ pub(super) unsafe fn bits_f32<const B: usize>(words: &[u64], values: &[f32], x: 
 unsafe fn add<const B: usize>(acc: &mut [[__m512; 4]; B], halves: [__m512; 2], x: &[&[f32]; B], at: usize) {
     for (h, weights) in halves.into_iter().enumerate() {
         let chain = (at / 16 + h) % 4;
-        for b in 0..B {
+        for (sums, x) in acc.iter_mut().zip(x) {
             // SAFETY: the caller's.
-            let x = unsafe { load(x[b], at + 16 * h) };
-            let sum = &mut acc[b][chain % chains(B)];
+            let x = unsafe { load(x, at + 16 * h) };
+            let sum = &mut sums[chain % chains(B)];
             *sum = _mm512_fmadd_ps(weights, x, *sum);
         }
     }
@@ -133,10 +133,10 @@ macro_rules! listed {
                     let places = _mm256_maskz_loadu_epi16(mask, columns.as_ptr().add(at).cast());
                     (_mm512_cvtepu16_epi32(places), $load(mask, values.as_ptr().add(at)))
                 };
-                for b in 0..B {
+                for (sums, x) in acc.iter_mut().zip(x) {
                     // SAFETY: columns lie in the input; where the mask ends they are 0.
-                    let x = unsafe { _mm512_i32gather_ps::<4>(places, x[b].as_ptr()) };
-                    let sum = &mut acc[b][step % chains(B)];
+                    let x = unsafe { _mm512_i32gather_ps::<4>(places, x.as_ptr()) };
+                    let sum = &mut sums[step % chains(B)];
                     *sum = _mm512_fmadd_ps(weights, x, *sum);
                 }
             }
@@ -173,6 +173,21 @@ unsafe fn load_bf16(mask: u16, from: *const bf16) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
 }
 
+/// Adds `value` times the lanes at `offset`.
+///
+/// # Safety
+/// As [`spread`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_lanes<const T: usize>(acc: &mut [__m512; T], value: f32, source: &[f32], offset: u32) {
+    let weight = _mm512_set1_ps(value);
+    for (t, sum) in acc.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        let lanes = unsafe { _mm512_loadu_ps(source.as_ptr().add(offset as usize + 16 * t)) };
+        *sum = _mm512_fmadd_ps(weight, lanes, *sum);
+    }
+}
+
 /// # Safety
 /// Every offset leaves `16 T` numbers of `source` behind it; `out` is as long.
 #[target_feature(enable = "avx512f")]
@@ -184,22 +199,14 @@ pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], sou
     let (four, rest) = offsets.as_chunks::<4>();
     let (values4, values1) = values[..offsets.len()].as_chunks::<4>();
     for (offsets, values) in four.iter().zip(values4) {
-        for i in 0..4 {
-            let weight = _mm512_set1_ps(values[i]);
-            for t in 0..T {
-                // SAFETY: the offset leaves room.
-                let lanes = unsafe { _mm512_loadu_ps(source.as_ptr().add(offsets[i] as usize + 16 * t)) };
-                acc[i % side][t] = _mm512_fmadd_ps(weight, lanes, acc[i % side][t]);
-            }
+        for (i, (offset, value)) in offsets.iter().zip(values).enumerate() {
+            // SAFETY: the offset leaves room.
+            unsafe { add_lanes(&mut acc[i % side], *value, source, *offset) };
         }
     }
     for (offset, value) in rest.iter().zip(values1) {
-        let weight = _mm512_set1_ps(*value);
-        for t in 0..T {
-            // SAFETY: the offset leaves room.
-            let lanes = unsafe { _mm512_loadu_ps(source.as_ptr().add(*offset as usize + 16 * t)) };
-            acc[0][t] = _mm512_fmadd_ps(weight, lanes, acc[0][t]);
-        }
+        // SAFETY: the offset leaves room.
+        unsafe { add_lanes(&mut acc[0], *value, source, *offset) };
     }
     for (t, out) in out.chunks_exact_mut(16).enumerate() {
         let sum = _mm512_add_ps(_mm512_add_ps(acc[0][t], acc[1][t]), _mm512_add_ps(acc[2][t], acc[3][t]));

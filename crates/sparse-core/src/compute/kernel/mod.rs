@@ -9,6 +9,8 @@ mod avx2;
 mod avx512;
 mod portable;
 
+use std::convert::identity;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -93,11 +95,15 @@ macro_rules! number {
     };
 }
 
-number!(f32, F32, bits_f32, listed_f32, false, |v| v, |v| v, |values, _| values);
+number!(f32, F32, bits_f32, listed_f32, false, identity, identity, same);
 number!(f16, F16, bits_f16, listed_f16, false, f16::from_f32, f16::to_f32, convert);
 number!(bf16, BF16, bits_bf16, listed_bf16, true, bf16::from_f32, bf16::to_f32, convert);
 
-fn convert<'a, N: Copy>(values: &'a [N], room: &'a mut Vec<f32>) -> &'a [f32]
+fn same<'a>(values: &'a [f32], _room: &'a mut Vec<f32>) -> &'a [f32] {
+    values
+}
+
+fn convert<'a, N>(values: &'a [N], room: &'a mut Vec<f32>) -> &'a [f32]
 where
     [N]: HalfFloatSliceExt,
 {
