@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 
-program, rounds, threads = sys.argv[1], int((sys.argv + [20])[2]), int((sys.argv + [0, 2])[3])
+program = sys.argv[1]
+rounds, threads = (int(n) for n in sys.argv[2:] + ["20", "2"][len(sys.argv) - 2:])
 ours = subprocess.Popen(
     [program, "--answer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
     env={**os.environ, "RAYON_NUM_THREADS": str(threads)})

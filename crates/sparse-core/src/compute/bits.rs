@@ -123,6 +123,10 @@ impl<N: Number> Rows for Bits<N> {
         self.dense_row(row)
     }
 
+    fn sorts(&self, level: Level) -> bool {
+        N::sorts(level)
+    }
+
     fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B] {
         N::bits(level, self.words_of(row), self.values_of(row), x)
     }

@@ -15,6 +15,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::Level;
+use super::aligned::Aligned;
 use super::kernel::{LANES, spread};
 use super::linear::numbers;
 use crate::{Error, Result};
@@ -201,14 +202,14 @@ impl SparseConv2d {
 
 /// What one image needs while it is worked on.
 struct Room {
-    image: Vec<f32>,
-    sums: Vec<f32>,
+    image: Aligned,
+    sums: Aligned,
 }
 
 impl Room {
     fn new(plan: &Plan) -> Self {
         let positions = plan.out[0] * plan.phase[1];
-        Self { image: vec![0.0; plan.len], sums: vec![0.0; positions.next_multiple_of(TILE)] }
+        Self { image: Aligned::zeros(plan.len), sums: Aligned::zeros(positions.next_multiple_of(TILE)) }
     }
 }
 
@@ -259,7 +260,8 @@ mod tests {
                 for level in Level::all() {
                     let out = sparse.clone().with_level(level).forward(images.clone());
                     assert_eq!(out.dims(), expected.dims());
-                    let pairs = out.into_data().iter::<f32>().zip(expected.to_data().iter::<f32>());
+                    let (out, expected) = (out.into_data(), expected.to_data());
+                    let pairs = out.iter::<f32>().zip(expected.iter::<f32>());
                     let worst = pairs.fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
                     assert!(worst < 1e-5, "{sparse:?} {level}: {worst}");
                 }

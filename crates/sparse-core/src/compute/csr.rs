@@ -71,6 +71,10 @@ impl<N: Number> Rows for Csr<N> {
         dense
     }
 
+    fn sorts(&self, _level: Level) -> bool {
+        false
+    }
+
     fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B] {
         let range = self.range(row);
         let values = &self.values[range.clone()];

@@ -25,6 +25,7 @@
 //! [`Level`] says which instructions are used: the best that the processor has, found when the program runs.
 //! Elsewhere than on the processor there are no sparse kernels: [`compress()`] leaves layers on CUDA or WGPU
 //! dense, and says so.
+mod aligned;
 mod bits;
 mod conv;
 mod csr;

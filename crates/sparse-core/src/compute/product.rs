@@ -7,7 +7,8 @@
 use rayon::prelude::*;
 
 use super::Level;
-use super::kernel::{LANES, Number, WORD, spread};
+use super::aligned::Aligned;
+use super::kernel::{LANES, WORD, spread};
 use super::rows::{Rows, Scratch};
 
 /// The most inputs that go along the columns.
@@ -61,8 +62,8 @@ fn by_rows(out: &mut [f32], width: usize, products: usize, multiple: usize, work
 
 /// `B` inputs, each along the columns.
 fn few<R: Rows, const B: usize>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
-    let padded: [Vec<f32>; B] = std::array::from_fn(|b| padded(&x[b * cols..][..cols], R::Number::sorts(level)));
-    let x: [&[f32]; B] = std::array::from_fn(|b| padded[b].as_slice());
+    let padded: [Aligned; B] = std::array::from_fn(|b| padded(&x[b * cols..][..cols], matrix.sorts(level)));
+    let x: [&[f32]; B] = std::array::from_fn(|b| &*padded[b]);
     let products = matrix.kept() * B;
     if B == 1 {
         return by_rows(out, 1, products, 1, |first, out| {
@@ -81,8 +82,8 @@ fn few<R: Rows, const B: usize>(matrix: &R, [rows, cols]: [usize; 2], level: Lev
 }
 
 /// An input with zeros to whole words; `sorted`, the even numbers of every 32 come first.
-fn padded(x: &[f32], sorted: bool) -> Vec<f32> {
-    let mut padded = vec![0.0; x.len().next_multiple_of(WORD)];
+fn padded(x: &[f32], sorted: bool) -> Aligned {
+    let mut padded = Aligned::zeros(x.len().next_multiple_of(WORD));
     padded[..x.len()].copy_from_slice(x);
     if sorted {
         for thirty_two in padded.as_chunks_mut::<32>().0 {
@@ -100,7 +101,7 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], 
     let panels = batch.div_ceil(lanes);
     let source = beside(x, cols, lanes, panels);
     let table: Vec<u32> = (0..cols.next_multiple_of(WORD)).map(|c| (c * lanes) as u32).collect();
-    let mut sums = vec![0.0; rows * panels * lanes];
+    let mut sums = Aligned::zeros(rows * panels * lanes);
     let width = panels * lanes;
     by_rows(&mut sums, width, matrix.kept() * width, 1, |first, sums| {
         let mut scratch: [Scratch; TOGETHER] = Default::default();
@@ -121,8 +122,8 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], 
 }
 
 /// `x`, `[batch, cols]`, as `[panels, cols, lanes]`, zeros in lanes that no input has.
-fn beside(x: &[f32], cols: usize, lanes: usize, panels: usize) -> Vec<f32> {
-    let mut source = vec![0.0; panels * cols * lanes];
+fn beside(x: &[f32], cols: usize, lanes: usize, panels: usize) -> Aligned {
+    let mut source = Aligned::zeros(panels * cols * lanes);
     let fill = |panel: usize, source: &mut [f32]| {
         let inputs = x[panel * lanes * cols..].chunks(cols).take(lanes);
         for (lane, input) in inputs.enumerate() {

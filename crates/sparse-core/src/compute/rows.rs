@@ -17,7 +17,10 @@ pub(super) trait Rows: Sync {
     /// A row with its zeros.
     fn dense(&self, row: usize) -> Vec<f32>;
 
-    /// The products of a row with `B` inputs, padded as the kernels want them.
+    /// Whether [`Rows::dot`] wants the even numbers of every 32 before the odd ones.
+    fn sorts(&self, level: Level) -> bool;
+
+    /// The products of a row with `B` inputs, padded with zeros to whole words and sorted as it wants them.
     fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B];
 
     /// The entry of `table` for each kept column of a row, and its value.

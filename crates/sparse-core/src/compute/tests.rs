@@ -171,7 +171,8 @@ fn a_masked_burn_layer_gives_the_same() {
     assert_eq!(sparse.kept(), 70 * 130 / 3);
     let out = sparse.forward(x);
     assert_eq!(out.dims(), [2, 11, 70]);
-    for (a, b) in out.into_data().iter::<f32>().zip(expected) {
+    let out = out.into_data();
+    for (a, b) in out.iter::<f32>().zip(expected) {
         assert!((a - b).abs() < 1e-4, "{a} {b}");
     }
 }
