@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use burn::module::Param;
 use burn::nn::Linear;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor};
 use criterion::Criterion;
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::checkpoint::Dtype;
 use regrow_sparse_core::compute::{Packing, SparseLinear};
+use regrow_sparse_core::device::current;
 
 const SIDE: usize = 4096;
 
@@ -29,7 +30,7 @@ impl Case {
 }
 
 fn random(rows: usize, cols: usize) -> Tensor<2> {
-    Tensor::random([rows, cols], Distribution::Normal(0.0, 1.0), &Device::default())
+    Tensor::random([rows, cols], Distribution::Normal(0.0, 1.0), &current())
 }
 
 fn values(tensor: Tensor<2>) -> Vec<f32> {

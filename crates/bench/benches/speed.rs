@@ -4,7 +4,7 @@
 
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{Distribution, Int, Tensor};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use regrow_pruners::{Magnitude, SparseGpt, Wanda};
 use regrow_sparse_core::blockwise::{Goal, LayerSolver};
@@ -20,7 +20,7 @@ const BATCH: usize = 128;
 
 /// One SGD step of `arch`, dense or with 90 % of its weights masked.
 fn step(criterion: &mut Criterion, arch: Arch, masked: bool) -> Result<(), Error> {
-    let device = Device::default().autodiff();
+    let device = regrow_sparse_core::device::current().autodiff();
     let mut net: Net = arch.init(10, 0, &device);
     if masked {
         let masks = Recipe::default().masks(&weights(&net, &Select::default())?, &Magnitude, 0.9)?;
@@ -56,15 +56,15 @@ fn steps(criterion: &mut Criterion) {
 /// scores, and one pass of reading.
 fn masks(criterion: &mut Criterion) {
     let shape = [4096, 11008];
-    let tensor = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &Device::default());
+    let tensor = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &regrow_sparse_core::device::current());
     let values = tensor.into_data().try_to_vec::<f32>().expect("f32 values");
     let keep = values.len() / 2;
     criterion.bench_function("mask/4096x11008/one pass", |b| b.iter(|| sum(&values)));
     criterion.bench_function("mask/4096x11008/selection", |b| b.iter(|| top_k(&values, keep, f32::abs)));
     let weight =
         Weight { path: "w".into(), id: burn::module::ParamId::new(), shape: shape.to_vec(), values, mask: None };
-    let mut wanda = Wanda::default().watch(shape[1], &Device::default());
-    wanda.add(Tensor::random([256, shape[1]], Distribution::Normal(0.0, 1.0), &Device::default()));
+    let mut wanda = Wanda::default().watch(shape[1], &regrow_sparse_core::device::current());
+    wanda.add(Tensor::random([256, shape[1]], Distribution::Normal(0.0, 1.0), &regrow_sparse_core::device::current()));
     let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
     criterion.bench_function("mask/4096x11008/wanda", |b| b.iter(|| wanda.solve(&weight, &half)));
     let weight = [weight];
@@ -77,7 +77,7 @@ fn masks(criterion: &mut Criterion) {
 /// Half of a 2048x2048 layer by SparseGPT, from 16 sequences of 1024 tokens: all of it, and the part that
 /// layers with the same input share.
 fn solvers(criterion: &mut Criterion) {
-    let (width, device) = (2048, Device::default());
+    let (width, device) = (2048, regrow_sparse_core::device::current());
     let normal = |rows: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), &device);
     let values = normal(width).into_data().try_to_vec::<f32>().expect("f32 values");
     let weight =

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use regrow_sparse_core::{Error, Result, atomic};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::record::Record;
 
@@ -26,12 +27,50 @@ struct Found<P> {
     rows: Vec<Record>,
 }
 
+/// What a run of some seeds has left: a table, or cells of one.
+#[derive(Deserialize)]
+struct Part {
+    #[serde(alias = "settings")]
+    plan: Value,
+    rows: Vec<Record>,
+}
+
+/// The seeds of a plan, and the rest of it.
+fn apart(mut plan: Value) -> (Value, Value) {
+    let seeds = plan.as_object_mut().and_then(|plan| plan.remove("seeds")).unwrap_or_default();
+    (seeds, plan)
+}
+
+/// The folders `out/part-*`, in the order of their names.
+fn parts(out: &Path) -> Vec<PathBuf> {
+    let found = std::fs::read_dir(out).into_iter().flatten().flatten();
+    let named = found.filter(|entry| entry.file_name().to_string_lossy().starts_with("part-"));
+    let mut parts: Vec<PathBuf> = named.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    parts.sort();
+    parts
+}
+
 impl Cells {
-    /// An empty table `name` in the folder `out`; with `resume`, what an interrupted run left there.
+    /// An empty table `name` in the folder `out`; with `resume`, what an interrupted run left there, and
+    /// what runs of some of its seeds have left in `out/part-*`.
     ///
     /// # Errors
-    /// If that run had another plan, or its file cannot be read.
-    pub fn open<P: DeserializeOwned + PartialEq>(out: &Path, name: &str, plan: &P, resume: bool) -> Result<Self> {
+    /// If such a run had another plan, or its file cannot be read.
+    pub fn open<P>(out: &Path, name: &str, plan: &P, resume: bool) -> Result<Self>
+    where
+        P: Serialize + DeserializeOwned + PartialEq,
+    {
+        let mut cells = Self::left(out, name, plan, resume)?;
+        if resume {
+            for part in parts(out) {
+                cells.take(&part, name, plan)?;
+            }
+        }
+        Ok(cells)
+    }
+
+    /// What an interrupted run left.
+    fn left<P: DeserializeOwned + PartialEq>(out: &Path, name: &str, plan: &P, resume: bool) -> Result<Self> {
         let path = out.join(format!("{name}.cells.json"));
         if !resume || !path.exists() {
             return Ok(Self { path, rows: Vec::new() });
@@ -44,6 +83,27 @@ impl Cells {
                 Err(Error::format(&path, "belongs to a table with other settings; run without --resume to start anew"))
             }
         }
+    }
+
+    /// Takes the rows that a run of some seeds has left in `folder`, finished or not.
+    fn take<P: Serialize>(&mut self, folder: &Path, name: &str, plan: &P) -> Result<()> {
+        let files = [format!("{name}.json"), format!("{name}.cells.json")].map(|file| folder.join(file));
+        let Some(path) = files.into_iter().find(|path| path.exists()) else { return Ok(()) };
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let bad = |e: serde_json::Error| Error::format(&path, e.to_string());
+        let Part { plan: of_part, rows } = serde_json::from_str(&text).map_err(bad)?;
+        // By way of text, as the other has come: an f32 is another number as a value.
+        let written = serde_json::to_string(plan).map_err(bad)?;
+        let (seeds, others) = apart(serde_json::from_str(&written).map_err(bad)?);
+        if apart(of_part).1 != others {
+            return Err(Error::format(&path, "belongs to a table with other settings; move its folder away"));
+        }
+        let [first, count] = serde_json::from_value::<[u64; 2]>(seeds).map_err(bad)?;
+        let cell = |r: &Record| (r.seed, r.method.clone(), r.sparsity.to_bits(), r.pattern.clone(), r.m);
+        let there: Vec<_> = self.rows.iter().map(cell).collect();
+        let wanted = |r: &Record| (first..first + count).contains(&r.seed) && !there.contains(&cell(r));
+        self.rows.extend(rows.into_iter().filter(wanted));
+        Ok(())
     }
 
     /// Keeps `rows` as well, on disk.

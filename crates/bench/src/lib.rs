@@ -31,5 +31,6 @@ pub mod reweighting;
 pub mod rmm;
 pub mod setting;
 pub mod show;
+pub mod slurm;
 pub mod sms;
 pub mod tasks;

@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use regrow_bench::setting::Common;
 use regrow_bench::{
-    bip, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, sms,
+    bip, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, slurm, sms,
 };
+use regrow_sparse_core::{Result, device};
 
 /// Run a paper's table on your machine.
 ///
@@ -14,6 +16,10 @@ use regrow_bench::{
 #[derive(Parser)]
 #[command(name = "bench", version, after_help = "Example: bench sms --scale quick --seeds 5")]
 struct Cli {
+    /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, as far as they were compiled
+    /// in
+    #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true)]
+    device: Option<String>,
     #[command(subcommand)]
     table: Table,
 }
@@ -58,8 +64,44 @@ enum Table {
     Wa(Box<continual::Args>),
 }
 
+impl Table {
+    /// The options that tables of cells share.
+    fn common(&self) -> Option<&Common> {
+        match self {
+            Self::List | Self::Report(_) | Self::Reweighting(_) => None,
+            Self::Bip(args) | Self::Granet(args) | Self::Polarization(args) | Self::Pruning(args) => Some(&args.common),
+            Self::Continual(args) | Self::DstCl(args) | Self::Wa(args) => Some(&args.common),
+            Self::Llm(args) => Some(&args.common),
+            Self::Merge(args) => Some(&args.common),
+            Self::Opcm(args) => Some(&args.common),
+            Self::Rd(args) => Some(&args.common),
+            Self::Rmm(args) => Some(&args.common),
+            Self::Sms(args) => Some(&args.common),
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().table {
+    let cli = Cli::parse();
+    let named = cli.device.as_deref().filter(|name| !name.is_empty());
+    match device::select(named).and_then(|_| run(cli.table)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(table: Table) -> Result<()> {
+    if let Some(common) = table.common().filter(|common| common.slurm) {
+        common.check()?;
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        let program = std::env::current_exe().unwrap_or_else(|_| "bench".into());
+        print!("{}", slurm::script(&program, &words, common));
+        return Ok(());
+    }
+    match table {
         Table::List => {
             for table in Cli::command().get_subcommands().filter(|t| t.get_name() != "list") {
                 println!("{:<12} {}", table.get_name(), table.get_about().unwrap_or_default());
@@ -81,12 +123,5 @@ fn main() -> ExitCode {
         Table::Rmm(args) => rmm::run(&args),
         Table::Sms(args) => sms::run(&args),
         Table::Wa(args) => continual::wa::run(&args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
     }
 }

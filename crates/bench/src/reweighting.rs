@@ -10,7 +10,6 @@
 
 use std::time::Instant;
 
-use burn::tensor::Device;
 use rand::RngExt;
 use rand::SeedableRng;
 use rand::seq::index;
@@ -325,7 +324,7 @@ fn print(plan: &Plan, rows: &[Record], notes: &[String], args: &Args, seconds: f
             .collect(),
     };
     let lines: Vec<Line> = names.iter().filter(|n| !n.ends_with(UNEQUAL)).take(8).map(line).collect();
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let (measure, claims) = (Measure::Steps, &CLAIMS[..]);
     let outcome = Outcome { table: "reweighting", measure, plan, rows, claims, notes, device: &device, seconds };
     let title = "Steps to the target, decimal logarithm, over learning rates";

@@ -28,6 +28,10 @@ pub struct Common {
     /// Go on where an interrupted run with the same settings stopped
     #[arg(long)]
     pub resume: bool,
+    /// Print a Slurm array script, a task for each seed, in place of making the table; with --resume the
+    /// same command gathers what the tasks have made
+    #[arg(long)]
+    pub slurm: bool,
 }
 
 /// How much to run.

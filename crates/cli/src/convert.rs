@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use regrow_sparse_core::checkpoint::{Checkpoint, Converted, Dtype, Form, convert};
 use regrow_sparse_core::storage::Storage;
 use regrow_zoo::lm::Transformer;
@@ -68,7 +67,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let form = match storage {
         Storage::Dense => Form { dtype: args.form.dtype, storage, layers: HashSet::new() },
         _ if checkpoint.is_directory() => {
-            lm::form(&Transformer::open(&path, &Device::default())?, args.form.dtype, storage)
+            lm::form(&Transformer::open(&path, &regrow_sparse_core::device::current())?, args.form.dtype, storage)
         }
         _ => {
             return Err(Error::Argument(format!(

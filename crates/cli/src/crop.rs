@@ -1,17 +1,18 @@
 //! `regrow crop`: an untrained network made narrower, to be trained from the start.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use regrow_pruners::{Random, precrop, synflow};
 use regrow_sparse_core::classifier::Classifier;
 use regrow_sparse_core::layout::Layout;
 use regrow_sparse_core::score::Recipe;
 use regrow_sparse_core::weight::Select;
 use regrow_sparse_core::{Budget, MaskSet};
-use regrow_zoo::{Arch, save};
+use regrow_zoo::{Arch, Net, save};
 
+use crate::bar::Bar;
 use crate::error::{Error, Result};
 use crate::text;
 
@@ -55,7 +56,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let budget = precrop::left(&layout, args.sparsity)?;
     let densities = densities(args, arch, &layout, budget)?;
     let widths = precrop::widths(&layout, &densities, budget, args.multiple)?;
-    save(&arch.init_narrow(&widths, args.seed, &Device::default())?, &args.out)?;
+    save(&arch.init_narrow(&widths, args.seed, &regrow_sparse_core::device::current())?, &args.out)?;
     let (left, all) = (layout.weights(&widths), layout.weights(&layout.widths()));
     let list = widths.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
     writeln!(out, "widths {list}")?;
@@ -76,12 +77,19 @@ fn densities(args: &Args, arch: Arch, layout: &Layout, budget: usize) -> Result<
 /// The masks of a method that prunes before training and needs no data.
 fn masks(args: &Args, arch: Arch) -> Result<MaskSet> {
     let recipe = Recipe::default().with_select(Select::default().with_head());
-    let net = arch.init(args.classes, args.seed, &Device::default().autodiff());
+    let net = arch.init(args.classes, args.seed, &regrow_sparse_core::device::current().autodiff());
     if args.densities == "erk" {
         let random = Random { seed: args.seed };
         return Ok(recipe.with_budget(Budget::Erk).prune(net, &random, args.sparsity)?.1);
     }
     let [channels, height, width] = arch.input();
     let example = [1, channels, height, width];
-    Ok(synflow(&net, &recipe, args.sparsity, synflow::ROUNDS, example, |net, ones| net.logits(ones))?)
+    // Each round asks for the outputs twice: for their sum, and for its gradient.
+    let (bar, asked) = (Bar::new("rounds"), Cell::new(0));
+    let outputs = |net: &Net, ones| {
+        asked.set(asked.get() + 1);
+        bar.at(asked.get() / 2, synflow::ROUNDS);
+        net.logits(ones)
+    };
+    Ok(synflow(&net, &recipe, args.sparsity, synflow::ROUNDS, example, outputs)?)
 }

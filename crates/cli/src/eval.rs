@@ -81,7 +81,7 @@ fn images(args: &Args, out: &mut dyn Write) -> Result<()> {
         return Err(Error::Argument("--batch must be at least 1".into()));
     }
     let arch = Arch::parse(arch)?;
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let (net, classes) = load(arch, &args.file, &device)?;
     let images = data::open_part(dataset, args.data.as_deref(), Part::Test)?;
     fits(arch, classes, &images, dataset)?;

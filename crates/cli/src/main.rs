@@ -4,6 +4,7 @@ mod bar;
 mod compress;
 mod convert;
 mod crop;
+mod devices;
 mod error;
 mod eval;
 mod inspect;
@@ -20,6 +21,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use regrow_sparse_core::device;
 
 use error::Result;
 
@@ -27,6 +29,10 @@ use error::Result;
 #[derive(Parser)]
 #[command(name = "regrow", version)]
 struct Cli {
+    /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, as far as they were compiled
+    /// in (see regrow devices)
+    #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true)]
+    device: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -38,6 +44,7 @@ enum Command {
     Eval(eval::Args),
     Convert(convert::Args),
     Crop(crop::Args),
+    Devices(devices::Args),
     Merge(merge::Args),
     Tune(merge::TuneArgs),
     Revert(reversible::Args),
@@ -52,7 +59,12 @@ fn main() -> ExitCode {
         Err(usage) => return error::report_usage(&usage),
     };
     let mut out = io::stdout().lock();
-    match run(cli.command, &mut out).and_then(|()| Ok(out.flush()?)) {
+    let named = cli.device.as_deref().filter(|name| !name.is_empty());
+    match device::select(named)
+        .map_err(Into::into)
+        .and_then(|_| run(cli.command, &mut out))
+        .and_then(|()| Ok(out.flush()?))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => error::report(&failure),
     }
@@ -65,6 +77,7 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Eval(args) => eval::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
         Command::Crop(args) => crop::run(&args, out),
+        Command::Devices(args) => devices::run(&args, out),
         Command::Merge(args) => merge::run(&args, out),
         Command::Tune(args) => merge::tune(&args, out),
         Command::Revert(args) => reversible::run(&args, out),

@@ -5,7 +5,6 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use burn::tensor::Device;
 use regrow_zoo::{Arch, save};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tempfile::TempDir;
@@ -16,7 +15,7 @@ use common::{complaint, regrow, stdout, text};
 fn folder() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("net.safetensors");
-    save(&Arch::MlpSmall.init(10, 1, &Device::default()), &path).expect("saved");
+    save(&Arch::MlpSmall.init(10, 1, &regrow_sparse_core::device::current()), &path).expect("saved");
     (dir, path)
 }
 
@@ -299,4 +298,17 @@ fn masks_of<'a>(
     });
     let zeros = zeros.collect();
     (zeros, digest.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+#[test]
+fn devices_are_listed_and_chosen() {
+    let said = stdout(&regrow(&["devices", "--size", "64"]));
+    assert!(said.lines().any(|l| l.contains(" works: a product of 64 x 64 in f32 takes ")), "{said}");
+    let first = said.split(' ').next().expect("a name");
+    assert_eq!(stdout(&regrow(&["--device", first, "devices", "--size", "64"])).lines().count(), said.lines().count());
+    assert!(complaint(&["--device", "flexx", "devices"]).contains("unknown device `flexx`"));
+    assert!(complaint(&["--device", "tpu:0", "devices"]).contains("there are "));
+    if !said.contains("cuda") {
+        assert!(complaint(&["devices", "--device", "cuda:0"]).contains("cargo feature `cuda`"));
+    }
 }

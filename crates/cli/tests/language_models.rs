@@ -120,13 +120,28 @@ fn budgets_and_selections() {
     let (with_head, _) = prune("head", &["--include-head", "--method", "sparsegpt"]);
     assert_eq!(zeros(&with_head, "embed_tokens", 8 * WIDTH), [0.5]);
     assert!(said.starts_with("sparsity 50.00 % (1,920 of 3,840 "), "{said}");
+    let bytes = |dir: &Path| fs::read(dir.join("model.safetensors")).expect("a file");
+    let (row, _) = prune("by row", &["--method", "wanda", "--with", "group=row"]);
+    let (layer, _) = prune("by layer", &["--method", "wanda", "--with", "group=layer"]);
+    assert_ne!(bytes(&row), bytes(&layer));
+    let (damped, _) = prune("damped", &["--method", "sparsegpt", "--with", "block=4,damping=1"]);
+    assert_ne!(bytes(&damped), bytes(&prune("not damped", &["--method", "sparsegpt"]).0));
+    let calibrated = ["--calibration", text(&file), "--samples", "8", "--window", "16", "--sparsity", "0.5"];
+    let says = |more: &[&str]| {
+        let out = folder.path().join("x");
+        let base = ["prune", text(&dir), "--out", text(&out)];
+        complaint(&[&base[..], &calibrated, more].concat())
+    };
+    assert!(
+        says(&["--method", "wanda", "--with", "block=4"]).contains("wanda has no setting `block`: there are group")
+    );
+    assert!(says(&["--method", "sparsegpt", "--with", "damping=-1"]).contains("impossible"));
     // By magnitude, whatever the method; where the head is pruned, the matrix they share is its.
     let (with_embedding, said) = prune("embedding", &["--include-embedding", "--method", "wanda"]);
     assert_eq!(zeros(&with_embedding, "embed_tokens", 8 * WIDTH), [0.5]);
     assert!(said.ends_with("weights in 15 layers are zero)\n"), "{said}");
     let (both, said) = prune("both", &["--include-head", "--include-embedding", "--method", "sparsegpt"]);
     assert!(said.ends_with("weights in 15 layers are zero)\n"), "{said}");
-    let bytes = |dir: &Path| fs::read(dir.join("model.safetensors")).expect("a file");
     assert_eq!(bytes(&both), bytes(&with_head));
 }
 

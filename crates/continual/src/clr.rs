@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn tiny(classes: usize) -> Tiny {
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let numbers = |seed: u64, len: usize| -> Vec<f32> { (0..len).map(|i| uniform(seed, i as u64)).collect() };
         let conv = |seed: u64, [input, output, size]: [usize; 3]| {
             let pad = size / 2;
@@ -309,7 +309,7 @@ mod tests {
     fn at_first_it_is_the_anchor() {
         let (anchor, data) = (tiny(4).valid(), Toy::new(8, 4));
         let images = data.split(Scenario::Task, 2);
-        let images = images.images(&images.train(0), &Device::default());
+        let images = images.images(&images.train(0), &regrow_sparse_core::device::current());
         for (variant, kernels) in
             [(Variant::All, 4 * 9 + 6 * 9), (Variant::SkipPointwise, 4 * 9), (Variant::ScalePointwise, 4 * 9 + 6)]
         {
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_kernel_by_hand() {
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let kernel = identity(1, 3, &device);
         let numbers = TensorData::new(vec![0.0f32, 0.0, 0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 0.0], [1, 1, 3, 3]);
         let kernel = Conv2d { weight: Param::from_tensor(Tensor::from_data(numbers, &device)), ..kernel };
@@ -348,7 +348,7 @@ mod tests {
         fn end(&mut self, model: Reprogrammed<Tiny>, at: &Stage<'_>) -> Result<Reprogrammed<Tiny>> {
             let model = self.0.end(model, at)?;
             let logits = |task: usize| {
-                let images = at.stream.images(&at.stream.train(task), &Device::default());
+                let images = at.stream.images(&at.stream.train(task), &regrow_sparse_core::device::current());
                 values(self.0.shown(&model.valid(), task).expect("a model").logits(images))
             };
             self.1.push((0..=at.task).map(logits).collect());

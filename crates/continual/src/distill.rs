@@ -37,12 +37,12 @@ pub(crate) fn factor(value: f64, name: &str) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::TensorData;
 
     use super::*;
 
     fn logits(values: [f32; 6]) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(values.to_vec(), [2, 3]), &Device::default().autodiff())
+        Tensor::from_data(TensorData::new(values.to_vec(), [2, 3]), &regrow_sparse_core::device::current().autodiff())
     }
 
     #[test]

@@ -301,7 +301,6 @@ mod tests {
     use burn::module::Module;
     use burn::optim::SgdConfig;
     use burn::optim::momentum::MomentumConfig;
-    use burn::tensor::Device;
     use regrow_sparse_core::Classifier;
     use regrow_sparse_core::lr::LrSchedule;
 
@@ -318,7 +317,7 @@ mod tests {
     struct Watched(Dst<Net>, Vec<Vec<Vec<f32>>>);
 
     fn logits(dst: &Dst<Net>, model: &Net, task: usize, at: &Stage<'_>) -> Vec<f32> {
-        let images = at.stream.images(&at.stream.train(task), &Device::default());
+        let images = at.stream.images(&at.stream.train(task), &regrow_sparse_core::device::current());
         let classes = at.stream.classes_of(task);
         let shown = dst.shown(&model.valid(), task).unwrap();
         shown.logits(images).narrow(1, classes.start, classes.len()).into_data().iter().collect()
@@ -335,7 +334,7 @@ mod tests {
             self.0.stepped(model, batch, at)
         }
         fn end(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
-            let trained = at.stream.images(&at.stream.train(at.task), &Device::default());
+            let trained = at.stream.images(&at.stream.train(at.task), &regrow_sparse_core::device::current());
             let said: Vec<f32> = model.logits(trained.clone()).into_data().iter().collect();
             let model = self.0.end(model, at)?;
             let shown: Vec<f32> = self.0.shown(&model, at.task)?.logits(trained).into_data().iter().collect();

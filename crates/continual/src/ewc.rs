@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn springs_pull_back_to_each_task_by_its_information() {
-        let (data, device) = (Toy::new(24, 4), Device::default().autodiff());
+        let (data, device) = (Toy::new(24, 4), regrow_sparse_core::device::current().autodiff());
         let stream = data.split(Scenario::Class, 2);
         let at = stage(&stream, &device);
         let models: Vec<Net> = (1..4).map(|seed| net(9, 5, 4, seed).train()).collect();
@@ -247,13 +247,13 @@ mod tests {
     /// For a label drawn from the network, E[(d log p / d b_c)^2] = p_c (1 - p_c) for the last biases.
     #[test]
     fn the_true_information_is_that_of_the_softmax() {
-        let (data, device) = (Toy::new(4000, 2), Device::default().autodiff());
+        let (data, device) = (Toy::new(4000, 2), regrow_sparse_core::device::current().autodiff());
         let stream = data.split(Scenario::Class, 1);
         let at = stage(&stream, &device);
         let model = net(9, 5, 2, 1).train();
         let found = Ewc::new(1.0).unwrap().with_fisher(Fisher::True).information(&model, &at).unwrap();
         let all = stream.train(0);
-        let p = softmax(model.valid().logits(stream.images(&all, &Device::default())), 1);
+        let p = softmax(model.valid().logits(stream.images(&all, &regrow_sparse_core::device::current())), 1);
         let want = p.into_data().iter::<f32>().step_by(2).map(|p| p * (1.0 - p)).sum::<f32>() / 4000.0;
         let bias = &found.to_host()[3];
         assert!(bias.iter().all(|f| (f / want - 1.0).abs() < 0.06), "{bias:?} {want}");

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
-use burn::tensor::Device;
 use regrow_sparse_core::train::Moment;
 
 use crate::ewc::Fisher;
@@ -22,7 +21,7 @@ struct Fixture {
 /// The parameters after both tasks. All four images of a task are one batch, and draws from memory take
 /// all there is, so that nothing depends on chance.
 fn trained(mut strategy: Box<dyn Strategy<Net>>, scope: LogitScope) -> Vec<Vec<f32>> {
-    let (data, device) = (Toy::new(8, 4), Device::default().autodiff());
+    let (data, device) = (Toy::new(8, 4), regrow_sparse_core::device::current().autodiff());
     let stream = data.split(Scenario::Class, 2);
     let mut model = net(9, 6, 4, 7).train();
     for task in 0..2 {

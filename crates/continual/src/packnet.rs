@@ -168,7 +168,6 @@ mod tests {
     use burn::optim::SgdConfig;
     use burn::optim::decay::WeightDecayConfig;
     use burn::optim::momentum::MomentumConfig;
-    use burn::tensor::Device;
     use regrow_sparse_core::Classifier;
     use regrow_sparse_core::lr::LrSchedule;
 
@@ -180,7 +179,7 @@ mod tests {
     struct Watched(PackNet, Vec<Vec<Vec<f32>>>);
 
     fn logits(packnet: &PackNet, model: &Net, task: usize, at: &Stage<'_>) -> Vec<f32> {
-        let images = at.stream.images(&at.stream.train(task), &Device::default());
+        let images = at.stream.images(&at.stream.train(task), &regrow_sparse_core::device::current());
         let classes = at.stream.classes_of(task);
         let shown = packnet.shown(&model.valid(), task).unwrap();
         shown.logits(images).narrow(1, classes.start, classes.len()).into_data().iter().collect()

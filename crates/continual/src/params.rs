@@ -251,7 +251,7 @@ mod tests {
         let model = twice.clone().put(model);
         assert_eq!(Vector::of(&model).to_host(), twice.to_host());
         assert!((twice.dot(&before) - 2.0 * before.dot(&before)).abs() < 1e-6);
-        let x = Tensor::<2>::ones([1, 4], &Device::default().autodiff());
+        let x = Tensor::<2>::ones([1, 4], &regrow_sparse_core::device::current().autodiff());
         let loss = model.forward(x).sum();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let flat = Vector::gradients(&model, &gradients);

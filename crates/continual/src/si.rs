@@ -125,7 +125,6 @@ impl<M: Headed> Strategy<M> for Si {
 mod tests {
     use burn::module::Module;
     use burn::optim::{ModuleOptimizer, SgdConfig};
-    use burn::tensor::Device;
     use regrow_sparse_core::train::Moment;
 
     use super::*;
@@ -135,7 +134,7 @@ mod tests {
     /// With small steps of full gradient descent the path integral is what the loss lost.
     #[test]
     fn the_path_sums_up_to_the_loss_that_was_lost() {
-        let (data, device) = (Toy::new(12, 2), Device::default().autodiff());
+        let (data, device) = (Toy::new(12, 2), regrow_sparse_core::device::current().autodiff());
         let stream = data.split(Scenario::Class, 1);
         let moment = Moment { seed: 5, step: 0, total: 1 };
         let at = Stage { stream: &stream, task: 0, scope: LogitScope::All, batch: 12, moment, device: &device };

@@ -82,7 +82,7 @@ pub(crate) fn net(input: usize, hidden: usize, classes: usize, seed: u64) -> Net
 
 /// A layer of `values` `[rows, cols]`.
 pub(crate) fn linear(rows: usize, cols: usize, values: Vec<f32>, bias: Vec<f32>) -> Linear {
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let weight = Param::from_tensor(Tensor::from_data(TensorData::new(values, [rows, cols]), &device));
     let bias = Some(Param::from_tensor(Tensor::from_data(TensorData::new(bias, [cols]), &device)));
     Linear { weight, bias }

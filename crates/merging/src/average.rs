@@ -140,15 +140,14 @@ impl ModuleMapper for Replace {
 #[cfg(test)]
 mod tests {
     use burn::nn::{Linear, LinearConfig};
-    use burn::tensor::Device;
     use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
     use regrow_sparse_core::{Mask, MaskSet};
 
     use super::*;
 
     fn layer(seed: u64) -> Linear {
-        Device::default().seed(seed);
-        let layer = LinearConfig::new(5, 3).init(&Device::default());
+        regrow_sparse_core::device::current().seed(seed);
+        let layer = LinearConfig::new(5, 3).init(&regrow_sparse_core::device::current());
         let _ = (layer.weight.val(), layer.bias.as_ref().map(|b| b.val()));
         layer
     }
@@ -174,7 +173,7 @@ mod tests {
     fn the_soup_of_linear_models_is_the_ensemble_of_their_outputs() {
         let models = [layer(1), layer(2), layer(3)];
         let soup = average(&models, &equal_weights(3)).unwrap();
-        let x = Tensor::<2>::ones([1, 5], &Device::default());
+        let x = Tensor::<2>::ones([1, 5], &regrow_sparse_core::device::current());
         let mean = models.iter().map(|m| m.forward(x.clone())).reduce(|a, b| a + b).unwrap() / 3.0;
         let gap: f32 = (soup.forward(x) - mean).abs().max().into_scalar();
         assert!(gap < 1e-6, "{gap}");

@@ -65,12 +65,12 @@ fn greedy<M: Module, E: From<Error>>(
 mod tests {
     use burn::module::Param;
     use burn::nn::Linear;
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::Tensor;
 
     use super::*;
 
     fn constant(value: f32) -> Linear {
-        let weight = Tensor::full([1, 1], value, &Device::default());
+        let weight = Tensor::full([1, 1], value, &regrow_sparse_core::device::current());
         Linear { weight: Param::from_tensor(weight), bias: None }
     }
 

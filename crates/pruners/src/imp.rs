@@ -86,7 +86,6 @@ impl<S: Score> Imp<S> {
 #[cfg(test)]
 mod tests {
     use burn::nn::{Linear, LinearConfig};
-    use burn::tensor::Device;
     use regrow_sparse_core::masked::masks;
     use regrow_sparse_core::weight::{Select, weights};
 
@@ -94,8 +93,8 @@ mod tests {
     use crate::Magnitude;
 
     fn layer() -> Linear {
-        Device::default().seed(1);
-        LinearConfig::new(20, 30).init(&Device::default())
+        regrow_sparse_core::device::current().seed(1);
+        LinearConfig::new(20, 30).init(&regrow_sparse_core::device::current())
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! ```
 //! use burn::nn::LinearConfig;
 //! use burn::optim::{GradientsParams, SgdConfig};
-//! use burn::tensor::{Device, Distribution, Tensor};
+//! use burn::tensor::{Distribution, Tensor};
 //! use regrow_pruners::{Magnitude, Scheduled};
 //! use regrow_sparse_core::{Schedule, sparsify::PruningOptimizer};
 //!
@@ -55,6 +55,7 @@ pub mod retrain;
 pub mod rigl;
 pub mod scheduled;
 pub mod set;
+mod settings;
 pub mod snip;
 pub mod sparsegpt;
 pub mod straight_through;
@@ -83,6 +84,7 @@ pub use retrain::Retrain;
 pub use rigl::Rigl;
 pub use scheduled::Scheduled;
 pub use set::Set;
+pub use settings::Settings;
 pub use snip::snip;
 pub use sparsegpt::SparseGpt;
 pub use straight_through::StraightThrough;
@@ -125,8 +127,21 @@ pub struct LayerwiseEntry {
     pub about: &'static str,
     /// Where it comes from.
     pub paper: &'static str,
-    /// Makes one; `seed` matters where chance does.
-    pub make: fn(seed: u64) -> Box<dyn LayerSolver>,
+    /// Its settings, by name.
+    pub settings: &'static [&'static str],
+    /// Makes one.
+    make: fn(&Settings) -> Result<Box<dyn LayerSolver>>,
+}
+
+impl LayerwiseEntry {
+    /// The method with these settings.
+    ///
+    /// # Errors
+    /// A setting that it has not, or a value that is impossible.
+    pub fn make(&self, settings: &Settings) -> Result<Box<dyn LayerSolver>> {
+        settings.check(self.name, self.settings)?;
+        (self.make)(settings)
+    }
 }
 
 /// Every method that prunes layer by layer, in the order of their names.
@@ -135,25 +150,29 @@ pub const LAYERWISE: &[LayerwiseEntry] = &[
         name: "magnitude",
         about: "keeps the weights of largest absolute value",
         paper: "arXiv 1506.02626",
-        make: |_| Box::new(Unwatched(Magnitude)),
+        settings: &[],
+        make: |_| Ok(Box::new(Unwatched(Magnitude))),
     },
     LayerwiseEntry {
         name: "random",
         about: "keeps weights at random",
         paper: "baseline",
-        make: |seed| Box::new(Unwatched(Random { seed })),
+        settings: &[],
+        make: |settings| Ok(Box::new(Unwatched(Random { seed: settings.seed }))),
     },
     LayerwiseEntry {
         name: "sparsegpt",
         about: "prunes column by column, the later ones making up for it",
         paper: "arXiv 2301.00774",
-        make: |_| Box::new(SparseGpt::default()),
+        settings: &["block", "damping"],
+        make: |settings| Ok(Box::new(SparseGpt::from_settings(settings)?)),
     },
     LayerwiseEntry {
         name: "wanda",
         about: "weights times the norms of their inputs, compared within each row",
         paper: "arXiv 2306.11695",
-        make: |_| Box::new(Wanda::default()),
+        settings: &["group"],
+        make: |settings| Ok(Box::new(Wanda::from_settings(settings)?)),
     },
 ];
 

@@ -135,7 +135,7 @@ pub fn mixed(sparsities: &[f64], m: usize) -> Vec<Pattern> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::Tensor;
 
     use super::*;
     use crate::testing::weight;
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn outliers_are_counted_over_the_whole_block() {
         let mut squares = Squares::new(2);
-        squares.add(Tensor::from_data([[1.0f32, 2.0]], &Device::default()));
+        squares.add(Tensor::from_data([[1.0f32, 2.0]], &regrow_sparse_core::device::current()));
         // |w| ||x||: 1 2 1 2, and 1 2 1 40: the mean is 6.25, the limit 31.25.
         let (a, b) = (weight("a", &[2, 2], |_| 1.0), weight("b", &[2, 2], |i| if i == 3 { -20.0 } else { 1.0 }));
         let share = Owl::default().share(&[(a, &squares), (b, &squares)]).unwrap();

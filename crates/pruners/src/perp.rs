@@ -390,7 +390,7 @@ mod tests {
 
     impl Net {
         fn new() -> Self {
-            let device = Device::default();
+            let device = regrow_sparse_core::device::current();
             let layer = |d_in: usize, d_out: usize| {
                 let values: Vec<f32> =
                     (0..d_in * d_out).map(|i| if i % 2 == 0 { 0.0 } else { (i as f32 * 0.7).sin() }).collect();
@@ -432,7 +432,7 @@ mod tests {
     }
 
     fn outputs(net: &Net) -> Vec<f32> {
-        net.forward(inputs(3, &Device::default())).into_data().iter::<f32>().collect()
+        net.forward(inputs(3, &regrow_sparse_core::device::current())).into_data().iter::<f32>().collect()
     }
 
     fn farthest(a: &[f32], b: &[f32]) -> f32 {

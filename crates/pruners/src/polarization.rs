@@ -262,14 +262,20 @@ mod tests {
     use super::*;
 
     fn column(values: &[f32]) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(values.to_vec(), [values.len(), 1]), &Device::default().autodiff())
+        Tensor::from_data(
+            TensorData::new(values.to_vec(), [values.len(), 1]),
+            &regrow_sparse_core::device::current().autodiff(),
+        )
     }
 
     #[test]
     fn the_penalty_by_hand() {
-        let one = polarization(vec![Tensor::from_data([0.75], &Device::default())]);
+        let one = polarization(vec![Tensor::from_data([0.75], &regrow_sparse_core::device::current())]);
         assert_eq!(one.into_scalar::<f32>(), 0.1875);
-        let agreed = vec![Tensor::from_data([0.0], &Device::default()), Tensor::from_data([1.0], &Device::default())];
+        let agreed = vec![
+            Tensor::from_data([0.0], &regrow_sparse_core::device::current()),
+            Tensor::from_data([1.0], &regrow_sparse_core::device::current()),
+        ];
         assert_eq!(polarization(agreed).into_scalar::<f32>(), 0.0);
     }
 
@@ -308,7 +314,7 @@ mod tests {
         let (stream, inside) = (layout.group(4, 4), layout.group(3, 0));
         layout.linear(stream, inside);
         layout.linear(inside, stream);
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let layer = |d_in, d_out| LinearConfig::new(d_in, d_out).init(&device);
         let toy = Toy { fc1: layer(4, 3), fc2: layer(3, 4) };
         let images = || Tensor::<4>::from_data([[[[0.3, -1.2, 0.5, 0.1]]], [[[1.0, 0.4, -0.2, -0.7]]]], &device);

@@ -109,7 +109,8 @@ impl<M: BlockModel> Look<'_, M> {
             for layer in self.model.layers(index).iter().filter(|layer| (self.admits)(&layer.tensor)) {
                 found.push(self.curve((index, &block), layer, &inputs, &whole)?);
             }
-            inputs.advance(|x| self.model.forward(&block, x, self.places, &mut |_, _| {}))?;
+            let (model, places) = (self.model, self.places);
+            inputs.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
             watch(index + 1, blocks);
         }
         Ok(found)
@@ -125,10 +126,11 @@ impl<M: BlockModel> Look<'_, M> {
         whole: &Hidden,
     ) -> Result<Distortion> {
         let weight = read(self.source, layer)?;
+        let (model, places) = (self.model, self.places);
         let without = |amount: &f64| {
             let values = smallest_gone(&weight, rounded(*amount, weight.values.len()))?;
             let block = self.model.replaced(block, layer, &values);
-            inputs.map(|x| self.model.forward(&block, x, self.places, &mut |_, _| {}))
+            inputs.map(|x| model.forward(&block, x, places, &mut |_, _| {}))
         };
         let mut pruned = self.amounts.iter().map(without).collect::<Result<Vec<_>>>()?;
         self.run(index + 1, &mut pruned)?;
@@ -138,10 +140,11 @@ impl<M: BlockModel> Look<'_, M> {
 
     /// Takes hidden states through all blocks from `first` on.
     fn run(&self, first: usize, all: &mut [Hidden]) -> Result<()> {
-        for index in first..self.model.blocks() {
-            let block = self.model.load(self.source, index)?;
+        let (model, places) = (self.model, self.places);
+        for index in first..model.blocks() {
+            let block = model.load(self.source, index)?;
             for hidden in all.iter_mut() {
-                hidden.advance(|x| self.model.forward(&block, x, self.places, &mut |_, _| {}))?;
+                hidden.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
             }
         }
         Ok(())

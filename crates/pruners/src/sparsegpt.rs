@@ -19,6 +19,8 @@ use regrow_sparse_core::select::top_k;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
+use crate::Settings;
+
 /// Prunes layers one column after the other and corrects what is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseGpt {
@@ -44,6 +46,16 @@ impl SparseGpt {
         }
         (self.block, self.damping) = (block, damping);
         Ok(self)
+    }
+
+    /// With what is said of `block` and `damping`.
+    ///
+    /// # Errors
+    /// As [`SparseGpt::with_settings`], or what is no number.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        let Self { block, damping } = Self::default();
+        let (said_block, said_damping) = (settings.get("block")?, settings.get("damping")?);
+        Self::default().with_settings(said_block.unwrap_or(block), said_damping.unwrap_or(damping))
     }
 }
 
@@ -246,7 +258,7 @@ mod tests {
     const GOAL: Goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
 
     fn solve(solver: &dyn LayerSolver, inputs: &[f32], cols: usize, weight: &Weight, goal: &Goal) -> Solved {
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let mut watching = solver.watch(cols, &device);
         watching.add(Tensor::from_data(TensorData::new(inputs.to_vec(), [inputs.len() / cols, cols]), &device));
         watching.solve(weight, goal).unwrap()
@@ -322,7 +334,7 @@ mod tests {
         let layer = weight("a", &[3, 4], |i| 1.0 + i as f32);
         let values = solve(&SparseGpt::default(), &inputs, 4, &layer, &Goal { sparsity: 0.0, ..GOAL }).values.unwrap();
         assert!(values.iter().step_by(4).all(|w| *w == 0.0));
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let says = |pattern| {
             let refused = SparseGpt::default().watch(4, &device).solve(&layer, &Goal { sparsity: 0.5, pattern });
             refused.unwrap_err().to_string()

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use regrow_sparse_core::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Mask, MaskSet, Result};
@@ -65,7 +65,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn new(a: &[f32], b: f32) -> Self {
-        let device = Device::default().autodiff();
+        let device = regrow_sparse_core::device::current().autodiff();
         let layer = |values: Vec<f32>| {
             let shape = [values.len(), 1];
             let weight = Tensor::<2>::from_data(TensorData::new(values, shape), &device);

@@ -10,6 +10,8 @@ use regrow_sparse_core::select::top_k_rows;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
+use crate::Settings;
+
 /// What weights are compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Group {
@@ -34,6 +36,18 @@ impl Wanda {
     pub fn with_group(mut self, group: Group) -> Self {
         self.group = group;
         self
+    }
+
+    /// With what is said of `group`: `row` or `layer`.
+    ///
+    /// # Errors
+    /// Another group.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        match settings.get::<String>("group")?.as_deref() {
+            None | Some("row") => Ok(Self::default()),
+            Some("layer") => Ok(Self::default().with_group(Group::Layer)),
+            Some(other) => Err(Error::Argument(format!("weights are compared by row or layer, not by `{other}`"))),
+        }
     }
 }
 
@@ -86,7 +100,7 @@ mod tests {
     use crate::testing::{bits, weight};
 
     fn solve(inputs: &[[f32; 4]], values: [f32; 8], goal: Goal, wanda: Wanda) -> String {
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let mut watching = wanda.watch(4, &device);
         for row in inputs {
             watching.add(Tensor::from_data(TensorData::new(row.to_vec(), [1, 4]), &device));
@@ -114,7 +128,7 @@ mod tests {
         let two_of_four = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 4 } };
         assert_eq!(solve(&[[1.0, 1.0, 0.1, 0.1]], VALUES, two_of_four, Wanda::default()), "11001100");
         let odd = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 3 } };
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let refused = Wanda::default().watch(4, &device).solve(&weight("a", &[2, 4], |_| 1.0), &odd).unwrap_err();
         assert!(refused.to_string().contains("does not divide"), "{refused}");
     }

@@ -84,7 +84,7 @@ fn drawn(masks: &MaskSet) -> Vec<String> {
 /// The network, the fixture, and the loss of its examples with logits divided by a temperature.
 fn setting() -> (Net, Value, impl Fn(&Net, f64) -> Tensor<1>) {
     let fixture: Value = serde_json::from_str(include_str!("fixtures/synaptic-flow.json")).unwrap();
-    let device = Device::default().autodiff();
+    let device = regrow_sparse_core::device::current().autodiff();
     let net = with_fixed_statistics(Net::of(&fixture, &device));
     let images = Tensor::<4>::from_data(TensorData::new(numbers(&fixture["images"]), [8, 2, 4, 4]), &device);
     let labels: Vec<i64> = fixture["labels"].as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect();

@@ -34,7 +34,7 @@ fn tensors(fixture: &Value, key: &str, device: &Device) -> (Tensor<4>, Tensor<2>
 #[test]
 fn an_update_equals_the_authors() {
     let fixture: Value = serde_json::from_str(include_str!("fixtures/granet.json")).unwrap();
-    let device = Device::default().autodiff();
+    let device = regrow_sparse_core::device::current().autodiff();
     let (kernel, matrix) = tensors(&fixture, "values", &device);
     let conv = Conv2dConfig::new([3, 8], [3, 3]).with_bias(false).init(&device);
     let fc = LinearConfig::new(15, 20).with_bias(false).init(&device);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::module::ParamId;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use regrow_pruners::{SparseGpt, Wanda};
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved};
@@ -18,7 +18,7 @@ fn numbers(value: &Value) -> Vec<f32> {
 }
 
 fn solve(fixture: &Value, solver: &dyn LayerSolver, goal: &Goal) -> Solved {
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let mut watching = solver.watch(COLS, &device);
     for sequence in fixture["inputs"].as_array().unwrap() {
         let values = numbers(sequence);

@@ -32,7 +32,7 @@ struct Net {
 
 impl Net {
     fn new() -> Self {
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         let layer = |stream: u64, d_in: usize, d_out: usize| {
             let value = |i: u64| (mix(stream, i) % 10_007) as f32 / 10_007.0 - 0.5;
             let values: Vec<f32> = (0..(d_in * d_out) as u64).map(value).collect();

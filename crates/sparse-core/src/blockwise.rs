@@ -29,11 +29,11 @@ pub struct LayerRef {
 }
 
 /// A model of blocks in a row.
-pub trait BlockModel {
+pub trait BlockModel: Sync {
     /// A block in memory.
-    type Block;
+    type Block: Sync;
     /// What all blocks need to know of a sequence.
-    type Places;
+    type Places: Sync;
 
     /// How many blocks there are.
     fn blocks(&self) -> usize;
@@ -204,11 +204,13 @@ pub fn survey<M: BlockModel>(
     for index in 0..model.blocks() {
         let block = model.load(source, index)?;
         let mut seen: Vec<Option<Squares>> = Vec::new();
-        hidden.advance(|x| {
-            model.forward(&block, x, places, &mut |input, values| {
-                slot(&mut seen, input).get_or_insert_with(|| Squares::new(values.dims()[1])).add(values);
-            })
-        })?;
+        let mut add = |input: usize, values: Tensor<2>| {
+            slot(&mut seen, input).get_or_insert_with(|| Squares::new(values.dims()[1])).add(values);
+        };
+        match hidden.one_by_one()? {
+            true => hidden.advance_each(|x| model.forward(&block, x, places, &mut add))?,
+            false => hidden.advance_seen(|x| observed(model, &block, x, places), |inputs| told(inputs, &mut add))?,
+        }
         let reached = |layer: &LayerRef| {
             let squares = seen.get(layer.input).and_then(Option::as_ref).ok_or_else(|| unreached(layer))?;
             Ok((read(source, layer)?, squares))
@@ -218,6 +220,20 @@ pub fn survey<M: BlockModel>(
         release(model, source, index);
     }
     Ok(())
+}
+
+/// Inputs of layers, each with its number.
+type Inputs = Vec<(usize, Tensor<2>)>;
+
+/// Hidden states after `block`, and the inputs of its layers.
+fn observed<M: BlockModel>(model: &M, block: &M::Block, x: Tensor<3>, places: &M::Places) -> (Tensor<3>, Inputs) {
+    let mut inputs = Vec::new();
+    let x = model.forward(block, x, places, &mut |input, values| inputs.push((input, values)));
+    (x, inputs)
+}
+
+fn told(inputs: Inputs, add: &mut dyn FnMut(usize, Tensor<2>)) {
+    inputs.into_iter().for_each(|(input, values)| add(input, values));
 }
 
 /// Gives back the memory that block `index` of `source` is mapped to: the next block needs it.
@@ -302,7 +318,8 @@ impl<M: BlockModel> Walk<'_, M> {
             // The last block's outputs may go nowhere.
             if runs && (index + 1 < blocks || self.tail.is_some()) {
                 let block = self.model.load(&out.checkpoint()?, index)?;
-                hidden.advance(|x| self.run(&block, x))?;
+                let (model, places) = (self.model, &self.places);
+                hidden.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
             }
             release(self.model, self.source, index);
             watch(index + 1);
@@ -325,20 +342,17 @@ impl<M: BlockModel> Walk<'_, M> {
                 watching.get_or_insert_with(fresh).add(values);
             })?;
         }
-        let watching = watching.unwrap_or_else(|| self.solver.watch(weight.dims().1, &Device::default()));
+        let watching = watching.unwrap_or_else(|| self.solver.watch(weight.dims().1, &crate::device::current()));
         let solved = watching.solve(&weight, &tail.goal)?;
         write(self.source, &tail.layer, weight, solved, out)
-    }
-
-    fn run(&self, block: &M::Block, x: Tensor<3>) -> Tensor<3> {
-        self.model.forward(block, x, &self.places, &mut |_, _| {})
     }
 
     /// Prunes block `index`, mends it, and writes it.
     fn solve_block(&self, index: usize, hidden: &Hidden, out: &mut Patch) -> Result<()> {
         let Some(mend) = self.mend else { return self.solve_layers(index, hidden, out) };
         let block = self.model.load(self.source, index)?;
-        let wanted = hidden.map(|x| self.run(&block, x))?;
+        let (model, places) = (self.model, &self.places);
+        let wanted = hidden.map(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
         drop(block);
         self.solve_layers(index, hidden, out)?;
         let block = self.model.load(&out.checkpoint()?, index)?;
@@ -348,14 +362,14 @@ impl<M: BlockModel> Walk<'_, M> {
 
     /// Prunes the layers of block `index` and writes them.
     fn solve_layers(&self, index: usize, hidden: &Hidden, out: &mut Patch) -> Result<()> {
-        let seen = if self.solver.watches() { self.observed(index, hidden)? } else { Vec::new() };
+        let seen = if self.solver.watches() { self.watched(index, hidden)? } else { Vec::new() };
         for layer in self.model.layers(index) {
             let Some(goal) = (self.goal)(index, &layer) else { continue };
             let weight = read(self.source, &layer)?;
             let solved = match seen.get(layer.input).and_then(Option::as_ref) {
                 Some(watching) => watching.solve(&weight, &goal)?,
                 None if self.solver.watches() => return Err(unreached(&layer)),
-                None => self.solver.watch(weight.dims().1, &Device::default()).solve(&weight, &goal)?,
+                None => self.solver.watch(weight.dims().1, &crate::device::current()).solve(&weight, &goal)?,
             };
             write(self.source, &layer, weight, solved, out)?;
         }
@@ -363,15 +377,18 @@ impl<M: BlockModel> Walk<'_, M> {
     }
 
     /// What the solver has seen of each input of block `index`.
-    fn observed(&self, index: usize, hidden: &Hidden) -> Result<Vec<Option<Box<dyn Watching>>>> {
+    fn watched(&self, index: usize, hidden: &Hidden) -> Result<Vec<Option<Box<dyn Watching>>>> {
         let block = self.model.load(self.source, index)?;
         let mut seen: Vec<Option<Box<dyn Watching>>> = Vec::new();
-        hidden.each(|x| {
-            let _ = self.model.forward(&block, x, &self.places, &mut |input, values| {
-                let watching = slot(&mut seen, input);
-                watching.get_or_insert_with(|| self.solver.watch(values.dims()[1], &values.device())).add(values);
-            });
-        })?;
+        let (model, places) = (self.model, &self.places);
+        let mut add = |input: usize, values: Tensor<2>| {
+            let watching = slot(&mut seen, input);
+            watching.get_or_insert_with(|| self.solver.watch(values.dims()[1], &values.device())).add(values);
+        };
+        match hidden.one_by_one()? {
+            true => hidden.each(|x| drop(model.forward(&block, x, places, &mut add)))?,
+            false => hidden.look(|x| observed(model, &block, x, places).1, |inputs| told(inputs, &mut add))?,
+        }
         Ok(seen)
     }
 }
@@ -388,7 +405,7 @@ pub fn prune_unseen(
     out: &mut Patch,
 ) -> Result<()> {
     let weight = read(source, layer)?;
-    let solved = solver.watch(weight.dims().1, &Device::default()).solve(&weight, goal)?;
+    let solved = solver.watch(weight.dims().1, &crate::device::current()).solve(&weight, goal)?;
     write(source, layer, weight, solved, out)
 }
 

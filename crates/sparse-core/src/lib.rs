@@ -18,8 +18,7 @@
 //!
 //! ```
 //! use burn::nn::LinearConfig;
-//! use burn::tensor::Device;
-//! use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+//! //! use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
 //! use regrow_sparse_core::{Mask, MaskSet};
 //!
 //! let layer = LinearConfig::new(3, 2).init(&Device::default());
@@ -40,6 +39,7 @@ pub mod burn_train;
 pub mod checkpoint;
 pub mod classifier;
 pub mod compute;
+pub mod device;
 mod error;
 pub mod exchange;
 pub mod gates;

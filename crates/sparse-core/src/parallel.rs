@@ -1,8 +1,12 @@
-//! Independent pieces of work side by side: candidates of a soup, seeds of a table.
+//! Independent pieces of work side by side: candidates of a soup, seeds of a table, windows of a text.
 
 use std::sync::{Mutex, PoisonError};
 
+use burn::tensor::Device;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
 use crate::Error;
+use crate::device::is_host;
 
 /// `work(0), work(1), .. work(count - 1)`, up to `threads` at a time, results in order.
 ///
@@ -30,6 +34,16 @@ pub fn side_by_side<T: Send, E: From<Error> + Send>(
         done.extend(group);
     }
     Ok(done)
+}
+
+/// What `work` makes of every item, in their order: items side by side on the processor's cores where
+/// `device` is these cores, else one after the other. `work` must be small: threads that wait inside it
+/// may begin another item.
+pub fn map_on<A: Send, B: Send>(device: &Device, items: Vec<A>, work: impl Fn(A) -> B + Sync) -> Vec<B> {
+    match items.len() > 1 && is_host(device) {
+        true => items.into_par_iter().map(&work).collect(),
+        false => items.into_iter().map(work).collect(),
+    }
 }
 
 fn died<E: From<Error>>() -> E {

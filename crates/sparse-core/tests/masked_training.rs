@@ -41,7 +41,7 @@ impl Net {
 }
 
 fn device() -> Device {
-    Device::default().autodiff()
+    regrow_sparse_core::device::current().autodiff()
 }
 
 fn two_masks() -> MaskSet {
@@ -195,7 +195,7 @@ fn records_and_materialized_weights_keep_the_mask() {
 #[test]
 fn a_model_moves_between_devices_with_its_mask() {
     let net = apply_masks(Net::new(6, &device()), &two_masks(), Gradient::Masked, Base::Zeroed).unwrap();
-    let moved = net.clone().valid().to_device(&Device::default());
+    let moved = net.clone().valid().to_device(&regrow_sparse_core::device::current());
     assert_eq!(masks(&moved).unwrap(), two_masks());
     assert_eq!(effective(&moved.first), effective(&net.first));
     assert_eq!(masks(&moved.train().fork(&device())).unwrap(), two_masks());

@@ -75,7 +75,7 @@ fn fresh(device: &Device) -> Linear {
 }
 
 fn run(seed: u64, killed_at: Option<usize>, dir: Option<&Path>) -> Result<Linear> {
-    let model = fresh(&Device::default());
+    let model = fresh(&regrow_sparse_core::device::current());
     let momentum = MomentumConfig::new().with_dampening(0.0);
     let sgd = SgdConfig::new().with_momentum(Some(momentum)).build();
     let settings = Training { epochs: 4, batch: 10, lr: LrSchedule::cosine(0.05), seed };

@@ -156,7 +156,7 @@ impl Arch {
 
     /// Its tensors where its groups have these widths.
     pub(crate) fn narrow_tensors(self, widths: &[usize]) -> Vec<TensorSpec> {
-        let net = self.build(widths, &Device::default());
+        let net = self.build(widths, &regrow_sparse_core::device::current());
         let mut specs = Vec::new();
         visit_names(&net, &mut |name, shape, role| specs.push(TensorSpec { name, shape, role, positions: 0 }));
         let layout = self.layout(widths.last().copied().unwrap_or(0));
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn one_seed_one_network_and_the_promised_shapes() {
-        let device = Device::default();
+        let device = regrow_sparse_core::device::current();
         for arch in Arch::ALL {
             let [c, h, w] = arch.input();
             let out = |seed: u64| {
@@ -255,14 +255,14 @@ mod tests {
                 let there: Vec<usize> = layout.sizes(&widths).into_iter().filter(|size| *size > 0).collect();
                 assert_eq!(sizes, there, "{arch}");
                 let [channels, height, width] = arch.input();
-                let device = Device::default();
+                let device = regrow_sparse_core::device::current();
                 let net = arch.init_narrow(&widths, 1, &device).unwrap();
                 let images = Tensor::<4>::ones([2, channels, height, width], &device);
                 assert_eq!(net.logits(images).dims(), [2, 7], "{arch}");
             }
         }
         for bad in [vec![], vec![64, 0, 64, 10], vec![64, 129, 64, 10], vec![63, 1, 1, 10]] {
-            let refused = Arch::MlpSmall.init_narrow(&bad, 0, &Device::default()).unwrap_err();
+            let refused = Arch::MlpSmall.init_narrow(&bad, 0, &regrow_sparse_core::device::current()).unwrap_err();
             assert!(refused.to_string().contains("has widths [64, 128, 64, "), "{refused}");
         }
     }
@@ -272,8 +272,11 @@ mod tests {
         let mut widths = Arch::ResNet20.layout(10).widths();
         // The second stage narrower than the first, the third wider by an odd number.
         (widths[1], widths[2], widths[3]) = (9, 4, 7);
-        let net = Arch::ResNet20.init_narrow(&widths, 1, &Device::default()).unwrap();
-        assert_eq!(net.logits(Tensor::<4>::ones([1, 3, 32, 32], &Device::default())).dims(), [1, 10]);
+        let net = Arch::ResNet20.init_narrow(&widths, 1, &regrow_sparse_core::device::current()).unwrap();
+        assert_eq!(
+            net.logits(Tensor::<4>::ones([1, 3, 32, 32], &regrow_sparse_core::device::current())).dims(),
+            [1, 10]
+        );
     }
 
     #[test]

@@ -10,8 +10,7 @@
 //!
 //! ```
 //! use burn::module::Module;
-//! use burn::tensor::Device;
-//! use regrow_sparse_core::classifier::count_correct;
+//! //! use regrow_sparse_core::classifier::count_correct;
 //! use regrow_zoo::{Arch, data};
 //!
 //! let digits = data::open("digits", None)?;

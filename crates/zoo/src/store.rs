@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn saved_and_loaded_bit_for_bit() {
-        let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
+        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_sparse_core::device::current());
         for arch in [Arch::MlpSmall, Arch::MnistCnn, Arch::ResNet20] {
             let path = dir.path().join("net.safetensors");
             let net = arch.init(5, 3, &device).valid();
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_narrow_network_comes_back() {
-        let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
+        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_sparse_core::device::current());
         let path = dir.path().join("net.safetensors");
         for (arch, stage) in [(Arch::LeNet5, 3), (Arch::ResNet20, 5)] {
             let mut narrow = arch.layout(10).widths();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn another_architecture_is_refused() {
-        let (dir, device) = (tempfile::tempdir().unwrap(), Device::default());
+        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_sparse_core::device::current());
         let path = dir.path().join("net.safetensors");
         save(&Arch::MlpSmall.init(10, 0, &device), &path).unwrap();
         let says = |arch| load(arch, &path, &device).map(|_| ()).unwrap_err().to_string();
@@ -174,7 +174,7 @@ mod tests {
             (Arch::CifarLeNet, "cifar-lenet/a.safetensors", 10),
         ];
         for (arch, file, classes) in files {
-            let (_, found) = load(arch, Path::new(&data).join(file), &Device::default()).unwrap();
+            let (_, found) = load(arch, Path::new(&data).join(file), &regrow_sparse_core::device::current()).unwrap();
             assert_eq!(found, classes, "{file}");
         }
     }

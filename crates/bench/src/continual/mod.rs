@@ -14,7 +14,6 @@ pub mod wa;
 
 use std::time::Instant;
 
-use burn::tensor::Device;
 use regrow_continual::stream::{DataSet, Scenario, TaskStream};
 use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::{Error, Result};
@@ -163,7 +162,7 @@ impl Comparison<'_> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let started = Instant::now();
         let cells = plan.seeds.1 as usize * plan.scenarios.len() * methods.len();
-        let (bar, device) = (lab::progress(cells * plan.tasks * plan.epochs), Device::default());
+        let (bar, device) = (lab::progress(cells * plan.tasks * plan.epochs), regrow_sparse_core::device::current());
         let table = rows::Table {
             name: self.table,
             plan: &plan,

@@ -11,7 +11,6 @@ mod subject;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::tensor::Device;
 use regrow_pruners::perp::Form;
 use regrow_sparse_core::schedule::check_sparsity;
 use regrow_sparse_core::{Error, Pattern, Result};
@@ -112,7 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = args.plan()?;
     args.common.check()?;
     let started = Instant::now();
-    let (bar, device) = (lab::progress(0), Device::default());
+    let (bar, device) = (lab::progress(0), regrow_sparse_core::device::current());
     bar.set_length(plan.seeds.1 * rows::cells(&plan) as u64);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let table =

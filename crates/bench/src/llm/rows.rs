@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 use regrow_pruners::perp::{Form, rate};
-use regrow_pruners::{Layerwise, Owl, Perp, Sharing, find_layerwise};
+use regrow_pruners::{Layerwise, Owl, Perp, Settings, Sharing, find_layerwise};
 use regrow_sparse_core::checkpoint::Patch;
 use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::parallel::side_by_side;
@@ -157,7 +157,7 @@ impl Table<'_> {
 
     fn prune(&self, subject: &Subject, cell: Cell<'_>, seed: u64, out: &Path) -> Result<()> {
         let model = Transformer::open(&subject.folder, self.device)?;
-        let solver = (find_layerwise(cell.method)?.make)(seed);
+        let solver = find_layerwise(cell.method)?.make(&Settings::new(seed))?;
         let embedding = model.embedding()?;
         let hidden = subject.calibration.iter().map(|s| embedding.forward(batch(&[s], self.device))).collect();
         let mut patch = Patch::create(model.checkpoint(), out, "")?;

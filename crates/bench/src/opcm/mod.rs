@@ -9,7 +9,6 @@ mod rows;
 
 use std::time::Instant;
 
-use burn::tensor::Device;
 use regrow_sparse_core::{Error, Result};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
@@ -22,8 +21,9 @@ use crate::tasks::Split;
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example: bench opcm --orders 5 --seeds 3")]
 pub struct Args {
+    /// Options of every table.
     #[command(flatten)]
-    common: Common,
+    pub common: Common,
     /// digits (embedded), mnist, fashion-mnist or cifar10
     #[arg(long, default_value = "digits")]
     dataset: String,
@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let (_, seeds) = plan.seeds;
     let bar = lab::progress((plan.epochs + plan.count * plan.tune) * seeds as usize);
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let table = rows::Table { plan: &plan, arch, data: &data, device: &device };
     let rows = table.fill(&args.common.out, args.common.resume, &bar)?;
     bar.finish_and_clear();

@@ -10,7 +10,6 @@ pub mod rows;
 
 use std::time::Instant;
 
-use burn::tensor::Device;
 use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
@@ -161,7 +160,7 @@ impl Comparison<'_> {
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let started = Instant::now();
-        let (bar, device) = (lab::progress((self.epochs)(&plan)), Device::default());
+        let (bar, device) = (lab::progress((self.epochs)(&plan)), regrow_sparse_core::device::current());
         let table = rows::Table {
             name: self.table,
             plan: &plan,

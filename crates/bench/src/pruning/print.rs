@@ -78,7 +78,12 @@ pub fn show(
     println!("FLOPs of the sparse network for one example, in percent of the dense one's.\n");
     print(&|method, sparsity| show::mean_of(rows, method, sparsity, |r| share(rows, r)));
     let Plan { arch, dataset, epochs, .. } = plan;
-    let title = format!("{}: {arch} on {dataset}{}, {epochs} epochs, {} seeds", comparison.heading, plan.part.says(), plan.seeds.1);
+    let title = format!(
+        "{}: {arch} on {dataset}{}, {epochs} epochs, {} seeds",
+        comparison.heading,
+        plan.part.says(),
+        plan.seeds.1
+    );
     paper.iter().for_each(Paper::print_figures);
     let notes = (comparison.notes)(plan, rows);
     let outcome = Outcome {

@@ -9,7 +9,6 @@ mod rows;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::tensor::Device;
 use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
@@ -109,7 +108,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let started = Instant::now();
     let bar = lab::progress(0);
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let table = rows::Table { plan: &plan, arch, data: &data, checkpoint: args.checkpoint.as_deref(), device: &device };
     let (rows, notes) = table.fill(&args.common.out, args.common.resume, &bar)?;
     bar.finish_and_clear();

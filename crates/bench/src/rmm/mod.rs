@@ -10,7 +10,6 @@ mod rows;
 
 use std::time::Instant;
 
-use burn::tensor::Device;
 use regrow_sparse_core::{Error, Result};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
@@ -23,8 +22,9 @@ use crate::tasks::Split;
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example: bench rmm --rank 4,8 --seeds 3")]
 pub struct Args {
+    /// Options of every table.
     #[command(flatten)]
-    common: Common,
+    pub common: Common,
     /// digits (embedded), mnist or fashion-mnist
     #[arg(long, default_value = "digits")]
     dataset: String,
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (_, seeds) = plan.seeds;
     let of_seed = plan.epochs + plan.count * plan.tune * (1 + plan.ranks.len());
     let bar = lab::progress(of_seed * seeds as usize);
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let table = rows::Table { plan: &plan, arch, data: &data, device: &device };
     let rows = table.fill(&args.common.out, args.common.resume, &bar)?;
     bar.finish_and_clear();

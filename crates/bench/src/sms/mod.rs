@@ -10,7 +10,6 @@ mod rows;
 
 use std::time::Instant;
 
-use burn::tensor::Device;
 use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
@@ -22,8 +21,9 @@ use crate::setting::{Common, Scale};
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example: bench sms --dataset mnist --data ~/data --seeds 3 --out tables")]
 pub struct Args {
+    /// Options of every table.
     #[command(flatten)]
-    common: Common,
+    pub common: Common,
     /// digits (embedded), mnist, fashion-mnist or cifar10
     #[arg(long, default_value = "digits")]
     dataset: String,
@@ -116,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let started = Instant::now();
     let bar = lab::progress(rows::epochs(&plan));
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let parallel = args.parallel.unwrap_or(cores).max(1);
     let table = rows::Table { plan: &plan, arch, data: &data, device: &device, parallel, bar: &bar };
     let rows = table.fill(&args.common.out, args.common.resume)?;

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use burn::tensor::Device;
 use regrow_sparse_core::compute::{Layers, Options, Stock};
 use regrow_zoo::lm::{self, Choice, Transformer, Words};
 
@@ -45,7 +44,7 @@ pub struct Args {
 /// Prints the prompt and what follows, as it comes.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let folder = locate(&args.folder, args.revision.as_deref())?;
-    let model = Transformer::open(&folder, &Device::default())?;
+    let model = Transformer::open(&folder, &regrow_sparse_core::device::current())?;
     let words = words(&folder, &model)?;
     let prompt = words.encode(&args.prompt)?;
     let choice = Choice { temperature: args.temperature, seed: args.seed };

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use regex::Regex;
 use regrow_pruners::perp::{Form, rate};
-use regrow_pruners::{Head, Layerwise, Owl, Perp, Reconstruction, Sharing, Stage, find_layerwise, rd};
+use regrow_pruners::{Head, Layerwise, Owl, Perp, Reconstruction, Settings, Sharing, Stage, find_layerwise, rd};
 use regrow_sparse_core::blockwise::{BlockModel, Mend};
 use regrow_sparse_core::checkpoint::{Dtype, Patch, Pruned};
 use regrow_sparse_core::hidden::Hidden;
@@ -24,6 +24,9 @@ use crate::text;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Language models")]
 pub struct Options {
+    /// Settings of the method: sparsegpt has block (128) and damping (0.01), wanda group (row, or layer)
+    #[arg(long, value_name = "NAME=VALUE,..")]
+    with: Option<String>,
     /// A text to calibrate on
     #[arg(long)]
     calibration: Option<PathBuf>,
@@ -135,10 +138,10 @@ impl Selection {
 /// Prunes a model block by block.
 pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     check_sparsity(job.sparsity)?;
-    let solver = (find_layerwise(job.method)?.make)(job.seed.unwrap_or(0));
-    let by_magnitude = (find_layerwise("magnitude")?.make)(0);
+    let solver = find_layerwise(job.method)?.make(&job.settings()?)?;
+    let by_magnitude = find_layerwise("magnitude")?.make(&Settings::default())?;
     let (budget, selection, mending) = (job.budget()?, job.selection()?, job.reconstruction()?);
-    let device = Device::default();
+    let device = regrow_sparse_core::device::current();
     let model = Transformer::open(job.folder, &device)?;
     selection.check(&model)?;
     let blind = !solver.watches() && matches!(budget, Budget::Uniform) && mending.is_none();
@@ -199,6 +202,11 @@ impl Job<'_> {
         Selection::new(self.options.target.as_deref(), self.options.ignore.as_deref())
     }
 
+    /// What was said of the method.
+    fn settings(&self) -> Result<Settings> {
+        Ok(Settings::new(self.seed.unwrap_or(0)).with(self.options.with.as_deref().unwrap_or(""))?)
+    }
+
     fn budget(&self) -> Result<Budget> {
         let options = self.options;
         match self.budget {
@@ -225,10 +233,10 @@ impl Job<'_> {
     fn patch(&self, model: &Transformer, window: usize) -> Result<Patch> {
         let Self { method, sparsity, pattern, budget, seed, head, embedding, options, out, .. } = self;
         let Options { samples, target, ignore, owl_lambda, owl_outlier, rd_amounts, .. } = options;
-        let Options { reconstruct, reconstruct_epochs, reconstruct_lr, rank, .. } = options;
+        let Options { reconstruct, reconstruct_epochs, reconstruct_lr, rank, with, .. } = options;
         let text = options.calibration.as_ref().map_or_else(String::new, |file| file.display().to_string());
         let settings = format!(
-            "{method} {sparsity} {pattern} {text} {samples} {window} {seed:?} {target:?} {ignore:?} {budget:?} \
+            "{method} {with:?} {sparsity} {pattern} {text} {samples} {window} {seed:?} {target:?} {ignore:?} {budget:?} \
              {head} {embedding} {owl_lambda} {owl_outlier} {rd_amounts} {reconstruct:?} {reconstruct_epochs} {reconstruct_lr} {rank}"
         );
         let source = model.checkpoint();

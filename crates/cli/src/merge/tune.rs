@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::Device;
 use regrow_merging::search::{Evaluation, Search, Solver};
 use regrow_merging::{Entry, Value, find};
 use regrow_sparse_core::atomic;
@@ -226,7 +225,7 @@ impl<'a> Judge<'a> {
             Self::Images { arch, images, classes } => {
                 let file = folder.path().join("merged.safetensors");
                 merge(recipe, method, parents, &file)?;
-                let device = Device::default();
+                let device = regrow_sparse_core::device::current();
                 let (net, found) = load(*arch, &file, &device)?;
                 match found == *classes {
                     true => Ok(mean_loss(&net.valid(), images.as_ref(), 200, &device)),

@@ -69,11 +69,20 @@ impl Config {
     /// # Errors
     /// The weights are quantized: that is said in the same place.
     pub fn packed(mut self, packing: &Packing) -> Result<Self, String> {
-        if self.is_quantized() {
-            return Err(format!("has a {SECTION} already: quantized weights are not packed"));
-        }
+        self.check_packable()?;
         self.0.insert(SECTION.into(), packing.section());
         Ok(self)
+    }
+
+    /// Refuses weights that are quantized.
+    ///
+    /// # Errors
+    /// As [`Config::packed`].
+    pub fn check_packable(&self) -> Result<(), String> {
+        match self.is_quantized() {
+            true => Err(format!("has a {SECTION} already: quantized weights are not packed")),
+            false => Ok(()),
+        }
     }
 
     /// Whether there is more than packing to weights.

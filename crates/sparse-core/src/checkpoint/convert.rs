@@ -49,11 +49,16 @@ impl Form {
         self.storage == Storage::Dense && !source.is_packed() && source.entries().iter().all(same)
     }
 
-    /// Refuses weights that are beyond the range of the type asked for. It takes as long as to read them.
+    /// Refuses what cannot take this form, before any work: weights beyond the range of the type asked for,
+    /// quantized ones where they are to be packed. It takes as long as to read those that change their type.
     ///
     /// # Errors
-    /// The first such tensor by name, or one with NaN.
+    /// The first such tensor by name, or one with NaN; a configuration that says so.
     pub fn check(&self, source: &Checkpoint) -> Result<()> {
+        if self.storage != Storage::Dense && source.is_directory() {
+            let packable = Config::read(source.path())?.map_or(Ok(()), |config| config.check_packable());
+            packable.map_err(|reason| Error::format(source.path().join("config.json"), reason))?;
+        }
         let narrower = |entry: &&Entry| match (entry.dtype, self.dtype_of(entry)) {
             (from, to) if from == to || !is_float(from) => false,
             (Dtype::F16, _) | (_, Dtype::F64) | (Dtype::BF16, Dtype::F32) => false,

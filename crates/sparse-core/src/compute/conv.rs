@@ -222,14 +222,15 @@ impl fmt::Debug for SparseConv2d {
 #[cfg(test)]
 mod tests {
     use burn::nn::conv::Conv2dConfig;
-    use burn::tensor::{Device, Distribution};
+    use burn::tensor::Distribution;
 
     use super::*;
+    use crate::device::current;
     use crate::masked::{Base, Gradient, apply_masks};
     use crate::{Mask, MaskSet};
 
     fn masked(config: &Conv2dConfig, every: usize) -> Conv2d {
-        let layer = config.init(&Device::default());
+        let layer = config.init(&current());
         let shape = layer.weight.dims();
         let mask = Mask::from_fn(shape, |i| i % every == 0);
         let masks: MaskSet = [("weight".to_string(), mask)].into_iter().collect();
@@ -250,11 +251,8 @@ mod tests {
                 .with_padding(PaddingConfig2d::Explicit(padding[0], padding[1], padding[0], padding[1]));
             for every in [1, 3, 100] {
                 let layer = masked(&config, every);
-                let images = Tensor::<4>::random(
-                    [3, channels[0], image[0], image[1]],
-                    Distribution::Default,
-                    &Device::default(),
-                );
+                let images =
+                    Tensor::<4>::random([3, channels[0], image[0], image[1]], Distribution::Default, &current());
                 let expected = layer.forward(images.clone());
                 let sparse = SparseConv2d::of(&layer).unwrap();
                 for level in Level::all() {
@@ -271,14 +269,13 @@ mod tests {
 
     #[test]
     fn what_has_no_sparse_form_is_refused() {
-        let says = |config: Conv2dConfig| {
-            SparseConv2d::of(&config.init(&Device::default())).map(|_| ()).unwrap_err().to_string()
-        };
+        let says =
+            |config: Conv2dConfig| SparseConv2d::of(&config.init(&current())).map(|_| ()).unwrap_err().to_string();
         let config = Conv2dConfig::new([4, 4], [3, 3]);
         assert!(says(config.clone().with_groups(2)).contains("groups"));
         assert!(says(config.clone().with_dilation([2, 2])).contains("dilation"));
         assert!(says(config.clone().with_padding(PaddingConfig2d::Explicit(1, 0, 0, 0))).contains("uneven padding"));
-        let mut layer = config.init(&Device::default());
+        let mut layer = config.init(&current());
         layer.weight = layer.weight.map(|w| w * f32::NAN);
         assert!(SparseConv2d::of(&layer).unwrap_err().to_string().contains("NaN"));
     }

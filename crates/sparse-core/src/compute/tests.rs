@@ -1,11 +1,12 @@
 //! Every form, type and set of instructions against the dense product.
 
 use burn::nn::LinearConfig;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor};
 use proptest::prelude::*;
 use safetensors::Dtype;
 
 use super::*;
+use crate::device::current;
 use crate::masked::{Base, Gradient, apply_masks};
 use crate::{Mask, MaskSet};
 
@@ -161,7 +162,7 @@ fn bad_weights_are_refused() {
 
 #[test]
 fn a_masked_burn_layer_gives_the_same() {
-    let device = Device::default();
+    let device = current();
     let mask = Mask::from_fn([70, 130], |i| i % 3 == 1);
     let masks: MaskSet = [("weight".to_string(), mask)].into_iter().collect();
     let layer = apply_masks(LinearConfig::new(130, 70).init(&device), &masks, Gradient::Masked, Base::Kept).unwrap();

@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn bytes_become_normalized_inputs() {
-        let x = two().images(&[0], &Device::default()).into_data().iter::<f32>().collect::<Vec<_>>();
+        let x =
+            two().images(&[0], &regrow_sparse_core::device::current()).into_data().iter::<f32>().collect::<Vec<_>>();
         for (got, want) in x.iter().zip([-0.4, 1.6, 0.0, 0.4]) {
             assert!((got - want).abs() < 1e-6, "{x:?}");
         }

@@ -99,7 +99,6 @@ fn bytes(norm: bool, len: usize, random: &mut ChaCha8Rng) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
     use regrow_sparse_core::checkpoint::Patch;
 
     use super::*;
@@ -109,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_fresh_model_knows_nothing_whole_or_block_by_block_and_comes_back_unchanged() {
-        let (folder, device) = (tempfile::tempdir().unwrap(), Device::default());
+        let (folder, device) = (tempfile::tempdir().unwrap(), regrow_sparse_core::device::current());
         let (source, out) = (folder.path().join("a"), folder.path().join("b"));
         SIZES.create(&source, 3).unwrap();
         let model = Transformer::open(&source, &device).unwrap();

@@ -7,6 +7,7 @@ use burn::nn::{LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
 use regrow_sparse_core::checkpoint::{Checkpoint, Patch};
+use regrow_sparse_core::hidden::advance_all;
 use regrow_sparse_core::{Error, Result};
 
 use super::block::{Attention, Block, Mlp, Norm, Observer, Places};
@@ -150,14 +151,9 @@ impl Transformer {
             let block = self.load(&self.checkpoint, index)?;
             // The values were copied; what the file is mapped to is not needed.
             self.layers(index).iter().for_each(|layer| self.checkpoint.release(&layer.tensor));
-            let mut places: Option<(usize, Places)> = None;
-            for x in hidden.iter_mut() {
-                let tokens = x.dims()[1];
-                if places.as_ref().is_none_or(|(of, _)| *of != tokens) {
-                    places = Some((tokens, self.places(tokens)));
-                }
-                let Some((_, places)) = &places else { continue };
-                *x = block.forward(x.clone(), places, &mut |_, _| {});
+            for x in hidden.chunk_by_mut(|a, b| a.dims() == b.dims()) {
+                let places = self.places(x[0].dims()[1]);
+                advance_all(x, |x| block.forward(x, &places, &mut |_, _| {}));
             }
         }
         Ok(())

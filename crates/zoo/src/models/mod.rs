@@ -123,7 +123,7 @@ impl Gateable for Net {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::TensorData;
 
     use super::*;
     use crate::Arch;
@@ -131,7 +131,7 @@ mod tests {
     fn images(arch: Arch) -> Tensor<4> {
         let [channels, height, width] = arch.input();
         let values: Vec<f32> = (0..3 * channels * height * width).map(|i| (i as f32 * 0.37).sin()).collect();
-        Tensor::from_data(TensorData::new(values, [3, channels, height, width]), &Device::default())
+        Tensor::from_data(TensorData::new(values, [3, channels, height, width]), &regrow_sparse_core::device::current())
     }
 
     fn values(logits: Tensor<2>) -> Vec<f32> {
@@ -141,15 +141,17 @@ mod tests {
     /// Gates that are the same for every sample, `kept` of each block's channels.
     fn constant(kept: &[bool], samples: usize) -> Gates {
         let row: Vec<f32> = kept.iter().map(|k| if *k { 1.0 } else { 0.0 }).collect();
-        let inside =
-            Tensor::<2>::from_data(TensorData::new(row.repeat(samples), [samples, kept.len()]), &Device::default());
+        let inside = Tensor::<2>::from_data(
+            TensorData::new(row.repeat(samples), [samples, kept.len()]),
+            &regrow_sparse_core::device::current(),
+        );
         Gates { whole: inside.clone().max_dim(1), inside: Some(inside) }
     }
 
     #[test]
     fn open_gates_leave_a_network_as_it_is_and_closed_ones_may_go() {
         for arch in [Arch::MlpResidual, Arch::ResNet20] {
-            let (net, layout) = (arch.init(10, 3, &Device::default()).valid(), arch.layout(10));
+            let (net, layout) = (arch.init(10, 3, &regrow_sparse_core::device::current()).valid(), arch.layout(10));
             let widths: Vec<usize> = layout.removable().iter().map(|g| layout.groups[*g].width).collect();
             let open = net.gated(images(arch), &mut |block, _| constant(&vec![true; widths[block]], 3));
             assert_eq!(values(open), values(net.logits(images(arch))), "{arch}");

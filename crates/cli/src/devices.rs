@@ -1,0 +1,53 @@
+//! `regrow devices`: what can compute here, and how fast.
+
+use std::io::Write;
+use std::time::Instant;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use regrow_sparse_core::device::{compiled, parse, probe};
+
+use crate::error::Result;
+
+/// List the devices that were compiled in and whether they work, with the time of a matrix product
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  regrow devices\n  regrow --device libtorch devices --size 2048")]
+pub struct Args {
+    /// Rows and columns of the matrices
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..=16384))]
+    size: u16,
+}
+
+/// Tries every device.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let size = usize::from(args.size);
+    for name in compiled() {
+        let device = parse(name)?;
+        match probe(name, &device) {
+            Ok(()) => {
+                let seconds = product(size, &device);
+                let rate = 2.0 * (size as f64).powi(3) / seconds / 1e9;
+                let took = format!("{:.2} ms", 1e3 * seconds);
+                writeln!(
+                    out,
+                    "{name:<10} works: a product of {size} x {size} in f32 takes {took} ({rate:.0} GFLOP/s)"
+                )?;
+            }
+            Err(reason) => writeln!(out, "{name:<10} {reason}")?,
+        }
+    }
+    Ok(())
+}
+
+/// The least time of some products, in seconds.
+fn product(size: usize, device: &Device) -> f64 {
+    let random = || Tensor::<2>::random([size, size], Distribution::Default, device);
+    let (a, b) = (random(), random());
+    let once = |()| {
+        let started = Instant::now();
+        // Only a value on this side says that the product is there.
+        let corner = a.clone().matmul(b.clone()).narrow(0, 0, 1).narrow(1, 0, 1).into_data();
+        drop(corner);
+        started.elapsed().as_secs_f64()
+    };
+    std::iter::repeat_n((), 5).map(once).fold(f64::INFINITY, f64::min)
+}

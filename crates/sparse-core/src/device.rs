@@ -1,0 +1,215 @@
+//! Devices by name: the one place that knows which backends there are.
+//!
+//! | name | computes on | cargo feature |
+//! | --- | --- | --- |
+//! | `flex` | this process's threads, in Rust alone | `flex` |
+//! | `wgpu`, `wgpu:N`, `wgpu:cpu` | a GPU by whatever graphics interface there is; the Nth discrete one; in software | `wgpu` |
+//! | `vulkan`, `vulkan:N`, `vulkan:cpu` | the same, by Vulkan alone | `vulkan` |
+//! | `cuda`, `cuda:N` | the Nth NVIDIA GPU | `cuda` |
+//! | `libtorch`, `libtorch:cuda:N` | LibTorch, on the processor or on the Nth NVIDIA GPU | `libtorch` |
+//!
+//! A program calls [`select`] once, with what its user said, and [`current`] from then on.
+
+use std::panic;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use burn::tensor::{Device, Tensor};
+
+use crate::{Error, Result};
+
+/// The variable that names the device where a program does not.
+pub const VARIABLE: &str = "REGROW_DEVICE";
+
+/// Every backend: its name, the feature it is compiled in by, and whether it was.
+const BACKENDS: [(&str, bool); 5] = [
+    ("flex", cfg!(feature = "flex")),
+    ("wgpu", cfg!(feature = "wgpu")),
+    ("vulkan", cfg!(feature = "vulkan")),
+    ("cuda", cfg!(feature = "cuda")),
+    ("libtorch", cfg!(feature = "libtorch")),
+];
+
+static CHOSEN: OnceLock<Device> = OnceLock::new();
+
+/// The names of the devices that were compiled in, each backend's first device.
+pub fn compiled() -> Vec<&'static str> {
+    BACKENDS.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect()
+}
+
+/// The device of that name, which may not be there: see [`probe`].
+///
+/// # Errors
+/// A name of no device, which the nearest is named for; one of a backend that was not compiled in.
+pub fn parse(name: &str) -> Result<Device> {
+    let (backend, rest) = name.split_once(':').map_or((name, None), |(backend, rest)| (backend, Some(rest)));
+    match BACKENDS.iter().find(|(known, _)| *known == backend) {
+        None => Err(unknown(name)),
+        Some((_, false)) => {
+            let there = compiled().join(", ");
+            let reason =
+                format!("the device `{name}` was not compiled in (cargo feature `{backend}`); there are {there}");
+            Err(Error::Argument(reason))
+        }
+        Some((_, true)) => built(backend, rest).ok_or_else(|| unknown(name)),
+    }
+}
+
+/// The device of a backend that was compiled in.
+fn built(backend: &str, rest: Option<&str>) -> Option<Device> {
+    match (backend, rest) {
+        #[cfg(feature = "flex")]
+        ("flex", None) => Some(Device::flex()),
+        #[cfg(feature = "wgpu")]
+        ("wgpu", rest) => adapter(rest).map(Device::wgpu),
+        #[cfg(feature = "vulkan")]
+        ("vulkan", rest) => adapter(rest).map(Device::vulkan),
+        #[cfg(feature = "cuda")]
+        ("cuda", rest) => rest.unwrap_or("0").parse::<usize>().ok().map(Device::cuda),
+        #[cfg(feature = "libtorch")]
+        ("libtorch", rest) => libtorch(rest),
+        _ => None,
+    }
+}
+
+#[cfg(any(feature = "wgpu", feature = "vulkan"))]
+fn adapter(rest: Option<&str>) -> Option<burn::tensor::DeviceKind> {
+    use burn::tensor::DeviceKind;
+
+    match rest {
+        None => Some(DeviceKind::DefaultDevice),
+        Some("cpu") => Some(DeviceKind::Cpu),
+        Some(number) => number.parse().ok().map(DeviceKind::DiscreteGpu),
+    }
+}
+
+// Burn calls this backend deprecated; it is kept for those who have LibTorch.
+#[cfg(feature = "libtorch")]
+#[allow(deprecated)]
+fn libtorch(rest: Option<&str>) -> Option<Device> {
+    match rest {
+        None => Some(Device::libtorch()),
+        Some(rest) => rest.strip_prefix("cuda:")?.parse::<usize>().ok().map(Device::libtorch_cuda),
+    }
+}
+
+/// Names that a user may have meant, the nearest first.
+fn unknown(name: &str) -> Error {
+    let names = ["flex", "wgpu", "wgpu:0", "vulkan", "vulkan:0", "cuda", "cuda:0", "libtorch", "libtorch:cuda:0"];
+    let nearest =
+        names.into_iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    let nearest = nearest.filter(|n| strsim::jaro_winkler(n, name) > 0.7);
+    let hint = nearest.map_or_else(String::new, |n| format!("; did you mean `{n}`?"));
+    let there = compiled().join(", ");
+    Error::Argument(format!("unknown device `{name}`: there are {there}{hint}"))
+}
+
+/// Refuses a device that does not compute: a small product is made on it, which also starts it.
+///
+/// # Errors
+/// If the device is not there, with the first line of what its driver says.
+pub fn probe(name: &str, device: &Device) -> Result<()> {
+    // One at a time: the hook that prints panics is the process's.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
+    let works = panic::catch_unwind(|| {
+        let ones: Tensor<2> = Tensor::ones([2, 2], device);
+        let sum: f32 = ones.clone().matmul(ones).into_data().convert::<f32>().iter::<f32>().sum();
+        sum == 8.0
+    });
+    panic::set_hook(hook);
+    match works {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            Err(Error::Argument(format!("the device `{name}` computes wrongly: 2 x 2 ones squared are not 2")))
+        }
+        Err(said) => {
+            let said = said.downcast_ref::<String>().map(String::as_str).or(said.downcast_ref::<&str>().copied());
+            let line = said.and_then(|s| s.lines().find(|l| !l.trim().is_empty())).unwrap_or("it said nothing").trim();
+            Err(Error::Argument(format!("the device `{name}` is not there: {line}")))
+        }
+    }
+}
+
+/// Makes the device of that name, or Burn's default without one, the [`current`] one of this process.
+///
+/// # Errors
+/// As [`parse`] and [`probe`]; another device was in use already.
+pub fn select(name: Option<&str>) -> Result<Device> {
+    let device = match name {
+        Some(name) => {
+            let device = parse(name)?;
+            probe(name, &device)?;
+            device
+        }
+        None => Device::default(),
+    };
+    match *CHOSEN.get_or_init(|| device.clone()) == device {
+        true => Ok(device),
+        false => Err(Error::Argument("another device is in use already".into())),
+    }
+}
+
+/// The device that was [selected](select); without that the one that [`VARIABLE`] names, or Burn's default.
+///
+/// # Panics
+/// If [`VARIABLE`] names no device. That is for tests: programs call [`select`] first.
+pub fn current() -> Device {
+    let by_variable = || std::env::var(VARIABLE).ok().filter(|name| !name.is_empty());
+    let chosen = CHOSEN.get_or_init(|| match by_variable() {
+        Some(name) => parse(&name).unwrap_or_else(|e| panic!("{VARIABLE}: {e}")),
+        None => Device::default(),
+    });
+    chosen.clone()
+}
+
+/// Whether tensors on `device` are computed by the threads of this process, so that several small
+/// computations are worth running side by side.
+///
+/// A device with a queue of its own gains nothing: it is kept busy by one thread.
+pub fn is_host(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    if *device == Device::flex() {
+        return true;
+    }
+    let _ = device;
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(name: &str) -> String {
+        parse(name).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_are_devices() {
+        for name in compiled() {
+            assert!(parse(name).is_ok(), "{name}");
+        }
+        #[cfg(feature = "flex")]
+        {
+            let device = parse("flex").unwrap();
+            assert!(is_host(&device));
+            probe("flex", &device).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_slip_is_named_its_nearest() {
+        assert!(says("flx").contains("did you mean `flex`?"));
+        assert!(says("libtorhc").contains("did you mean `libtorch`?"));
+        assert!(says("tpu").starts_with("unknown device `tpu`: there are "));
+        assert!(says("flex:1").contains("unknown device `flex:1`"));
+        assert!(says("").contains("unknown device ``"));
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn what_was_not_compiled_in_says_its_feature() {
+        assert!(says("cuda:0").contains("was not compiled in (cargo feature `cuda`)"));
+    }
+}
