@@ -40,7 +40,7 @@ pub fn perplexity_sparse(
     let (bar, all) = (Bar::new("tokens"), windows.iter().map(|w| w.scored).sum::<usize>());
     let (mut times, mut dense, mut sparse) = (Both::default(), NONE, NONE);
     for part in windows.chunks(TURN.div_ceil(window)) {
-        let mut run =
+        let run =
             |layers: &mut dyn Layers| lm::perplexity_by((&model.model, layers), config, part, device, &mut |_, _| ());
         add(&mut dense, timed(&mut times.dense, || run(&mut Stock))?);
         add(&mut sparse, timed(&mut times.sparse, || run(&mut model.layers()))?);
