@@ -5,21 +5,24 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use regrow_sparse_core::classifier::{Examples, correct, probabilities};
+use regrow_sparse_core::compute::{Layered, Options, Stock, compress};
 use regrow_zoo::data::{self, Images, Part};
 use regrow_zoo::{Arch, Net, load};
 
 use crate::error::{Error, Result};
 use crate::lm;
 use crate::source::locate;
+use crate::sparse::{self, Both, timed};
 
 /// Measure the accuracy of a checkpoint on test images, or the perplexity of a language model
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  regrow eval resnet20.safetensors --arch resnet20 --dataset cifar10 --data DIR\n  \
                         regrow eval MODEL_DIR --text wikitext2-test.txt --window 256\n  \
+                        regrow eval PRUNED_DIR --text wikitext2-test.txt --sparse\n  \
                         regrow eval PRUNED_ENCODER_DIR --text sentences.txt --against ENCODER_DIR"
 )]
 pub struct Args {
@@ -54,6 +57,10 @@ pub struct Args {
     /// Images per forward pass
     #[arg(long, default_value_t = 200)]
     batch: usize,
+    /// Measure each pruned layer dense and sparse, make those sparse that are faster so, and show the whole
+    /// both ways: result and time
+    #[arg(long, conflicts_with = "against")]
+    sparse: bool,
 }
 
 /// Loads network and images, counts, prints.
@@ -62,6 +69,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let folder = locate(&args.file, args.revision.as_deref())?;
     match &args.against {
         Some(other) => lm::cosine(&folder, &locate(other, None)?, text, out),
+        None if args.sparse => lm::perplexity_sparse(&folder, text, args.window, args.stride, out),
         None => lm::perplexity(&folder, text, args.window, args.stride, out),
     }
 }
@@ -81,9 +89,36 @@ fn images(args: &Args, out: &mut dyn Write) -> Result<()> {
         Some(normalization) => images.with_normalization(normalization),
         None => images,
     };
-    let right = count(&net.valid(), &images, args.batch, &device);
+    let net = net.valid();
+    if args.sparse {
+        return both(net, &images, args.batch, &device, out);
+    }
+    let right = count(&images, args.batch, |part| correct(&probabilities(&net, part, args.batch, &device), part));
+    writeln!(out, "{}", accuracy(right, images.len()))?;
+    Ok(())
+}
+
+fn accuracy(right: usize, total: usize) -> String {
+    format!("accuracy {:.2} % ({right} of {total})", 100.0 * right as f64 / total.max(1) as f64)
+}
+
+/// The network dense and sparse, batch by batch in turn.
+fn both(net: Net, images: &Images, batch: usize, device: &Device, out: &mut dyn Write) -> Result<()> {
+    let sample: Vec<usize> = (0..batch.min(images.len())).collect();
+    let (net, verdicts) = compress(net, images.images(&sample, device), &Options::default())?;
+    sparse::report(&verdicts, out)?;
+    let (mut times, mut dense_right) = (Both::default(), 0);
+    let logits = |x: Tensor<2>| -> Vec<f32> { x.into_data().iter::<f32>().collect() };
+    let right = count(images, batch, |part| {
+        let x = part.images(&(0..part.len()).collect::<Vec<_>>(), device);
+        let dense = timed(&mut times.dense, || logits(net.model.run(x.clone(), &mut Stock)));
+        dense_right += correct(&dense, part);
+        correct(&timed(&mut times.sparse, || logits(net.run(x))), part)
+    });
     let total = images.len();
-    writeln!(out, "accuracy {:.2} % ({right} of {total})", 100.0 * right as f64 / total.max(1) as f64)?;
+    writeln!(out, "dense:  {} in {:.2} s", accuracy(dense_right, total), times.dense.as_secs_f64())?;
+    let (seconds, ratio) = (times.sparse.as_secs_f64(), times.ratio());
+    writeln!(out, "sparse: {} in {seconds:.2} s, {ratio:.2} of the dense time", accuracy(right, total))?;
     Ok(())
 }
 
@@ -101,8 +136,8 @@ fn fits(arch: Arch, classes: usize, images: &Images, dataset: &str) -> Result<()
     Ok(())
 }
 
-/// Counts right answers, with a progress bar once it has taken two seconds.
-fn count(net: &Net, images: &Images, batch: usize, device: &Device) -> usize {
+/// Sums what `right` counts in each batch, with a progress bar once it has taken two seconds.
+fn count(images: &Images, batch: usize, mut right: impl FnMut(&Images) -> usize) -> usize {
     let bar = ProgressBar::hidden();
     bar.set_length(images.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} images, {eta} left") {
@@ -110,15 +145,14 @@ fn count(net: &Net, images: &Images, batch: usize, device: &Device) -> usize {
     }
     let started = Instant::now();
     let all: Vec<usize> = (0..images.len()).collect();
-    let mut right = 0;
+    let mut sum = 0;
     for indices in all.chunks(batch) {
-        let part = images.select(indices);
-        right += correct(&probabilities(net, &part, batch, device), &part);
+        sum += right(&images.select(indices));
         bar.inc(indices.len() as u64);
         if bar.is_hidden() && started.elapsed() > Duration::from_secs(2) {
             bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
         }
     }
     bar.finish_and_clear();
-    right
+    sum
 }

@@ -15,6 +15,7 @@ mod prune;
 mod reversible;
 mod sequential;
 mod source;
+mod sparse;
 mod statistics;
 mod text;
 

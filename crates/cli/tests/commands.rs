@@ -41,6 +41,12 @@ fn prune_then_inspect_then_eval() {
     assert_eq!(zeros, 12_288);
     let said = stdout(&regrow(&["eval", text(&pruned), "--arch", "mlp-small", "--dataset", "digits"]));
     assert!(said.starts_with("accuracy ") && said.ends_with(" of 359)\n"), "{said}");
+    let both = stdout(&regrow(&["eval", text(&pruned), "--arch", "mlp-small", "--dataset", "digits", "--sparse"]));
+    assert!(both.contains(" of 3 layers are sparse now\n") && both.contains("128x64"), "{both}");
+    for way in ["dense:  ", "sparse: "] {
+        let line = both.lines().find_map(|line| line.strip_prefix(way)).expect("a line");
+        assert!(line.starts_with(said.trim_end()), "{said} {line}");
+    }
 }
 
 #[test]

@@ -216,6 +216,33 @@ fn a_model_speaks_the_same_with_the_same_seed() {
 }
 
 #[test]
+fn dense_and_sparse_say_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, file) = model(folder.path());
+    let pruned = folder.path().join("pruned");
+    stdout(&regrow(&["prune", text(&dir), "--sparsity", "0.75", "--pattern", "1:4", "--out", text(&pruned)]));
+    let eval = ["eval", text(&pruned), "--text", text(&file), "--window", "16"];
+    let plain = stdout(&regrow(&eval));
+    let said = stdout(&regrow(&[&eval[..], &["--sparse"]].concat()));
+    assert!(said.contains(" of 14 layers are sparse now\n"), "{said}");
+    // 3 projections of other shapes than the first, 75 % zeros, 25 windows of 16 tokens.
+    assert!(said.contains("75 %") && said.contains("400") && said.contains("16x24"), "{said}");
+    for way in ["dense:  ", "sparse: "] {
+        let line = said.lines().find_map(|line| line.strip_prefix(way)).expect("a line");
+        assert!(line.starts_with(plain.trim_end()) && line.contains(" s"), "{plain} {line}");
+    }
+    let dense = stdout(&regrow(&[&["eval", text(&dir)], &eval[2..], &["--sparse"]].concat()));
+    assert!(dense.contains("dense: 0 % of its weights are zero") && dense.contains("0 of 14 layers"), "{dense}");
+    let generate = ["generate", text(&pruned), "--prompt", "the old", "--tokens", "12"];
+    let plain = stdout(&regrow(&generate));
+    let said = stdout(&regrow(&[&generate[..], &["--sparse"]].concat()));
+    assert!(said.starts_with(plain.trim_end()) && said.ends_with("the first 12 of 12 the same\n"), "{plain} {said}");
+    assert!(complaint(&["generate", text(&pruned), "--prompt", "", "--sparse"]).contains("a prompt of 0 tokens"));
+    let other = ["--against", text(&dir), "--sparse"];
+    assert!(complaint(&[&eval[..4], &other].concat()).contains("cannot be used with"));
+}
+
+#[test]
 fn bad_input_is_one_line_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let (dir, file) = model(folder.path());

@@ -11,6 +11,7 @@
 //! | know what a model's layers see | [`survey`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
 //! | store sparse matrices in less | [`storage`] |
+//! | multiply by them in less time | [`compute`] |
 //! | show what is sparse | [`report`] |
 //! | know which layers share a width, which blocks can be switched off | [`layout`], [`gates`] |
 //!
@@ -38,6 +39,7 @@ pub mod budget;
 pub mod burn_train;
 pub mod checkpoint;
 pub mod classifier;
+pub mod compute;
 pub mod device;
 mod error;
 pub mod exchange;

@@ -8,10 +8,12 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Solved, Walk, Watching};
 use regrow_sparse_core::checkpoint::Patch;
+use regrow_sparse_core::compute::Options;
+use regrow_sparse_core::device::{current, is_host};
 use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Pattern, Result};
-use regrow_zoo::lm::{Transformer, Words, batch, perplexity, sliding};
+use regrow_zoo::lm::{Choice, Transformer, Words, batch, generate, generate_by, perplexity, sliding};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
@@ -69,6 +71,48 @@ fn logits_equal_those_of_transformers() {
         for (a, b) in ours.iter().zip(&theirs) {
             assert!((a - b).abs() <= 1e-4 * largest, "{name}: {a} {b}");
         }
+    }
+}
+
+/// Token by token, keys and values kept, layers dense or sparse: as from the whole text every time.
+#[test]
+fn a_text_goes_on_as_if_read_again_for_every_token() {
+    let fixture: Value = serde_json::from_str(include_str!("fixtures/families.json")).unwrap();
+    let greedy = Choice { temperature: 0.0, seed: 0 };
+    // However fast they are.
+    let always = Options { least: 0.0, margin: f64::INFINITY, ..Options::default() };
+    for (name, model) in fixture["models"].as_object().unwrap() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), model);
+        let decoder = Transformer::open(folder.path(), &current()).unwrap();
+        if decoder.config.encoder {
+            continue;
+        }
+        let mut text = vec![3, 1, 4, 1];
+        for _ in 0..7 {
+            let last = logits(&decoder, &[&text]).narrow(1, text.len() - 1, 1);
+            text.push(last.argmax(2).into_data().iter::<i64>().next().unwrap() as u32);
+        }
+        let mut said = text[..4].to_vec();
+        let mut add = |token| {
+            said.push(token);
+            Ok(())
+        };
+        generate(&decoder, &text[..4], 7, greedy, &mut add).unwrap();
+        assert_eq!(said, text, "{name}");
+        let (config, device) = (&decoder.config, decoder.device());
+        let whole = decoder.whole().unwrap();
+        let (sparse, verdicts) = whole.compress(batch(&[&text[..1]], device), config, &always).unwrap();
+        let tried = if is_host(device) { verdicts.len() } else { 0 };
+        assert!(!verdicts.is_empty() && sparse.sparse() == tried, "{name}");
+        said.truncate(4);
+        let mut add = |token| {
+            said.push(token);
+            Ok(())
+        };
+        let asked = (&text[..4], 7, greedy);
+        generate_by((&sparse.model, &mut sparse.layers()), config, device, asked, &mut add).unwrap();
+        assert_eq!(said, text, "{name}, sparse");
     }
 }
 

@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::path::Path;
 
-use regrow_zoo::lm::{self, Transformer, Window, sliding};
+use regrow_sparse_core::compute::{Layers, Options, Stock};
+use regrow_zoo::lm::{self, Perplexity, Transformer, Window, sliding};
 
 use super::{Bar, check_window, read, words};
 use crate::error::{Error, Result};
+use crate::sparse::{self, Both, timed};
 
 /// Perplexity of the model in `folder` on the text in `file`, in windows every `stride` tokens.
 pub fn perplexity(folder: &Path, file: &Path, window: usize, stride: Option<usize>, out: &mut dyn Write) -> Result<()> {
@@ -22,13 +24,47 @@ pub fn loss(folder: &Path, file: &Path, window: usize) -> Result<f64> {
     Ok(found.loss / found.tokens.max(1) as f64)
 }
 
-fn measured(
+/// Perplexity of the model in `folder`, dense and with those layers sparse that are faster so, in turn.
+pub fn perplexity_sparse(
     folder: &Path,
     file: &Path,
     window: usize,
     stride: Option<usize>,
-    watch: &mut dyn FnMut(usize, usize),
-) -> Result<lm::Perplexity> {
+    out: &mut dyn Write,
+) -> Result<()> {
+    let (model, tokens) = opened(folder, file, window)?;
+    let windows: Vec<Window<'_>> = sliding(&tokens, window, stride.unwrap_or(window))?;
+    let (config, device) = (&model.config, model.device());
+    let (model, verdicts) = model.whole()?.compress(lm::together(&windows, device), config, &Options::default())?;
+    sparse::report(&verdicts, out)?;
+    let (bar, all) = (Bar::new("tokens"), windows.iter().map(|w| w.scored).sum::<usize>());
+    let (mut times, mut dense, mut sparse) = (Both::default(), NONE, NONE);
+    for part in windows.chunks(TURN.div_ceil(window)) {
+        let run =
+            |layers: &mut dyn Layers| lm::perplexity_by((&model.model, layers), config, part, device, &mut |_, _| ());
+        add(&mut dense, timed(&mut times.dense, || run(&mut Stock))?);
+        add(&mut sparse, timed(&mut times.sparse, || run(&mut model.layers()))?);
+        bar.at(dense.tokens, all);
+    }
+    let line = |found: Perplexity| format!("perplexity {:.2} ({} tokens)", found.value(), found.tokens);
+    writeln!(out, "dense:  {} in {:.2} s", line(dense), times.dense.as_secs_f64())?;
+    let (seconds, ratio) = (times.sparse.as_secs_f64(), times.ratio());
+    writeln!(out, "sparse: {} in {seconds:.2} s, {ratio:.2} of the dense time", line(sparse))?;
+    Ok(())
+}
+
+/// Tokens that each of the two ways has before it is the other's turn.
+const TURN: usize = 1 << 13;
+
+const NONE: Perplexity = Perplexity { loss: 0.0, tokens: 0 };
+
+fn add(sum: &mut Perplexity, part: Perplexity) {
+    sum.loss += part.loss;
+    sum.tokens += part.tokens;
+}
+
+/// The decoder in `folder` and the tokens of the text in `file`.
+fn opened(folder: &Path, file: &Path, window: usize) -> Result<(Transformer, Vec<u32>)> {
     let model = Transformer::open(folder, &regrow_sparse_core::device::current())?;
     if model.config.encoder {
         let family = &model.config.family;
@@ -36,6 +72,17 @@ fn measured(
     }
     let tokens = words(folder, &model)?.encode(&read(file)?)?;
     check_window(&model, window)?;
+    Ok((model, tokens))
+}
+
+fn measured(
+    folder: &Path,
+    file: &Path,
+    window: usize,
+    stride: Option<usize>,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<lm::Perplexity> {
+    let (model, tokens) = opened(folder, file, window)?;
     let windows: Vec<Window<'_>> = sliding(&tokens, window, stride.unwrap_or(window))?;
     Ok(lm::perplexity(&model, &windows, watch)?)
 }

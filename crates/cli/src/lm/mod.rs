@@ -14,7 +14,7 @@ use regrow_zoo::lm::{Transformer, Words, samples};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
 
-pub use eval::{cosine, loss, perplexity};
+pub use eval::{cosine, loss, perplexity, perplexity_sparse};
 pub use form::form;
 pub use generate::{Args as GenerateArgs, run as generate};
 pub use prune::{Job, Options as PruneOptions, Selection, prune};

@@ -6,6 +6,7 @@ use burn::tensor::activation::{gelu, relu, silu};
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, TensorData};
+use regrow_sparse_core::compute::{Layers, Stock};
 
 use super::config::{Activation, Config, Positions};
 use super::rope::rotate;
@@ -69,7 +70,12 @@ pub struct Places {
     /// Cosines and sines, where positions are rotary.
     pub(super) tables: Option<[Tensor<2>; 2]>,
     pub(super) sight: Sight,
+    /// How many tokens back a token sees, itself included, if not all.
+    pub(super) window: Option<usize>,
 }
+
+/// What the layers of queries, keys and values are called.
+const QKV: [&str; 3] = ["attention.qkv.0", "attention.qkv.1", "attention.qkv.2"];
 
 /// What a token sees.
 #[derive(Clone, Debug)]
@@ -95,7 +101,14 @@ impl Places {
             Some(window) if window < tokens => Sight::By(Box::new(within(tokens, window, device))),
             _ => Sight::Before,
         };
-        Self { tables, sight }
+        Self { tables, sight, window: config.sliding_window }
+    }
+
+    /// For the one token at `place`, which sees all that is kept.
+    pub(super) fn at(&self, place: usize) -> Self {
+        let row = |table: &Tensor<2>| table.clone().narrow(0, place, 1);
+        let tables = self.tables.as_ref().map(|[cos, sin]| [row(cos), row(sin)]);
+        Self { tables, sight: Sight::All, window: self.window }
     }
 }
 
@@ -111,17 +124,70 @@ fn within(tokens: usize, window: usize, device: &Device) -> Tensor<2> {
 /// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
 pub type Observer<'a> = dyn FnMut(usize, Tensor<2>) + 'a;
 
+/// Who takes part when a block runs: an observer, whoever computes the linear layers, and the keys and
+/// values of tokens before, where they are kept.
+pub(super) struct Company<'a, 'b> {
+    pub(super) observe: &'a mut Observer<'b>,
+    pub(super) layers: &'a mut dyn Layers,
+    pub(super) kept: Option<&'a mut Kept>,
+}
+
+/// The keys and values, `[1, heads, tokens, head_dim]`, that tokens to come will see.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept(Option<[Tensor<4>; 2]>);
+
+impl Kept {
+    /// Adds those of new tokens; all that these see. No more than `window` are kept, if there is one.
+    fn add(&mut self, new: [Tensor<4>; 2], window: Option<usize>) -> [Tensor<4>; 2] {
+        let last = |x: Tensor<4>| match (x.dims()[2], window) {
+            (tokens, Some(window)) if window < tokens => x.narrow(2, tokens - window, window),
+            _ => x,
+        };
+        match self.0.take() {
+            // The first tokens see each other as `Places` says.
+            None => {
+                self.0 = Some(new.clone().map(last));
+                new
+            }
+            Some([keys, values]) => {
+                let [k, v] = new;
+                let all = [Tensor::cat(vec![keys, k], 2), Tensor::cat(vec![values, v], 2)].map(last);
+                self.0 = Some(all.clone());
+                all
+            }
+        }
+    }
+}
+
 impl Block {
     /// Hidden states `[batch, tokens, width]` after the block; `observe` sees the input of each group of
     /// linear layers.
     pub fn forward(&self, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
+        self.forward_in(x, places, &mut Company { observe, layers: &mut Stock, kept: None })
+    }
+
+    /// The same in other company.
+    pub(super) fn forward_in(&self, x: Tensor<3>, places: &Places, company: &mut Company<'_, '_>) -> Tensor<3> {
         if self.norms_after {
-            let x = self.norm1.forward(x.clone() + self.attention.forward(x, places, observe));
-            return self.norm2.forward(x.clone() + self.mlp.forward(x, observe));
+            let x = self.norm1.forward(x.clone() + self.attention.forward(x, places, company));
+            return self.norm2.forward(x.clone() + self.mlp.forward(x, company));
         }
-        let y = self.attention.forward(self.norm1.forward(x.clone()), places, observe);
+        let y = self.attention.forward(self.norm1.forward(x.clone()), places, company);
         let x = x + y;
-        x.clone() + self.mlp.forward(self.norm2.forward(x), observe)
+        x.clone() + self.mlp.forward(self.norm2.forward(x), company)
+    }
+}
+
+impl Company<'_, '_> {
+    fn see(&mut self, input: usize, x: &Tensor<3>) {
+        (self.observe)(input, flat(x));
+    }
+
+    fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, _] = x.dims();
+        let y = self.layers.linear(name, layer, x.flatten(0, 1));
+        let width = y.dims()[1];
+        y.reshape([batch, tokens, width])
     }
 }
 
@@ -131,10 +197,11 @@ fn flat(x: &Tensor<3>) -> Tensor<2> {
 }
 
 impl Attention {
-    fn forward(&self, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
-        observe(0, flat(&x));
+    fn forward(&self, x: Tensor<3>, places: &Places, company: &mut Company<'_, '_>) -> Tensor<3> {
+        company.see(0, &x);
         let [batch, tokens, _] = x.dims();
-        let projected: Vec<Tensor<3>> = self.qkv.iter().map(|layer| layer.forward(x.clone())).collect();
+        let qkv = self.qkv.iter().enumerate();
+        let projected = qkv.map(|(i, layer)| company.linear(QKV[i.min(2)], layer, x.clone())).collect();
         let [q, k, v] = self.split(projected);
         let split = |t: Tensor<3>, heads: usize| t.reshape([batch, tokens, heads, self.head_dim]);
         let normed = |t: Tensor<4>, norm: &Option<RmsNorm>| if let Some(norm) = norm { norm.forward(t) } else { t };
@@ -145,6 +212,10 @@ impl Attention {
             Some(tables) => (rotate(q, tables), rotate(k, tables)),
             None => (q, k),
         };
+        let [k, v] = match &mut company.kept {
+            Some(kept) => kept.add([k, v], places.window),
+            None => [k, v],
+        };
         let (k, v) = (self.shared(k), self.shared(v));
         let added = match &places.sight {
             Sight::By(added) => Some(Tensor::clone(added).unsqueeze::<4>().expand([batch, self.heads, tokens, tokens])),
@@ -154,8 +225,8 @@ impl Attention {
         let options = AttentionModuleOptions { is_causal, ..AttentionModuleOptions::default() };
         let mixed = attention(q, k, v, None, added, options);
         let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, self.heads * self.head_dim]);
-        observe(1, flat(&mixed));
-        self.out.forward(mixed)
+        company.see(1, &mixed);
+        company.linear("attention.out", &self.out, mixed)
     }
 
     fn split(&self, mut projected: Vec<Tensor<3>>) -> [Tensor<3>; 3] {
@@ -179,21 +250,21 @@ impl Attention {
 }
 
 impl Mlp {
-    fn forward(&self, x: Tensor<3>, observe: &mut Observer<'_>) -> Tensor<3> {
-        observe(2, flat(&x));
+    fn forward(&self, x: Tensor<3>, company: &mut Company<'_, '_>) -> Tensor<3> {
+        company.see(2, &x);
         let act = |t: Tensor<3>| match self.activation {
             Activation::Silu => silu(t),
             Activation::Relu => relu(t),
             Activation::Gelu => gelu(t),
             Activation::GeluTanh => gelu_tanh(t),
         };
-        let up = self.up.forward(x.clone());
+        let up = company.linear("mlp.up", &self.up, x.clone());
         let inner = match &self.gate {
-            Some(gate) => act(gate.forward(x)) * up,
+            Some(gate) => act(company.linear("mlp.gate", gate, x)) * up,
             None => act(up),
         };
-        observe(3, flat(&inner));
-        self.down.forward(inner)
+        company.see(3, &inner);
+        company.linear("mlp.down", &self.down, inner)
     }
 }
 

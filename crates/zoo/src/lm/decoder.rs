@@ -6,11 +6,12 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
 use regrow_sparse_core::checkpoint::Patch;
+use regrow_sparse_core::compute::{Compressed, Layered, Layers, Options, Stock, Verdict, Within, compress};
 use regrow_sparse_core::train::{Moment, Problem};
 use regrow_sparse_core::weight::{Select, transposed};
 use regrow_sparse_core::{Error, Result};
 
-use super::block::{Block, Norm, Places};
+use super::block::{Block, Company, Kept, Norm, Places};
 use super::config::Config;
 use super::text::batch;
 use super::transformer::{Embedding, HEAD_WEIGHT, Head, Transformer};
@@ -139,7 +140,75 @@ impl Decoder {
 
     /// Hidden states `[batch, tokens, width]` after all blocks.
     pub(super) fn run(&self, hidden: Tensor<3>, places: &Places) -> Tensor<3> {
-        self.blocks.iter().fold(hidden, |x, block| block.forward(x, places, &mut |_, _| {}))
+        self.run_by(hidden, places, &mut Stock)
+    }
+
+    /// The same, linear layers computed by `layers`.
+    pub(super) fn run_by(&self, hidden: Tensor<3>, places: &Places, layers: &mut dyn Layers) -> Tensor<3> {
+        let step = |x: Tensor<3>, (i, block): (usize, &Block)| {
+            let layers = &mut Within::new(format!("blocks.{i}"), &mut *layers);
+            block.forward_in(x, places, &mut Company { observe: &mut |_, _| {}, layers, kept: None })
+        };
+        self.blocks.iter().enumerate().fold(hidden, step)
+    }
+
+    /// Hidden states `[1, tokens, width]` of tokens that come after those in `memory`.
+    pub(super) fn step(&self, ids: Tensor<2, Int>, memory: &mut Memory, layers: &mut dyn Layers) -> Tensor<3> {
+        let [_, tokens] = ids.dims();
+        let places = match memory.tokens {
+            0 => memory.first.clone(),
+            place => memory.all.at(place),
+        };
+        let mut hidden = self.embedding.forward_at(ids, memory.tokens);
+        for (i, (block, kept)) in self.blocks.iter().zip(&mut memory.kept).enumerate() {
+            let layers = &mut Within::new(format!("blocks.{i}"), &mut *layers);
+            let company = &mut Company { observe: &mut |_, _| {}, layers, kept: Some(kept) };
+            hidden = block.forward_in(hidden, &places, company);
+        }
+        memory.tokens += tokens;
+        hidden
+    }
+
+    /// With those linear layers of its blocks sparse that are faster so on tokens `[batch, tokens]`; the
+    /// head stays dense. `config` is the model's.
+    ///
+    /// # Errors
+    /// Weights that are not finite.
+    pub fn compress(
+        self,
+        ids: Tensor<2, Int>,
+        config: &Config,
+        options: &Options,
+    ) -> Result<(Compressed<Self>, Vec<Verdict>)> {
+        let places = Places::new(config, ids.dims()[1], &ids.device());
+        let hidden = self.embedding.forward(ids);
+        compress(self, (hidden, &places), options)
+    }
+}
+
+impl<'a> Layered<(Tensor<3>, &'a Places)> for Decoder {
+    type Output = Tensor<3>;
+
+    fn run(&self, (hidden, places): (Tensor<3>, &'a Places), layers: &mut dyn Layers) -> Tensor<3> {
+        self.run_by(hidden, places, layers)
+    }
+}
+
+/// What a decoder remembers of a text that goes on token by token.
+pub(super) struct Memory {
+    kept: Vec<Kept>,
+    tokens: usize,
+    /// For the first tokens, which come together.
+    first: Places,
+    /// For every token there may be.
+    all: Places,
+}
+
+impl Memory {
+    /// Of a text that begins with `first` tokens and may have `all`.
+    pub(super) fn new(config: &Config, first: usize, all: usize, device: &Device) -> Self {
+        let kept = vec![Kept::default(); config.layers];
+        Self { kept, tokens: 0, first: Places::new(config, first, device), all: Places::new(config, all, device) }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Text from a decoder, one token after the other.
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::blockwise::BlockModel;
+use regrow_sparse_core::compute::{Layers, Stock};
 use regrow_sparse_core::{Error, Result};
 
+use super::config::Config;
+use super::decoder::{Decoder, Memory};
 use super::text::batch;
 use super::transformer::Transformer;
 
@@ -21,8 +23,7 @@ pub struct Choice {
 
 /// Continues `prompt` by `tokens` tokens, handing each to `say`; less where the context is full.
 ///
-/// All blocks are in memory. Every token is computed from the whole text before it: the time grows with
-/// the square of its length.
+/// All blocks are in memory, and so are the keys and values of the text: every token is computed alone.
 ///
 /// # Errors
 /// An empty prompt or one longer than the context, a temperature that is negative or not finite, weights
@@ -34,26 +35,43 @@ pub fn generate(
     choice: Choice,
     say: &mut dyn FnMut(u32) -> Result<()>,
 ) -> Result<()> {
-    let context = model.config.context;
+    check(&model.config, prompt, choice)?;
+    generate_by((&model.whole()?, &mut Stock), &model.config, model.device(), (prompt, tokens, choice), say)
+}
+
+fn check(config: &Config, prompt: &[u32], choice: Choice) -> Result<()> {
+    let context = config.context;
     if prompt.is_empty() || prompt.len() > context {
         return Err(Error::Argument(format!("a prompt of {} tokens: this model takes 1 to {context}", prompt.len())));
     }
     if !choice.temperature.is_finite() || choice.temperature < 0.0 {
         return Err(Error::Argument(format!("a temperature of {}: use 0 or more", choice.temperature)));
     }
-    let (embedding, head) = (model.embedding()?, model.head()?);
-    let blocks = (0..model.blocks()).map(|i| model.load(model.checkpoint(), i)).collect::<Result<Vec<_>>>()?;
+    Ok(())
+}
+
+/// The same of a decoder in memory, of this `config` and on this `device`, where `layers` computes the linear
+/// layers of its blocks.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_by(
+    (decoder, layers): (&Decoder, &mut dyn Layers),
+    config: &Config,
+    device: &Device,
+    (prompt, tokens, choice): (&[u32], usize, Choice),
+    say: &mut dyn FnMut(u32) -> Result<()>,
+) -> Result<()> {
+    check(config, prompt, choice)?;
+    let all = (prompt.len() + tokens).min(config.context);
+    let mut memory = Memory::new(config, prompt.len(), all, device);
     let mut random = ChaCha8Rng::seed_from_u64(choice.seed);
-    let mut text = prompt.to_vec();
-    for _ in 0..tokens.min(context - prompt.len()) {
-        let places = model.places(text.len());
-        let mut hidden = embedding.forward(batch(&[&text], model.device()));
-        for block in &blocks {
-            hidden = model.forward(block, hidden, &places, &mut |_, _| {});
-        }
-        let next = pick(head.forward(hidden.narrow(1, text.len() - 1, 1), &embedding), choice.temperature, &mut random);
-        text.push(next);
-        say(next)?;
+    let mut new = prompt.to_vec();
+    for _ in prompt.len()..all {
+        let hidden = decoder.step(batch(&[&new], device), &mut memory, layers);
+        let logits = decoder.head.forward(hidden.narrow(1, new.len() - 1, 1), &decoder.embedding);
+        new = vec![pick(logits, choice.temperature, &mut random)];
+        say(new[0])?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor};
 use regrow_sparse_core::Result;
+use regrow_sparse_core::compute::{Layers, Stock};
 
 use super::block::Places;
 use super::config::Config;
@@ -55,13 +56,35 @@ pub fn perplexity_of(
     windows: &[Window<'_>],
     device: &Device,
 ) -> Result<Perplexity> {
+    perplexity_by((decoder, &mut Stock), config, windows, device, &mut |_, _| {})
+}
+
+/// The same where `layers` computes the linear layers of the blocks, `watch` told as in [`perplexity`].
+pub fn perplexity_by(
+    (decoder, layers): (&Decoder, &mut dyn Layers),
+    config: &Config,
+    windows: &[Window<'_>],
+    device: &Device,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Perplexity> {
     let mut run = |hidden: &mut [Tensor<3>]| {
         for x in hidden {
-            *x = decoder.run(x.clone(), &Places::new(config, x.dims()[1], device));
+            let places = Places::new(config, x.dims()[1], device);
+            // Nobody else holds it meanwhile: layers may work in its place.
+            let own = std::mem::replace(x, Tensor::empty([1, 1, 1], device));
+            *x = decoder.run_by(own, &places, layers);
         }
         Ok(())
     };
-    over((&decoder.embedding, &decoder.head), device, windows, &mut run, &mut |_, _| {})
+    over((&decoder.embedding, &decoder.head), device, windows, &mut run, watch)
+}
+
+/// The token numbers `[windows, tokens]` of the first windows that go through a model together: what a model
+/// is compressed for.
+pub fn together(windows: &[Window<'_>], device: &Device) -> Tensor<2, Int> {
+    let longest = windows.iter().map(|w| w.tokens.len()).max().unwrap_or(0).max(1);
+    let first = alike(windows, (TOGETHER / longest).max(1)).into_iter().next().unwrap_or_default();
+    batch(&first.iter().map(|w| w.tokens).collect::<Vec<_>>(), device)
 }
 
 /// The perplexity of the model whose blocks are what `run` does to hidden states.

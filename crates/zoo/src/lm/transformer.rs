@@ -347,12 +347,17 @@ impl BlockModel for Transformer {
 impl Embedding {
     /// Hidden states `[batch, tokens, width]` of token numbers `[batch, tokens]`.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.forward_at(ids, 0)
+    }
+
+    /// The same of tokens after the `first` of a text.
+    pub(super) fn forward_at(&self, ids: Tensor<2, Int>, first: usize) -> Tensor<3> {
         let [batch, tokens] = ids.dims();
         let table = self.tokens.val();
         let width = table.dims()[1];
         let hidden = table.select(0, ids.flatten::<1>(0, 1)).reshape([batch, tokens, width]);
         let hidden = match &self.positions {
-            Some(table) => hidden + table.val().narrow(0, self.offset, tokens).unsqueeze::<3>(),
+            Some(table) => hidden + table.val().narrow(0, self.offset + first, tokens).unsqueeze::<3>(),
             None => hidden,
         };
         let hidden = match &self.kind {

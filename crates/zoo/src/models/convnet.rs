@@ -6,6 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::compute::{Layered, Layers, Stock, Tap};
 use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped};
 
 /// Three times `conv` 3x3, `norm`, ReLU and 2x2 max-pool, with 16, 32 and 64 channels; the mean over pixels;
@@ -41,7 +42,7 @@ impl ConvNet {
 
 impl Classifier for ConvNet {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.head.forward(self.features(images))
+        self.run(images, &mut Stock)
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
@@ -49,9 +50,28 @@ impl Classifier for ConvNet {
     }
 }
 
+impl ConvNet {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let step = |x, (i, (conv, norm)): (usize, (&Conv2d, &BatchNorm))| {
+            self.pool.forward(relu(norm.forward(layers.conv2d(&format!("convs.{i}"), conv, x))))
+        };
+        let x = self.convs.iter().zip(&self.norms).enumerate().fold(images, step);
+        x.mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
+    }
+}
+
+impl Layered<Tensor<4>> for ConvNet {
+    type Output = Tensor<2>;
+
+    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.features_by(images, layers);
+        layers.linear("head", &self.head, x)
+    }
+}
+
 impl Headed for ConvNet {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.tapped(images, &mut |_, maps| maps)
+        self.features_by(images, &mut Stock)
     }
 
     fn head(&self) -> &Linear {
@@ -69,9 +89,6 @@ impl Tapped for ConvNet {
     }
 
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        let layers = self.convs.iter().zip(&self.norms).enumerate();
-        let x = layers
-            .fold(images, |x, (i, (conv, norm))| self.pool.forward(relu(norm.forward(after(i, conv.forward(x))))));
-        x.mean_dim(3).mean_dim(2).flatten::<2>(1, 3)
+        self.features_by(images, &mut Tap::new(after))
     }
 }

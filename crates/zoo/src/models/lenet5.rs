@@ -6,6 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::compute::{Layered, Layers, Stock, Tap};
 use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped, layout::Layout};
 
 /// `conv1` 6 5x5, `conv2` 16 5x5 (each ReLU and 2x2 max-pool), `fc1` 120, `fc2` 84, `fc3`.
@@ -50,13 +51,31 @@ impl LeNet5 {
 
 impl Classifier for LeNet5 {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.fc3.forward(self.features(images))
+        self.run(images, &mut Stock)
+    }
+}
+
+impl LeNet5 {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.pool.forward(relu(layers.conv2d("conv1", &self.conv1, images)));
+        let x = self.pool.forward(relu(layers.conv2d("conv2", &self.conv2, x)));
+        let x = relu(layers.linear("fc1", &self.fc1, x.flatten::<2>(1, 3)));
+        relu(layers.linear("fc2", &self.fc2, x))
+    }
+}
+
+impl Layered<Tensor<4>> for LeNet5 {
+    type Output = Tensor<2>;
+
+    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.features_by(images, layers);
+        layers.linear("fc3", &self.fc3, x)
     }
 }
 
 impl Headed for LeNet5 {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.tapped(images, &mut |_, maps| maps)
+        self.features_by(images, &mut Stock)
     }
 
     fn head(&self) -> &Linear {
@@ -74,9 +93,6 @@ impl Tapped for LeNet5 {
     }
 
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        let x = self.pool.forward(relu(after(0, self.conv1.forward(images))));
-        let x = self.pool.forward(relu(after(1, self.conv2.forward(x))));
-        let x = relu(self.fc1.forward(x.flatten::<2>(1, 3)));
-        relu(self.fc2.forward(x))
+        self.features_by(images, &mut Tap::new(after))
     }
 }

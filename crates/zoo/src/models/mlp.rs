@@ -6,6 +6,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use regrow_sparse_core::Classifier;
 use regrow_sparse_core::classifier::Headed;
+use regrow_sparse_core::compute::{Layered, Layers, Stock};
 
 /// Three linear layers with ReLU between: `fc1`, `fc2`, `fc3`. With 784-300-100-10 it is
 /// LeNet-300-100 (LeCun et al., 1998).
@@ -29,14 +30,29 @@ impl Mlp {
 
 impl Classifier for Mlp {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.fc3.forward(self.features(images))
+        self.run(images, &mut Stock)
+    }
+}
+
+impl Mlp {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = relu(layers.linear("fc1", &self.fc1, images.flatten::<2>(1, 3)));
+        relu(layers.linear("fc2", &self.fc2, x))
+    }
+}
+
+impl Layered<Tensor<4>> for Mlp {
+    type Output = Tensor<2>;
+
+    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.features_by(images, layers);
+        layers.linear("fc3", &self.fc3, x)
     }
 }
 
 impl Headed for Mlp {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = relu(self.fc1.forward(images.flatten::<2>(1, 3)));
-        relu(self.fc2.forward(x))
+        self.features_by(images, &mut Stock)
     }
 
     fn head(&self) -> &Linear {

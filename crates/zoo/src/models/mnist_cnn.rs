@@ -6,6 +6,7 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::compute::{Layered, Layers, Stock, Tap};
 use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped, layout::Layout};
 
 /// `conv1` 20 5x5, `conv2` 50 5x5 (each ReLU and 2x2 max-pool), `fc1` 500, `fc2`; images 28x28.
@@ -48,13 +49,30 @@ impl MnistCnn {
 
 impl Classifier for MnistCnn {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.fc2.forward(self.features(images))
+        self.run(images, &mut Stock)
+    }
+}
+
+impl MnistCnn {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.pool.forward(relu(layers.conv2d("conv1", &self.conv1, images)));
+        let x = self.pool.forward(relu(layers.conv2d("conv2", &self.conv2, x)));
+        relu(layers.linear("fc1", &self.fc1, x.flatten::<2>(1, 3)))
+    }
+}
+
+impl Layered<Tensor<4>> for MnistCnn {
+    type Output = Tensor<2>;
+
+    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.features_by(images, layers);
+        layers.linear("fc2", &self.fc2, x)
     }
 }
 
 impl Headed for MnistCnn {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.tapped(images, &mut |_, maps| maps)
+        self.features_by(images, &mut Stock)
     }
 
     fn head(&self) -> &Linear {
@@ -72,8 +90,6 @@ impl Tapped for MnistCnn {
     }
 
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        let x = self.pool.forward(relu(after(0, self.conv1.forward(images))));
-        let x = self.pool.forward(relu(after(1, self.conv2.forward(x))));
-        relu(self.fc1.forward(x.flatten::<2>(1, 3)))
+        self.features_by(images, &mut Tap::new(after))
     }
 }

@@ -13,6 +13,7 @@ use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
 use regrow_sparse_core::Classifier;
 use regrow_sparse_core::classifier::{Headed, Tapped};
+use regrow_sparse_core::compute::{Layered, Layers};
 use regrow_sparse_core::gates::{Gateable, Gates};
 
 pub use convnet::ConvNet;
@@ -57,6 +58,21 @@ impl Classifier for Net {
             Self::ResNet(net) => net.batch_norms(f),
             Self::ConvNet(net) => net.batch_norms(f),
             Self::Mlp(_) | Self::LeNet5(_) | Self::MnistCnn(_) => {}
+        }
+    }
+}
+
+impl Layered<Tensor<4>> for Net {
+    type Output = Tensor<2>;
+
+    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        match self {
+            Self::Mlp(net) => net.run(images, layers),
+            Self::LeNet5(net) => net.run(images, layers),
+            Self::MnistCnn(net) => net.run(images, layers),
+            Self::ResidualMlp(net) => net.run(images, layers),
+            Self::ResNet(net) => net.run(images, layers),
+            Self::ConvNet(net) => net.run(images, layers),
         }
     }
 }

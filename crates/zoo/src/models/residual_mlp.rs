@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::compute::{Layered, Layers, Stock, Within};
 use regrow_sparse_core::gates::{Gateable, Gates};
 use regrow_sparse_core::{Classifier, classifier::Headed, layout::Layout};
 
@@ -68,7 +69,7 @@ impl ResidualMlp {
 
 impl Classifier for ResidualMlp {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.output.forward(self.features(images))
+        self.run(images, &mut Stock)
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
@@ -78,10 +79,28 @@ impl Classifier for ResidualMlp {
     }
 }
 
+impl ResidualMlp {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = relu(layers.linear("input", &self.input, images.flatten::<2>(1, 3)));
+        let step = |x, (i, block): (usize, &Block)| {
+            block.forward(x, None, &mut Within::new(format!("blocks.{i}"), &mut *layers))
+        };
+        self.blocks.iter().enumerate().fold(x, step)
+    }
+}
+
+impl Layered<Tensor<4>> for ResidualMlp {
+    type Output = Tensor<2>;
+
+    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.features_by(images, layers);
+        layers.linear("output", &self.output, x)
+    }
+}
+
 impl Headed for ResidualMlp {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = relu(self.input.forward(images.flatten::<2>(1, 3)));
-        self.blocks.iter().fold(x, |x, block| block.forward(x, None))
+        self.features_by(images, &mut Stock)
     }
 
     fn head(&self) -> &Linear {
@@ -98,7 +117,7 @@ impl Gateable for ResidualMlp {
         let x = relu(self.input.forward(images.flatten::<2>(1, 3)));
         let step = |x: Tensor<2>, (i, block): (usize, &Block)| {
             let gate = gates(i, x.clone());
-            block.forward(x, Some(gate))
+            block.forward(x, Some(gate), &mut Stock)
         };
         self.output.forward(self.blocks.iter().enumerate().fold(x, step))
     }
@@ -115,11 +134,11 @@ impl Gateable for ResidualMlp {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<2>, gates: Option<Gates>) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, gates: Option<Gates>, layers: &mut dyn Layers) -> Tensor<2> {
         let Self { fc1: Some(fc1), bn1: Some(bn1), fc2: Some(fc2), bn2: Some(bn2) } = self else { return x };
         let (whole, inside) = gates.map_or((None, None), |gates| (Some(gates.whole), gates.inside));
         let gated = |y: Tensor<2>, gate: Option<Tensor<2>>| if let Some(gate) = gate { y * gate } else { y };
-        let y = gated(relu(bn1.forward(fc1.forward(x.clone()))), inside);
-        x + gated(bn2.forward(fc2.forward(y)), whole)
+        let y = gated(relu(bn1.forward(layers.linear("fc1", fc1, x.clone()))), inside);
+        x + gated(bn2.forward(layers.linear("fc2", fc2, y)), whole)
     }
 }

@@ -7,6 +7,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, Pa
 use burn::tensor::activation::relu;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
+use regrow_sparse_core::compute::{Layered, Layers, Stock, Tap, Within};
 use regrow_sparse_core::gates::{Gateable, Gates};
 use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped, layout::Layout};
 
@@ -86,11 +87,27 @@ impl ResNet {
     fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.layer1.iter().chain(&self.layer2).chain(&self.layer3)
     }
+
+    /// What the head reads, where `gates(i, x)` says how open each block is.
+    fn through(
+        &self,
+        images: Tensor<4>,
+        layers: &mut dyn Layers,
+        mut gates: impl FnMut(usize, &Tensor<4>) -> Option<Gates>,
+    ) -> Tensor<2> {
+        let x = relu(self.bn1.forward(layers.conv2d("conv1", &self.conv1, images)));
+        let step = |x, (i, block): (usize, &Block)| {
+            let gates = gates(i, &x);
+            let (stage, place) = (1 + i / self.layer1.len(), i % self.layer1.len());
+            block.forward(x, gates, &mut Within::new(format!("layer{stage}.{place}"), &mut *layers))
+        };
+        pooled(self.blocks().enumerate().fold(x, step))
+    }
 }
 
 impl Classifier for ResNet {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.linear.forward(self.features(images))
+        self.run(images, &mut Stock)
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
@@ -101,9 +118,18 @@ impl Classifier for ResNet {
     }
 }
 
+impl Layered<Tensor<4>> for ResNet {
+    type Output = Tensor<2>;
+
+    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+        let x = self.through(images, layers, |_, _| None);
+        layers.linear("linear", &self.linear, x)
+    }
+}
+
 impl Headed for ResNet {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.tapped(images, &mut |_, maps| maps)
+        self.through(images, &mut Stock, |_, _| None)
     }
 
     fn head(&self) -> &Linear {
@@ -122,24 +148,13 @@ impl Tapped for ResNet {
     }
 
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        let mut count = 0;
-        let mut tap = |maps: Tensor<4>| {
-            count += 1;
-            after(count - 1, maps)
-        };
-        let x = relu(self.bn1.forward(tap(self.conv1.forward(images))));
-        pooled(self.blocks().fold(x, |x, block| block.forward(x, None, &mut tap)))
+        self.through(images, &mut Tap::new(after), |_, _| None)
     }
 }
 
 impl Gateable for ResNet {
     fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
-        let x = relu(self.bn1.forward(self.conv1.forward(images)));
-        let x = self.blocks().enumerate().fold(x, |x, (i, block)| {
-            let gates = gates(i, pooled(x.clone()));
-            block.forward(x, Some(gates), &mut |maps| maps)
-        });
-        self.linear.forward(pooled(x))
+        self.linear.forward(self.through(images, &mut Stock, |i, x| Some(gates(i, pooled(x.clone())))))
     }
 
     fn narrowed(mut self, kept: &[Vec<bool>]) -> Self {
@@ -173,8 +188,7 @@ impl Block {
         }
     }
 
-    /// `after` takes the place of what each convolution gives.
-    fn forward(&self, x: Tensor<4>, gates: Option<Gates>, after: &mut dyn FnMut(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, gates: Option<Gates>, layers: &mut dyn Layers) -> Tensor<4> {
         let Self { conv1: Some(conv1), bn1: Some(bn1), conv2: Some(conv2), bn2: Some(bn2), .. } = self else {
             return relu(self.shortcut(x));
         };
@@ -183,8 +197,8 @@ impl Block {
             Some(gate) => y * gate.unsqueeze_dims::<4>(&[-1, -1]),
             None => y,
         };
-        let y = gated(relu(bn1.forward(after(conv1.forward(x.clone())))), inside);
-        relu(gated(bn2.forward(after(conv2.forward(y))), whole) + self.shortcut(x))
+        let y = gated(relu(bn1.forward(layers.conv2d("conv1", conv1, x.clone()))), inside);
+        relu(gated(bn2.forward(layers.conv2d("conv2", conv2, y)), whole) + self.shortcut(x))
     }
 
     /// Option A: every second pixel, the new channels zero, half of them on each side. Of a network

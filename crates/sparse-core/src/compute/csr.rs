@@ -1,0 +1,99 @@
+//! Compressed sparse rows: the column of each kept value, in 16 bits where that is enough.
+
+use super::Level;
+use super::kernel::{Number, portable_listed};
+use super::rows::{Decoded, Rows, Scratch};
+
+/// A matrix `[rows, cols]`.
+#[derive(Clone, Debug)]
+pub(super) struct Csr<N> {
+    cols: usize,
+    /// Where each row begins, and where the last ends.
+    begins: Vec<u64>,
+    columns: Columns,
+    values: Vec<N>,
+}
+
+#[derive(Clone, Debug)]
+enum Columns {
+    Short(Vec<u16>),
+    Long(Vec<u32>),
+}
+
+impl<N: Number> Csr<N> {
+    /// What is not zero in `dense`.
+    pub(super) fn new([rows, cols]: [usize; 2], dense: &[f32]) -> Self {
+        let count = dense.iter().filter(|v| **v != 0.0).count();
+        let (mut begins, mut columns) = (Vec::with_capacity(rows + 1), Vec::with_capacity(count));
+        let mut values = Vec::with_capacity(count);
+        begins.push(0);
+        for row in 0..rows {
+            let kept = dense[row * cols..][..cols].iter().enumerate().filter(|(_, v)| **v != 0.0);
+            for (column, value) in kept {
+                columns.push(column as u32);
+                values.push(N::narrow(*value));
+            }
+            begins.push(values.len() as u64);
+        }
+        let columns = match cols <= 1 << 16 {
+            true => Columns::Short(columns.into_iter().map(|c| c as u16).collect()),
+            false => Columns::Long(columns),
+        };
+        Self { cols, begins, columns, values }
+    }
+
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        self.begins[row] as usize..self.begins[row + 1] as usize
+    }
+}
+
+impl<N: Number> Rows for Csr<N> {
+    type Number = N;
+
+    fn bytes(&self) -> usize {
+        let column = if matches!(self.columns, Columns::Short(_)) { 2 } else { 4 };
+        (column + size_of::<N>()) * self.values.len() + 8 * self.begins.len()
+    }
+
+    fn kept(&self) -> usize {
+        self.values.len()
+    }
+
+    fn dense(&self, row: usize) -> Vec<f32> {
+        let mut dense = vec![0.0; self.cols];
+        let mut put = |column: usize, value: N| dense[column] = value.wide();
+        for i in self.range(row) {
+            match &self.columns {
+                Columns::Short(columns) => put(usize::from(columns[i]), self.values[i]),
+                Columns::Long(columns) => put(columns[i] as usize, self.values[i]),
+            }
+        }
+        dense
+    }
+
+    fn sorts(&self, _level: Level) -> bool {
+        false
+    }
+
+    fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B] {
+        let range = self.range(row);
+        let values = &self.values[range.clone()];
+        match &self.columns {
+            Columns::Short(columns) => N::listed(level, &columns[range], values, x),
+            Columns::Long(columns) => portable_listed(&columns[range], values, x),
+        }
+    }
+
+    fn decode<'a>(&'a self, _level: Level, row: usize, table: &[u32], scratch: &'a mut Scratch) -> Decoded<'a> {
+        let range = self.range(row);
+        scratch.offsets.clear();
+        match &self.columns {
+            Columns::Short(columns) => {
+                scratch.offsets.extend(columns[range.clone()].iter().map(|c| table[usize::from(*c)]));
+            }
+            Columns::Long(columns) => scratch.offsets.extend(columns[range.clone()].iter().map(|c| table[*c as usize])),
+        }
+        let values = N::widened(&self.values[range], &mut scratch.values);
+        Decoded { offsets: &scratch.offsets, values }
+    }
+}

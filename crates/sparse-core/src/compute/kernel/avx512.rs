@@ -1,0 +1,250 @@
+//! For processors with AVX-512 (F, BW, VL, VBMI2): a mask in a register spreads values over their columns.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::{LANES, SLACK, WORD};
+
+/// How many sums each input has side by side: a sum waits four cycles for the one before.
+const fn chains(inputs: usize) -> usize {
+    match inputs {
+        1 => 4,
+        2 => 2,
+        _ => 1,
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
+fn sums<const B: usize>(sums: &[[__m512; 4]; B]) -> [f32; B] {
+    std::array::from_fn(|b| {
+        let [s0, s1, s2, s3] = sums[b];
+        _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)))
+    })
+}
+
+/// How far ahead of the multiplication memory is asked for: a processor that reads one stream by itself asks
+/// for too little at a time, and not beyond a page.
+const AHEAD: usize = 4096;
+
+/// Asks for the cache line [`AHEAD`] of `values[at]`; where there is none, nothing happens.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn ask<T>(values: &[T], at: usize) {
+    let ahead = values.as_ptr().wrapping_add(at).wrapping_byte_add(AHEAD);
+    // A hint: nothing is read through the pointer, wherever it leads.
+    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+}
+
+/// # Safety
+/// `x` holds 16 numbers from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load(x: &[f32], at: usize) -> __m512 {
+    debug_assert!(at + 16 <= x.len());
+    // SAFETY: the caller's.
+    unsafe { _mm512_loadu_ps(x.as_ptr().add(at)) }
+}
+
+/// # Safety
+/// `values` has the values of all bits and [`SLACK`] more; inputs have a number for every bit.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
+pub(super) unsafe fn bits_f32<const B: usize>(words: &[u64], values: &[f32], x: &[&[f32]; B]) -> [f32; B] {
+    debug_assert!(SLACK >= 16 && x.iter().all(|x| x.len() >= words.len() * WORD));
+    let (mut acc, mut at) = ([[_mm512_setzero_ps(); 4]; B], 0);
+    for (w, word) in words.iter().enumerate() {
+        for part in 0..4 {
+            let mask = (word >> (16 * part)) as u16;
+            ask(values, at);
+            // SAFETY: `at` values went before; 16 may be read beyond the last.
+            let kept = unsafe { load(values, at) };
+            let weights = _mm512_maskz_expand_ps(mask, kept);
+            at += mask.count_ones() as usize;
+            for (sums, x) in acc.iter_mut().zip(x) {
+                // SAFETY: inputs are as long as the bits.
+                let x = unsafe { load(x, w * WORD + 16 * part) };
+                let sum = &mut sums[part % chains(B)];
+                *sum = _mm512_fmadd_ps(weights, x, *sum);
+            }
+        }
+    }
+    sums(&acc)
+}
+
+/// Adds the products of 32 columns.
+///
+/// # Safety
+/// Inputs hold 32 numbers from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add<const B: usize>(acc: &mut [[__m512; 4]; B], halves: [__m512; 2], x: &[&[f32]; B], at: usize) {
+    for (h, weights) in halves.into_iter().enumerate() {
+        let chain = (at / 16 + h) % 4;
+        for (sums, x) in acc.iter_mut().zip(x) {
+            // SAFETY: the caller's.
+            let x = unsafe { load(x, at + 16 * h) };
+            let sum = &mut sums[chain % chains(B)];
+            *sum = _mm512_fmadd_ps(weights, x, *sum);
+        }
+    }
+}
+
+macro_rules! bits_of_16 {
+    ($name:ident, $type:ty, $halves:ident) => {
+        /// # Safety
+        /// As [`bits_f32`].
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
+        pub(super) unsafe fn $name<const B: usize>(words: &[u64], values: &[$type], x: &[&[f32]; B]) -> [f32; B] {
+            debug_assert!(SLACK >= 32 && x.iter().all(|x| x.len() >= words.len() * WORD));
+            let (mut acc, mut at) = ([[_mm512_setzero_ps(); 4]; B], 0);
+            for (w, word) in words.iter().enumerate() {
+                for part in 0..2 {
+                    let mask = (word >> (32 * part)) as u32;
+                    ask(values, at);
+                    // SAFETY: `at` values went before; 32 may be read beyond the last.
+                    let kept = unsafe { _mm512_loadu_epi16(values.as_ptr().add(at).cast()) };
+                    let halves = $halves(_mm512_maskz_expand_epi16(mask, kept));
+                    at += mask.count_ones() as usize;
+                    // SAFETY: inputs are as long as the bits.
+                    unsafe { add(&mut acc, halves, x, w * WORD + 32 * part) };
+                }
+            }
+            sums(&acc)
+        }
+    };
+}
+
+bits_of_16!(bits_f16, f16, halves_f16);
+bits_of_16!(bits_bf16, bf16, halves_bf16);
+
+/// The lower 16 numbers and the upper.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves_f16(values: __m512i) -> [__m512; 2] {
+    [_mm512_cvtph_ps(_mm512_castsi512_si256(values)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(values))]
+}
+
+/// The 16 even numbers and the odd ones: a bf16 is the upper half of an f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves_bf16(values: __m512i) -> [__m512; 2] {
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(values)), _mm512_castsi512_ps(_mm512_and_si512(values, upper))]
+}
+
+macro_rules! listed {
+    ($name:ident, $type:ty, $load:ident) => {
+        /// # Safety
+        /// Inputs are longer than any column.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
+        pub(super) unsafe fn $name<const B: usize>(columns: &[u16], values: &[$type], x: &[&[f32]; B]) -> [f32; B] {
+            debug_assert!(x.iter().all(|x| columns.iter().all(|c| usize::from(*c) < x.len())));
+            let mut acc = [[_mm512_setzero_ps(); 4]; B];
+            let count = columns.len().min(values.len());
+            for (step, at) in (0..count).step_by(16).enumerate() {
+                let mask = if count - at < 16 { (1u16 << (count - at)) - 1 } else { u16::MAX };
+                ask(columns, at);
+                ask(values, at);
+                // SAFETY: the mask ends where the columns and values do.
+                let (places, weights) = unsafe {
+                    let places = _mm256_maskz_loadu_epi16(mask, columns.as_ptr().add(at).cast());
+                    (_mm512_cvtepu16_epi32(places), $load(mask, values.as_ptr().add(at)))
+                };
+                for (sums, x) in acc.iter_mut().zip(x) {
+                    // SAFETY: columns lie in the input; where the mask ends they are 0.
+                    let x = unsafe { _mm512_i32gather_ps::<4>(places, x.as_ptr()) };
+                    let sum = &mut sums[step % chains(B)];
+                    *sum = _mm512_fmadd_ps(weights, x, *sum);
+                }
+            }
+            sums(&acc)
+        }
+    };
+}
+
+listed!(listed_f32, f32, load_f32);
+listed!(listed_f16, f16, load_f16);
+listed!(listed_bf16, bf16, load_bf16);
+
+/// # Safety
+/// Of all three: where the mask is set there are numbers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_f32(mask: u16, from: *const f32) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe { _mm512_maskz_loadu_ps(mask, from) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn load_f16(mask: u16, from: *const f16) -> __m512 {
+    // SAFETY: the caller's.
+    _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(mask, from.cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn load_bf16(mask: u16, from: *const bf16) -> __m512 {
+    // SAFETY: the caller's.
+    let wide = _mm512_cvtepu16_epi32(unsafe { _mm256_maskz_loadu_epi16(mask, from.cast()) });
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+}
+
+/// Adds `value` times the lanes at `offset`.
+///
+/// # Safety
+/// As [`spread`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_lanes<const T: usize>(acc: &mut [__m512; T], value: f32, source: &[f32], offset: u32) {
+    let weight = _mm512_set1_ps(value);
+    for (t, sum) in acc.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        let lanes = unsafe { _mm512_loadu_ps(source.as_ptr().add(offset as usize + 16 * t)) };
+        *sum = _mm512_fmadd_ps(weight, lanes, *sum);
+    }
+}
+
+/// # Safety
+/// Every offset leaves `16 T` numbers of `source` behind it; `out` is as long.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
+    debug_assert_eq!(out.len(), T * LANES);
+    // Eight sums side by side, or four: a sum waits four cycles for the one before.
+    let mut acc = [[_mm512_setzero_ps(); T]; 4];
+    let side = if T < 4 { 4 } else { 2 };
+    let (four, rest) = offsets.as_chunks::<4>();
+    let (values4, values1) = values[..offsets.len()].as_chunks::<4>();
+    for (offsets, values) in four.iter().zip(values4) {
+        for (i, (offset, value)) in offsets.iter().zip(values).enumerate() {
+            // SAFETY: the offset leaves room.
+            unsafe { add_lanes(&mut acc[i % side], *value, source, *offset) };
+        }
+    }
+    for (offset, value) in rest.iter().zip(values1) {
+        // SAFETY: the offset leaves room.
+        unsafe { add_lanes(&mut acc[0], *value, source, *offset) };
+    }
+    for (t, out) in out.chunks_exact_mut(16).enumerate() {
+        let sum = _mm512_add_ps(_mm512_add_ps(acc[0][t], acc[1][t]), _mm512_add_ps(acc[2][t], acc[3][t]));
+        // SAFETY: the chunk has 16 numbers.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+    }
+}
+
+#[target_feature(enable = "avx512f,popcnt")]
+pub(super) fn chosen(words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
+    let mut count = 0;
+    for (word, table) in words.iter().zip(table.as_chunks::<WORD>().0) {
+        for (part, table) in table.as_chunks::<16>().0.iter().enumerate() {
+            let mask = (word >> (16 * part)) as u16;
+            // SAFETY: both hold 16 numbers.
+            unsafe {
+                let packed = _mm512_maskz_compress_epi32(mask, _mm512_loadu_epi32(table.as_ptr().cast()));
+                _mm512_storeu_epi32(out[count..][..16].as_mut_ptr().cast(), packed);
+            }
+            count += mask.count_ones() as usize;
+        }
+    }
+    count
+}

@@ -1,0 +1,152 @@
+//! The inner loops, for each kind of processor: a row times some inputs, a row spread over lanes.
+//!
+//! All of `unsafe` in this folder is here: loads whose bounds the forms guarantee (`Bits`, `Csr`), and calls
+//! of functions for instructions that a [`Level`] promises.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use std::convert::identity;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+use super::Level;
+
+/// Inputs are padded with zeros to a multiple of this, and so are rows of bits.
+pub(super) const WORD: usize = 64;
+/// So many values beyond the last may be read.
+pub(super) const SLACK: usize = 64;
+/// Lanes in the smallest vector of lanes.
+pub(super) const LANES: usize = 16;
+
+/// A type that weights are stored in.
+pub(super) trait Number: Copy + Default + Send + Sync + 'static {
+    /// Its name in files.
+    const DTYPE: Dtype;
+
+    /// The nearest number of this type.
+    fn narrow(value: f32) -> Self;
+
+    /// As an f32, which holds it exactly.
+    fn wide(self) -> f32;
+
+    /// Whether inputs to [`Number::bits`] come with the even ones of every 32 before the odd ones.
+    fn sorts(level: Level) -> bool;
+
+    /// The products of a row of bits with `B` inputs. `values` begins with the row's own and goes on for
+    /// [`SLACK`] at least; inputs have a number for every bit.
+    fn bits<const B: usize>(level: Level, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
+
+    /// The products of a row, its columns given, with `B` inputs, which are longer than any column.
+    fn listed<const B: usize>(level: Level, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
+
+    /// `values` as f32: they themselves, or in `room`.
+    fn widened<'a>(values: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32];
+}
+
+macro_rules! number {
+    ($type:ty, $dtype:ident, $bits:ident, $listed:ident, $sorted:expr, $narrow:expr, $wide:expr, $widened:expr) => {
+        impl Number for $type {
+            const DTYPE: Dtype = Dtype::$dtype;
+
+            fn narrow(value: f32) -> Self {
+                $narrow(value)
+            }
+
+            fn wide(self) -> f32 {
+                $wide(self)
+            }
+
+            fn sorts(level: Level) -> bool {
+                level.is_avx512() && $sorted
+            }
+
+            fn bits<const B: usize>(level: Level, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B] {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: there is no such level where the processor lacks the instructions.
+                match level {
+                    Level::AVX512 => return unsafe { avx512::$bits(words, values, x) },
+                    Level::AVX2 => return unsafe { avx2::$bits(words, values, x) },
+                    _ => {}
+                }
+                portable::bits(words, values, x)
+            }
+
+            fn listed<const B: usize>(level: Level, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B] {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                match level {
+                    Level::AVX512 => return unsafe { avx512::$listed(columns, values, x) },
+                    Level::AVX2 => return unsafe { avx2::$listed(columns, values, x) },
+                    _ => {}
+                }
+                portable::listed(columns.iter().map(|c| usize::from(*c)), values, x)
+            }
+
+            fn widened<'a>(values: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32] {
+                $widened(values, room)
+            }
+        }
+    };
+}
+
+number!(f32, F32, bits_f32, listed_f32, false, identity, identity, same);
+number!(f16, F16, bits_f16, listed_f16, false, f16::from_f32, f16::to_f32, convert);
+number!(bf16, BF16, bits_bf16, listed_bf16, true, bf16::from_f32, bf16::to_f32, convert);
+
+fn same<'a>(values: &'a [f32], _room: &'a mut Vec<f32>) -> &'a [f32] {
+    values
+}
+
+fn convert<'a, N>(values: &'a [N], room: &'a mut Vec<f32>) -> &'a [f32]
+where
+    [N]: HalfFloatSliceExt,
+{
+    room.resize(values.len(), 0.0);
+    values.convert_to_f32_slice(room);
+    room
+}
+
+/// The products of a row whose columns need more than 16 bits.
+pub(super) fn portable_listed<N: Number, const B: usize>(columns: &[u32], values: &[N], x: &[&[f32]; B]) -> [f32; B] {
+    portable::listed(columns.iter().map(|c| *c as usize), values, x)
+}
+
+/// Adds up `values[i] * source[offsets[i] ..][.. out.len()]`; `out` has 1, 2 or 4 times [`LANES`].
+///
+/// Every offset leaves as many numbers of `source` behind it.
+pub(super) fn spread(level: Level, offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
+    debug_assert!(offsets.iter().all(|o| *o as usize + out.len() <= source.len()));
+    match out.len() / LANES {
+        1 => spread_over::<1>(level, offsets, values, source, out),
+        2 => spread_over::<2>(level, offsets, values, source, out),
+        _ => spread_over::<4>(level, offsets, values, source, out),
+    }
+}
+
+fn spread_over<const T: usize>(level: Level, offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: there is no such level where the processor lacks the instructions; offsets leave room.
+    match level {
+        Level::AVX512 => return unsafe { avx512::spread::<T>(offsets, values, source, out) },
+        Level::AVX2 => return unsafe { avx2::spread::<T>(offsets, values, source, out) },
+        _ => {}
+    }
+    portable::spread::<T>(offsets, values, source, out);
+}
+
+/// The entries of `table`, one for every bit, whose bit is set; how many there are. `out` has room for all
+/// and [`LANES`] more.
+pub(super) fn chosen(level: Level, words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::AVX512 {
+        // SAFETY: there is no such level where the processor lacks the instructions.
+        return unsafe { avx512::chosen(words, table, out) };
+    }
+    portable::chosen(words, table, out)
+}

@@ -1,0 +1,54 @@
+//! For any processor.
+
+use super::{LANES, Number, WORD};
+
+pub(super) fn bits<N: Number, const B: usize>(words: &[u64], values: &[N], x: &[&[f32]; B]) -> [f32; B] {
+    let (mut sums, mut next) = ([0.0; B], values.iter());
+    for (first, word) in words.iter().enumerate() {
+        let mut left = *word;
+        while left != 0 {
+            let column = first * WORD + left.trailing_zeros() as usize;
+            let value = next.next().map_or(0.0, |v| v.wide());
+            sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += value * x[column]);
+            left &= left - 1;
+        }
+    }
+    sums
+}
+
+pub(super) fn listed<N: Number, const B: usize>(
+    columns: impl Iterator<Item = usize>,
+    values: &[N],
+    x: &[&[f32]; B],
+) -> [f32; B] {
+    let mut sums = [0.0; B];
+    for (column, value) in columns.zip(values) {
+        let value = value.wide();
+        sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += value * x[column]);
+    }
+    sums
+}
+
+pub(super) fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
+    let mut sums = [[0.0f32; LANES]; T];
+    for (offset, value) in offsets.iter().zip(values) {
+        let lanes = source[*offset as usize..][..T * LANES].as_chunks::<LANES>().0;
+        for (sums, lanes) in sums.iter_mut().zip(lanes) {
+            sums.iter_mut().zip(lanes).for_each(|(sum, lane)| *sum += value * lane);
+        }
+    }
+    out.copy_from_slice(sums.as_flattened());
+}
+
+pub(super) fn chosen(words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
+    let mut count = 0;
+    for (word, table) in words.iter().zip(table.chunks(WORD)) {
+        let mut left = *word;
+        while left != 0 {
+            out[count] = table[left.trailing_zeros() as usize];
+            count += 1;
+            left &= left - 1;
+        }
+    }
+    count
+}

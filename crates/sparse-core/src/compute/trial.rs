@@ -1,0 +1,329 @@
+//! Which layers are faster sparse: a short race of each, on what really reaches it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use burn::nn::Linear;
+use burn::nn::conv::Conv2d;
+use burn::tensor::{Device, Tensor};
+use safetensors::Dtype;
+
+use super::layers::{Layers, Sparse};
+use super::linear::numbers;
+use super::{Packing, SparseConv2d, SparseLinear};
+use crate::device::is_host;
+use crate::weight::transposed;
+use crate::{Error, Result};
+
+/// How layers are tried.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What sparse weights are stored as: F32, F16 or BF16.
+    pub dtype: Dtype,
+    /// The fraction of zeros below which a layer is not tried.
+    pub least: f64,
+    /// A sparse layer must take no more than this fraction of the dense one's time.
+    pub margin: f64,
+    /// How long a race may take, for each form; three rounds are run in any case.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { dtype: Dtype::F32, least: 0.2, margin: 0.95, patience: Duration::from_millis(50) }
+    }
+}
+
+/// What came of a layer.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Its name.
+    pub layer: String,
+    /// Its shape, outputs first.
+    pub shape: Vec<usize>,
+    /// The fraction of its weights that is zero.
+    pub sparsity: f64,
+    /// Inputs that it was measured on.
+    pub batch: usize,
+    /// The time of the dense layer, if it was measured: the least of some rounds.
+    pub dense: Option<Duration>,
+    /// That of each sparse form.
+    pub tried: Vec<(Kind, Duration)>,
+    /// The form that it has now, if it is sparse.
+    pub chosen: Option<Kind>,
+    /// Why it was not even tried.
+    pub untried: Option<String>,
+}
+
+/// A sparse form of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Of a linear layer.
+    Linear(Packing),
+    /// Of a convolution.
+    Direct,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Linear(packing) => packing.fmt(f),
+            Self::Direct => f.write_str("direct"),
+        }
+    }
+}
+
+impl Verdict {
+    /// The fastest sparse form and its time over the dense one.
+    pub fn best(&self) -> Option<(Kind, f64)> {
+        let (kind, time) = self.tried.iter().min_by_key(|(_, time)| *time)?;
+        Some((*kind, time.as_secs_f64() / self.dense?.as_secs_f64().max(1e-9)))
+    }
+}
+
+/// `bitmask: 0.41 of the dense time`, or `dense: ` and the reason.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.chosen, self.best(), &self.untried) {
+            (Some(kind), Some((_, ratio)), _) => write!(f, "{kind}: {ratio:.2} of the dense time"),
+            (_, Some((kind, ratio)), _) => write!(f, "dense: {kind} would take {ratio:.2} of its time"),
+            (_, _, Some(reason)) => write!(f, "dense: {reason}"),
+            _ => f.write_str("dense"),
+        }
+    }
+}
+
+/// Times, and which form won if one did.
+type Outcome = (Option<Duration>, Vec<(Kind, Duration)>, Option<Kind>);
+
+/// Layers that are tried as a model runs.
+pub(super) struct Trial {
+    options: Options,
+    layers: BTreeMap<String, Sparse>,
+    verdicts: Vec<Verdict>,
+    /// Layers of one shape, sparsity and batch are measured once.
+    known: BTreeMap<String, Outcome>,
+    failed: Option<Error>,
+}
+
+impl Trial {
+    pub(super) fn new(options: Options) -> Self {
+        let (layers, verdicts, known) = Default::default();
+        Self { options, layers, verdicts, known, failed: None }
+    }
+
+    pub(super) fn finish(self) -> Result<(BTreeMap<String, Sparse>, Vec<Verdict>)> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => Ok((self.layers, self.verdicts)),
+        }
+    }
+
+    fn seen(&self, name: &str) -> bool {
+        self.failed.is_some() || self.verdicts.iter().any(|verdict| verdict.layer == name)
+    }
+
+    /// A verdict on a layer with these weights, before anything was measured.
+    fn begin(&self, name: &str, shape: Vec<usize>, weights: &[f32], batch: usize, device: &Device) -> Verdict {
+        let zeros = weights.iter().filter(|w| **w == 0.0).count();
+        let sparsity = zeros as f64 / weights.len().max(1) as f64;
+        let untried = match is_host(device) {
+            false => Some(format!("sparse kernels are for the processor, and this is {device:?}")),
+            true if sparsity < self.options.least => Some(format!("{:.0} % of its weights are zero", 100.0 * sparsity)),
+            true => None,
+        };
+        Verdict { layer: name.into(), shape, sparsity, batch, dense: None, tried: Vec::new(), chosen: None, untried }
+    }
+
+    /// Fills in what came of `racers`, the first being the dense layer.
+    fn race(&mut self, verdict: &mut Verdict, of: String, kinds: &[Kind], racers: &mut [&mut dyn FnMut()]) {
+        let Verdict { shape, sparsity, batch, .. } = &*verdict;
+        let key = format!("{shape:?} {:.0} {batch} {of} {kinds:?}", 100.0 * sparsity);
+        let options = &self.options;
+        let outcome = self.known.entry(key).or_insert_with(|| {
+            let times = race(racers, options.patience);
+            let tried: Vec<_> = kinds.iter().copied().zip(times[1..].iter().copied()).collect();
+            let fastest = tried.iter().min_by_key(|(_, time)| *time);
+            let won = fastest.filter(|(_, time)| time.as_secs_f64() <= options.margin * times[0].as_secs_f64());
+            let won = won.map(|(kind, _)| *kind);
+            (Some(times[0]), tried, won)
+        });
+        (verdict.dense, verdict.tried, verdict.chosen) = outcome.clone();
+    }
+
+    fn try_linear(&mut self, name: &str, layer: &Linear, x: &Tensor<2>) -> Result<()> {
+        let weight = layer.weight.val();
+        let [d_in, d_out] = weight.dims();
+        let weights = transposed(&numbers(weight.into_data())?, d_in, d_out);
+        let mut verdict = self.begin(name, vec![d_out, d_in], &weights, x.dims()[0], &x.device());
+        if verdict.untried.is_none() {
+            let bias = layer.bias.as_ref().map(|bias| numbers(bias.val().into_data())).transpose()?;
+            let forms = forms([d_out, d_in], &weights, bias, &self.options).map_err(|e| named(name, e))?;
+            let kinds: Vec<Kind> = forms.iter().map(|form| Kind::Linear(form.packing())).collect();
+            let mut dense = || drop(layer.forward(x.clone()).into_data());
+            let mut sparse: Vec<_> =
+                forms.iter().map(|form| move || drop(form.forward(x.clone()).into_data())).collect();
+            let mut racers: Vec<&mut dyn FnMut()> = vec![&mut dense];
+            racers.extend(sparse.iter_mut().map(|racer| racer as &mut dyn FnMut()));
+            self.race(&mut verdict, String::new(), &kinds, &mut racers);
+            let won = kinds.iter().position(|kind| verdict.chosen == Some(*kind));
+            if let Some(won) = won.and_then(|i| forms.into_iter().nth(i)) {
+                self.layers.insert(name.into(), Sparse::Linear(won));
+            }
+        }
+        self.verdicts.push(verdict);
+        Ok(())
+    }
+
+    fn try_conv2d(&mut self, name: &str, layer: &Conv2d, images: &Tensor<4>) -> Result<()> {
+        let weight = layer.weight.val();
+        let shape = weight.dims().to_vec();
+        let [batch, _, height, width] = images.dims();
+        let mut verdict = self.begin(name, shape, &numbers(weight.into_data())?, batch, &images.device());
+        if verdict.untried.is_none() {
+            match SparseConv2d::of(layer) {
+                Ok(form) => {
+                    let mut dense = || drop(layer.forward(images.clone()).into_data());
+                    let mut sparse = || drop(form.forward(images.clone()).into_data());
+                    let of = format!("{height}x{width} {:?}", layer.stride);
+                    self.race(&mut verdict, of, &[Kind::Direct], &mut [&mut dense, &mut sparse]);
+                    if verdict.chosen.is_some() {
+                        self.layers.insert(name.into(), Sparse::Conv2d(form));
+                    }
+                }
+                Err(reason) => verdict.untried = Some(reason.to_string()),
+            }
+        }
+        self.verdicts.push(verdict);
+        Ok(())
+    }
+}
+
+impl Layers for Trial {
+    fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+        if !self.seen(name) {
+            self.failed = self.try_linear(name, layer, &x).err();
+        }
+        layer.forward(x)
+    }
+
+    fn conv2d(&mut self, name: &str, layer: &Conv2d, images: Tensor<4>) -> Tensor<4> {
+        if !self.seen(name) {
+            self.failed = self.try_conv2d(name, layer, &images).err();
+        }
+        layer.forward(images)
+    }
+}
+
+/// The forms that a matrix can have: CSR, a bitmask, and N:M where it is that.
+fn forms(shape: [usize; 2], weights: &[f32], bias: Option<Vec<f32>>, options: &Options) -> Result<Vec<SparseLinear>> {
+    let form = |packing| {
+        let sparse = SparseLinear::new(shape, weights, packing, options.dtype)?;
+        match &bias {
+            Some(bias) => sparse.with_bias(bias.clone()),
+            None => Ok(sparse),
+        }
+    };
+    let mut forms = vec![form(Packing::Csr)?, form(Packing::Bitmask)?];
+    // The sparsest that it is; the others would store zeros.
+    let patterns = [(1, 4), (2, 4), (4, 8)];
+    forms.extend(patterns.into_iter().find_map(|(n, m)| form(Packing::NofM { n, m }).ok()));
+    Ok(forms)
+}
+
+fn named(layer: &str, error: Error) -> Error {
+    match error {
+        Error::Argument(reason) => Error::tensor(layer, reason),
+        other => other,
+    }
+}
+
+/// The least time of each, run in turn.
+fn race(racers: &mut [&mut dyn FnMut()], patience: Duration) -> Vec<Duration> {
+    let mut least = vec![Duration::MAX; racers.len()];
+    let began = Instant::now();
+    for round in 0..=100 {
+        for (racer, least) in racers.iter_mut().zip(&mut least) {
+            let start = Instant::now();
+            racer();
+            // The first round is to warm up.
+            if round > 0 {
+                *least = (*least).min(start.elapsed());
+            }
+        }
+        if round >= 3 && began.elapsed() > patience * racers.len() as u32 {
+            break;
+        }
+    }
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Param;
+    use burn::tensor::TensorData;
+
+    use super::super::{Layered, compress};
+    use super::*;
+    use crate::device::current;
+
+    struct Chain(Vec<Linear>);
+
+    impl Layered<Tensor<2>> for Chain {
+        type Output = Tensor<2>;
+
+        fn run(&self, x: Tensor<2>, layers: &mut dyn Layers) -> Tensor<2> {
+            self.0.iter().enumerate().fold(x, |x, (i, layer)| layers.linear(&format!("{i}"), layer, x))
+        }
+    }
+
+    /// `side` x `side`, with one weight of `every` kept.
+    fn layer(side: usize, every: usize) -> Linear {
+        let value = |i: usize| if i.is_multiple_of(every) { 0.01 * ((i * 37 % 101) as f32 - 50.5) } else { 0.0 };
+        let values: Vec<f32> = (0..side * side).map(value).collect();
+        let weight = Tensor::from_data(TensorData::new(values, [side, side]), &current());
+        Linear { weight: Param::from_tensor(weight), bias: None }
+    }
+
+    #[test]
+    fn layers_are_swapped_where_that_is_faster_and_said_not_to_be_elsewhere() {
+        if !is_host(&current()) {
+            println!("skipped: there are no sparse kernels on {:?}", current());
+            return;
+        }
+        let x = Tensor::<2>::ones([1, 512], &current());
+        let chain = Chain(vec![layer(512, 100), layer(512, 1), layer(512, 101)]);
+        let expected: Vec<f32> = chain.run(x.clone(), &mut super::super::Stock).into_data().iter().collect();
+        // No matter how fast: then the forms are used, and that the answers are right can be seen.
+        let always = Options { margin: f64::INFINITY, ..Options::default() };
+        let (compressed, verdicts) = compress(chain, x.clone(), &always).unwrap();
+        assert_eq!(compressed.sparse(), 2);
+        assert_eq!(verdicts.iter().map(|v| v.chosen.is_some()).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(verdicts[1].to_string(), "dense: 0 % of its weights are zero");
+        assert!(verdicts[0].to_string().ends_with(" of the dense time"));
+        assert!(verdicts[0].tried.len() >= 2 && verdicts[0].shape == [512, 512] && verdicts[0].batch == 1);
+        for (a, b) in compressed.run(x.clone()).into_data().iter::<f32>().zip(&expected) {
+            assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} {b}");
+        }
+        let never = Options { margin: 0.0, ..Options::default() };
+        let (compressed, verdicts) = compress(compressed.model, x, &never).unwrap();
+        assert_eq!(compressed.sparse(), 0);
+        assert!(verdicts[2].to_string().starts_with("dense: "), "{}", verdicts[2]);
+        assert!(verdicts[2].to_string().contains("would take"), "{}", verdicts[2]);
+    }
+
+    #[test]
+    fn weights_that_are_no_numbers_are_refused_by_name() {
+        if !is_host(&current()) {
+            println!("skipped: nothing is tried on {:?}", current());
+            return;
+        }
+        let mut bad = layer(8, 2);
+        bad.weight = bad.weight.map(|w| w * f32::NAN);
+        let sample = Tensor::<2>::ones([1, 8], &current());
+        let always = Options { least: 0.0, ..Options::default() };
+        let refused = compress(Chain(vec![layer(8, 2), bad]), sample, &always).map(|_| ()).unwrap_err().to_string();
+        assert!(refused.starts_with("1: ") && refused.contains("NaN"), "{refused}");
+    }
+}
