@@ -9,9 +9,6 @@
 //! `g_ref` is the gradient on a draw from memory. The memory is a uniform sample of all earlier tasks.
 
 use burn::optim::GradientsParams;
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::Result;
 use regrow_sparse_core::classifier::Headed;
 
@@ -63,9 +60,7 @@ impl<M: Headed> Strategy<M> for AGem {
     }
 
     fn end(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
-        let mut task = at.stream.train(at.task);
-        task.shuffle(&mut ChaCha8Rng::seed_from_u64(at.seed(5)));
-        memory::offer(&mut self.memory, &task, |_| Vec::new(), Keeping::Reservoir, at);
+        memory::offer_task(&mut self.memory, Keeping::Reservoir, at);
         Ok(model)
     }
 

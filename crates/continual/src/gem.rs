@@ -11,9 +11,6 @@
 //! task).
 
 use burn::optim::GradientsParams;
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::Result;
 use regrow_sparse_core::classifier::Headed;
 
@@ -104,9 +101,7 @@ impl<M: Headed> Strategy<M> for Gem {
     }
 
     fn end(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
-        let mut task = at.stream.train(at.task);
-        task.shuffle(&mut ChaCha8Rng::seed_from_u64(at.seed(5)));
-        memory::offer(&mut self.memory, &task, |_| Vec::new(), Keeping::ClassBalanced, at);
+        memory::offer_task(&mut self.memory, Keeping::ClassBalanced, at);
         Ok(model)
     }
 

@@ -1,6 +1,7 @@
 //! A replay buffer of training examples, as strategies of replay share it.
 
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::Result;
 
@@ -23,6 +24,13 @@ pub(crate) fn offer(
     for (i, (example, label)) in batch.iter().zip(at.stream.labels(batch)).enumerate() {
         memory.offer((*example, numbers(i)), label, keeping, &mut rng);
     }
+}
+
+/// Offers the examples of the task that has ended, in random order.
+pub(crate) fn offer_task(memory: &mut Memory, keeping: Keeping, at: &Stage<'_>) {
+    let mut task = at.stream.train(at.task);
+    task.shuffle(&mut ChaCha8Rng::seed_from_u64(at.seed(5)));
+    offer(memory, &task, |_| Vec::new(), keeping, at);
 }
 
 /// As many examples as a step has, or all there are; another draw for each `purpose`.

@@ -25,7 +25,8 @@
 //!
 //! ```
 //! use burn::nn::LinearConfig;
-//! //! use regrow_merging::{average, equal_weights};
+//! use burn::tensor::Device;
+//! use regrow_merging::{average, equal_weights};
 //!
 //! let device = Device::default();
 //! let models = [LinearConfig::new(4, 2).init(&device), LinearConfig::new(4, 2).init(&device)];

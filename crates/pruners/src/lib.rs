@@ -16,7 +16,7 @@
 //! ```
 //! use burn::nn::LinearConfig;
 //! use burn::optim::{GradientsParams, SgdConfig};
-//! use burn::tensor::{Distribution, Tensor};
+//! use burn::tensor::{Device, Distribution, Tensor};
 //! use regrow_pruners::{Magnitude, Scheduled};
 //! use regrow_sparse_core::{Schedule, sparsify::PruningOptimizer};
 //!

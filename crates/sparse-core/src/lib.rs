@@ -19,7 +19,8 @@
 //!
 //! ```
 //! use burn::nn::LinearConfig;
-//! //! use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+//! use burn::tensor::Device;
+//! use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
 //! use regrow_sparse_core::{Mask, MaskSet};
 //!
 //! let layer = LinearConfig::new(3, 2).init(&Device::default());

@@ -10,7 +10,8 @@
 //!
 //! ```
 //! use burn::module::Module;
-//! //! use regrow_sparse_core::classifier::count_correct;
+//! use burn::tensor::Device;
+//! use regrow_sparse_core::classifier::count_correct;
 //! use regrow_zoo::{Arch, data};
 //!
 //! let digits = data::open("digits", None)?;
