@@ -4,7 +4,8 @@ cargo bench -p regrow-bench --bench sparse --no-run
 python scripts/pytorch/sparse.py target/release/deps/sparse-HASH [ROUNDS] [THREADS]
 
 The program keeps its matrices and answers with the time of one run; in every round each case of ours and of
-PyTorch's is run three times in turn. Printed are the least milliseconds, the ratio over the dense product in
+PyTorch's is run ten times in turn, so that each finds its matrix in the caches that hold it. Printed are the
+least milliseconds, the ratio over the dense product in
 f32 (nn.functional.linear, or torch.mv if that is faster), the bandwidth of reading 256 MiB and the rate of a
 matrix product.
 """
@@ -66,11 +67,11 @@ keys = [("ours", i, name) for i, name in enumerate(names)] + [("PyTorch", f, nam
 for _ in range(rounds):
     for who, what, name in keys:
         if who == "PyTorch":
-            times = [run_theirs(what) for _ in range(3)]
+            times = [run_theirs(what) for _ in range(10)]
         else:
             # PyTorch's threads wait at work for a while before they sleep.
             time.sleep(0.01)
-            times = [run_ours(what) for _ in range(3)]
+            times = [run_ours(what) for _ in range(10)]
         best[who, name] = min(times + [best.get((who, name), 1e9)])
 
 dense = {1: min(best["PyTorch", "mv F32 batch 1"], best["PyTorch", "linear F32 batch 1"]),

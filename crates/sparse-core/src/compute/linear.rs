@@ -147,7 +147,8 @@ impl SparseLinear {
         each!(&*self.matrix, rows => (0..self.shape[0]).flat_map(|row| rows.dense(row)).collect())
     }
 
-    /// The outputs, `[batch, d_out]`, of inputs `x`, `[batch, d_in]`, both row-major.
+    /// The outputs, `[batch, d_out]`, of inputs `x`, `[batch, d_in]`, both row-major. An input that is not
+    /// finite makes NaN of zeros, as in a dense product, or is passed over with them.
     ///
     /// # Errors
     /// Lengths that are not those of one batch.

@@ -4,7 +4,7 @@
 //! are laid beside each other, `[cols, lanes]`, so that every kept weight is one multiplication of a vector;
 //! zeros cost nothing then.
 
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 use super::Level;
 use super::aligned::Aligned;
@@ -15,7 +15,7 @@ use super::rows::{Rows, Scratch};
 const FEW: usize = 8;
 /// Products below which a second thread costs more than it brings.
 const SMALL: usize = 1 << 16;
-/// Rows that are decoded together for all lanes.
+/// Rows whose sums are turned together, columns of inputs that are.
 const TOGETHER: usize = 16;
 
 /// `matrix`, `[rows, cols]`, times each row of `x`, `[batch, cols]`, into `out`, `[batch, rows]`.
@@ -51,13 +51,24 @@ pub(super) fn multiply<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Lev
 /// Calls `work(first, part)` for parts of `out` that hold whole rows of `width`, on several threads where
 /// there are `products` enough.
 fn by_rows(out: &mut [f32], width: usize, products: usize, multiple: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
-    let rows = out.len() / width.max(1);
-    let parts = (products / SMALL).clamp(1, 8 * rayon::current_num_threads());
-    let each = rows.div_ceil(parts).next_multiple_of(multiple);
-    match parts {
-        1 => work(0, out),
-        _ => out.par_chunks_mut(each * width).enumerate().for_each(|(i, part)| work(i * each, part)),
+    let (rows, threads) = (out.len() / width.max(1), rayon::current_num_threads());
+    let parts = (products / SMALL).clamp(1, 8 * threads);
+    if parts == 1 {
+        return work(0, out);
     }
+    let each = rows.div_ceil(parts).next_multiple_of(multiple);
+    let parts = Mutex::new(out.chunks_mut(each * width).enumerate());
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let run = || {
+        while let Some((i, part)) = next() {
+            work(i * each, part);
+        }
+    };
+    // This thread works too: waking one costs as much as a small product takes.
+    rayon::in_place_scope(|scope| {
+        (1..threads).for_each(|_| scope.spawn(|_| run()));
+        run();
+    });
 }
 
 /// `B` inputs, each along the columns.
@@ -94,58 +105,84 @@ fn padded(x: &[f32], sorted: bool) -> Aligned {
     padded
 }
 
-/// Inputs side by side.
+/// Inputs side by side, as many panels of them as it takes.
 fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
     let batch = out.len() / rows;
     let lanes = (LANES * batch.div_ceil(LANES).next_power_of_two()).min(4 * LANES);
-    let panels = batch.div_ceil(lanes);
-    let source = beside(x, cols, lanes, panels);
     let table: Vec<u32> = (0..cols.next_multiple_of(WORD)).map(|c| (c * lanes) as u32).collect();
-    let mut sums = Aligned::zeros(rows * panels * lanes);
-    let width = panels * lanes;
-    by_rows(&mut sums, width, matrix.kept() * width, 1, |first, sums| {
-        let mut scratch: [Scratch; TOGETHER] = Default::default();
-        for (i, sums) in sums.chunks_mut(TOGETHER * width).enumerate() {
-            let first = first + i * TOGETHER;
-            let mut decoded = Vec::with_capacity(TOGETHER);
-            for (r, scratch) in scratch.iter_mut().take(sums.len() / width).enumerate() {
-                decoded.push(matrix.decode(level, first + r, &table, scratch));
-            }
-            for (panel, source) in source.chunks(cols * lanes).enumerate() {
-                for (row, sums) in decoded.iter().zip(sums.chunks_mut(width)) {
-                    spread(level, row.offsets, row.values, source, &mut sums[panel * lanes..][..lanes]);
+    let work = Panels { matrix, level, table, cols, lanes };
+    let products = matrix.kept() * batch;
+    let inputs = x.chunks(lanes * cols).zip(out.chunks_mut(lanes * rows));
+    if inputs.len() < 2 * rayon::current_num_threads() {
+        return inputs.for_each(|(x, out)| work.by_row(products, x, out));
+    }
+    by_rows(out, rows, products, lanes, |first, out| {
+        let mut source = Aligned::zeros(cols * lanes);
+        let inputs = x[first * cols..].chunks(lanes * cols);
+        inputs.zip(out.chunks_mut(lanes * rows)).for_each(|(x, out)| work.whole(&mut source, x, out));
+    });
+}
+
+/// A matrix and how inputs lie beside each other.
+struct Panels<'a, R> {
+    matrix: &'a R,
+    level: Level,
+    /// Where the lanes of each column begin.
+    table: Vec<u32>,
+    cols: usize,
+    lanes: usize,
+}
+
+impl<R: Rows> Panels<'_, R> {
+    /// One panel, its rows shared among threads.
+    fn by_row(&self, products: usize, x: &[f32], out: &mut [f32]) {
+        let rows = out.len() / (x.len() / self.cols);
+        let (mut source, mut sums) = (Aligned::zeros(self.cols * self.lanes), Aligned::zeros(rows * self.lanes));
+        self.beside(x, &mut source);
+        by_rows(&mut sums, self.lanes, products, 1, |first, sums| {
+            self.rows(&source, first, &mut Scratch::default(), sums);
+        });
+        for (i, sums) in sums.chunks(TOGETHER * self.lanes).enumerate() {
+            self.turn(sums, i * TOGETHER, rows, out);
+        }
+    }
+
+    /// One panel by one thread.
+    fn whole(&self, source: &mut [f32], x: &[f32], out: &mut [f32]) {
+        let rows = out.len() / (x.len() / self.cols);
+        self.beside(x, source);
+        let (mut scratch, mut sums) = (Scratch::default(), Aligned::zeros(TOGETHER * self.lanes));
+        for first in (0..rows).step_by(TOGETHER) {
+            let sums = &mut sums[..TOGETHER.min(rows - first) * self.lanes];
+            self.rows(source, first, &mut scratch, sums);
+            self.turn(sums, first, rows, out);
+        }
+    }
+
+    /// `x`, `[inputs, cols]`, as `[cols, lanes]`; lanes that no input has stay what they are.
+    fn beside(&self, x: &[f32], source: &mut [f32]) {
+        for first in (0..self.cols).step_by(TOGETHER) {
+            for (lane, input) in x.chunks(self.cols).enumerate() {
+                for (i, value) in input[first..].iter().take(TOGETHER).enumerate() {
+                    source[(first + i) * self.lanes + lane] = *value;
                 }
             }
         }
-    });
-    turned(&sums, width, rows, out);
-}
-
-/// `x`, `[batch, cols]`, as `[panels, cols, lanes]`, zeros in lanes that no input has.
-fn beside(x: &[f32], cols: usize, lanes: usize, panels: usize) -> Aligned {
-    let mut source = Aligned::zeros(panels * cols * lanes);
-    let fill = |panel: usize, source: &mut [f32]| {
-        let inputs = x[panel * lanes * cols..].chunks(cols).take(lanes);
-        for (lane, input) in inputs.enumerate() {
-            source.chunks_mut(lanes).zip(input).for_each(|(slot, value)| slot[lane] = *value);
-        }
-    };
-    match panels {
-        1 => fill(0, &mut source),
-        _ => source.par_chunks_mut(cols * lanes).enumerate().for_each(|(panel, source)| fill(panel, source)),
     }
-    source
-}
 
-/// `sums`, `[rows, width]`, as `out`, `[batch, rows]`.
-fn turned(sums: &[f32], width: usize, rows: usize, out: &mut [f32]) {
-    let products = out.len();
-    by_rows(out, rows, products, LANES, |first, out| {
-        for (i, out) in out.chunks_mut(LANES * rows).enumerate() {
-            for (row, sums) in sums.chunks(width).enumerate() {
-                let sums = &sums[first + i * LANES..];
-                out.chunks_mut(rows).zip(sums).for_each(|(out, sum)| out[row] = *sum);
-            }
+    /// The sums `[.., lanes]` of rows from `first` on.
+    fn rows(&self, source: &[f32], first: usize, scratch: &mut Scratch, sums: &mut [f32]) {
+        for (i, sums) in sums.chunks_mut(self.lanes).enumerate() {
+            let row = self.matrix.decode(self.level, first + i, &self.table, scratch);
+            spread(self.level, row.offsets, row.values, source, sums);
         }
-    });
+    }
+
+    /// Puts `sums`, `[.., lanes]`, of rows from `first` on, into `out`, `[inputs, rows]`.
+    fn turn(&self, sums: &[f32], first: usize, rows: usize, out: &mut [f32]) {
+        for (lane, out) in out.chunks_mut(rows).enumerate() {
+            let sums = sums[lane..].iter().step_by(self.lanes);
+            out[first..].iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum);
+        }
+    }
 }

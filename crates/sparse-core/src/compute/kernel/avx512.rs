@@ -140,21 +140,34 @@ macro_rules! listed {
         pub(super) unsafe fn $name<const B: usize>(columns: &[u16], values: &[$type], x: &[&[f32]; B]) -> [f32; B] {
             debug_assert!(x.iter().all(|x| columns.iter().all(|c| usize::from(*c) < x.len())));
             let mut acc = [[_mm512_setzero_ps(); 4]; B];
-            let count = columns.len().min(values.len());
-            for (step, at) in (0..count).step_by(16).enumerate() {
-                let mask = if count - at < 16 { (1u16 << (count - at)) - 1 } else { u16::MAX };
-                ask(columns, at);
-                ask(values, at);
-                // SAFETY: the mask ends where the columns and values do.
+            let (whole, rest) = columns.as_chunks::<16>();
+            for (step, places) in whole.iter().enumerate() {
+                let values = &values[16 * step..][..16];
+                ask(places, 0);
+                ask(values, 0);
+                // SAFETY: both hold 16.
                 let (places, weights) = unsafe {
-                    let places = _mm256_maskz_loadu_epi16(mask, columns.as_ptr().add(at).cast());
-                    (_mm512_cvtepu16_epi32(places), $load(mask, values.as_ptr().add(at)))
+                    let places = _mm256_loadu_si256(places.as_ptr().cast());
+                    (_mm512_cvtepu16_epi32(places), $load(u16::MAX, values.as_ptr()))
                 };
                 for (sums, x) in acc.iter_mut().zip(x) {
-                    // SAFETY: columns lie in the input; where the mask ends they are 0.
+                    // SAFETY: columns lie in the input.
                     let x = unsafe { _mm512_i32gather_ps::<4>(places, x.as_ptr()) };
                     let sum = &mut sums[step % chains(B)];
                     *sum = _mm512_fmadd_ps(weights, x, *sum);
+                }
+            }
+            if !rest.is_empty() {
+                let (mask, values) = ((1u16 << rest.len()) - 1, &values[16 * whole.len()..][..rest.len()]);
+                // SAFETY: the mask ends where columns and values do.
+                let (places, weights) = unsafe {
+                    let places = _mm256_maskz_loadu_epi16(mask, rest.as_ptr().cast());
+                    (_mm512_cvtepu16_epi32(places), $load(mask, values.as_ptr()))
+                };
+                for (sums, x) in acc.iter_mut().zip(x) {
+                    // SAFETY: columns lie in the input; beyond the mask they are 0, and so are the weights.
+                    let x = unsafe { _mm512_i32gather_ps::<4>(places, x.as_ptr()) };
+                    sums[0] = _mm512_fmadd_ps(weights, x, sums[0]);
                 }
             }
             sums(&acc)
