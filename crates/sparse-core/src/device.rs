@@ -143,7 +143,14 @@ pub fn select(name: Option<&str>) -> Result<Device> {
             probe(name, &device)?;
             device
         }
-        None => Device::default(),
+        None => {
+            let device = Device::default();
+            // One that is the processor's threads needs no driver.
+            if !is_host(&device) {
+                probe("default", &device)?;
+            }
+            device
+        }
     };
     match *CHOSEN.get_or_init(|| device.clone()) == device {
         true => Ok(device),
@@ -151,17 +158,15 @@ pub fn select(name: Option<&str>) -> Result<Device> {
     }
 }
 
-/// The device that was [selected](select); without that the one that [`VARIABLE`] names, or Burn's default.
-///
-/// # Panics
-/// If [`VARIABLE`] names no device. That is for tests: programs call [`select`] first.
+/// The device that was [selected](select); without that the one that [`VARIABLE`] names, or Burn's default
+/// where it names none that there is. Programs call [`select`] first, which refuses such a name.
 pub fn current() -> Device {
-    let by_variable = || std::env::var(VARIABLE).ok().filter(|name| !name.is_empty());
-    let chosen = CHOSEN.get_or_init(|| match by_variable() {
-        Some(name) => parse(&name).unwrap_or_else(|e| panic!("{VARIABLE}: {e}")),
-        None => Device::default(),
-    });
-    chosen.clone()
+    CHOSEN.get_or_init(|| by_variable().and_then(Result::ok).unwrap_or_default()).clone()
+}
+
+/// The device that [`VARIABLE`] names, if it is set.
+fn by_variable() -> Option<Result<Device>> {
+    std::env::var(VARIABLE).ok().filter(|name| !name.is_empty()).map(|name| parse(&name))
 }
 
 /// Whether tensors on `device` are computed by the threads of this process, so that several small
@@ -195,6 +200,13 @@ mod tests {
             let device = parse("flex").unwrap();
             assert!(is_host(&device));
             probe("flex", &device).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_tests_run_on_the_device_that_was_asked_for() {
+        if let Some(device) = by_variable() {
+            assert_eq!(current(), device.unwrap());
         }
     }
 
