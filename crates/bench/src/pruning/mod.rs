@@ -43,6 +43,12 @@ pub struct Args {
     /// Epochs of every run
     #[arg(long)]
     pub epochs: Option<usize>,
+    /// Examples per step; by default 64 for digits, 128 otherwise. Few images want small batches
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// First learning rate, falling to zero along half a cosine
+    #[arg(long, default_value_t = 0.1)]
+    pub learning_rate: f64,
     /// How much of the data.
     #[command(flatten)]
     pub part: Part,
@@ -180,12 +186,28 @@ impl Comparison<'_> {
     /// The methods that were asked for.
     fn chosen(&self, args: &Args) -> Result<Vec<Method>> {
         let Some(wanted) = &args.method else { return Ok(self.methods.clone()) };
-        let names = self.methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
-        let find = |name: &String| {
-            let found = self.methods.iter().find(|m| m.name.eq_ignore_ascii_case(name)).cloned();
-            found.ok_or_else(|| Error::Argument(format!("unknown pruning method `{name}`: use {names}")))
+        let mut left = wanted.as_slice();
+        let mut chosen = Vec::new();
+        while !left.is_empty() {
+            let (method, words) = self.first_of(left)?;
+            chosen.push(method.clone());
+            left = &left[words..];
+        }
+        Ok(chosen)
+    }
+
+    /// The method that `words`, a list split at its commas, begins with, and how many words name it:
+    /// `IMP, rewinding` is one name.
+    fn first_of(&self, words: &[String]) -> Result<(&Method, usize)> {
+        let named = |n: &usize| {
+            let name = words[..*n].join(",");
+            let found = self.methods.iter().find(|m| m.name.eq_ignore_ascii_case(name.trim()));
+            found.map(|method| (method, *n))
         };
-        wanted.iter().map(find).collect()
+        (1..=words.len()).rev().find_map(|n| named(&n)).ok_or_else(|| {
+            let names = self.methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join("; ");
+            Error::Argument(format!("unknown pruning method `{}`: use {names}", words[0].trim()))
+        })
     }
 }
 
@@ -208,13 +230,17 @@ impl Args {
         if self.epochs.is_some_and(|epochs| epochs < 4) {
             return Err(Error::Argument("methods that train, prune and train again need four epochs".into()));
         }
+        let batch = self.batch.unwrap_or(if self.dataset == "digits" { 64 } else { 128 });
+        if batch == 0 || !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return Err(Error::Argument("training needs a positive --batch and a positive --learning-rate".into()));
+        }
         self.part.check()?;
         Ok(Plan {
             dataset: self.dataset.clone(),
             arch: self.arch.clone().unwrap_or(arch.into()),
             epochs: self.epochs.unwrap_or(if full { paper } else { quick }),
-            batch: if self.dataset == "digits" { 64 } else { 128 },
-            learning_rate: 0.1,
+            batch,
+            learning_rate: self.learning_rate,
             weight_decay: if cifar { 5e-4 } else { 1e-4 },
             momentum: 0.9,
             recalibration: 0.2,
