@@ -1,11 +1,11 @@
-//! The diagonal Fisher information of a classifier (Matena & Raffel, arXiv 2111.09832, section 3.1): how much each
+//! The diagonal Fisher information of a model (Matena & Raffel, arXiv 2111.09832, section 3.1): how much each
 //! parameter matters to what the model says, whatever the labels.
 //!
 //! ```text
 //! F = mean over examples x of  sum over classes y of  p(y | x) (grad log p(y | x))^2
 //! ```
 //!
-//! The expectation over classes is exact: a forward and a backward pass for each example and class. Squares are
+//! Of a classifier the expectation over classes is exact: a forward and a backward pass for each example and class. Squares are
 //! taken of the gradient of one example and one class each, sums in f64. Batch norms use their running
 //! statistics, which have no information of their own.
 //!
@@ -36,7 +36,7 @@
 
 use std::collections::HashMap;
 
-use burn::module::{ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
@@ -53,6 +53,33 @@ use regrow_sparse_core::{Error, Result};
 pub fn gather<M: Classifier>(
     model: &M,
     images: impl IntoIterator<Item = Tensor<4>>,
+    watch: impl FnMut(usize),
+) -> Result<M> {
+    let squares = |model: &M, image: Tensor<4>, add: &mut Add<'_>| {
+        let classes = model.logits(image.clone()).dims()[1];
+        for class in 0..classes {
+            let said = log_softmax(model.logits(image.clone()), 1).narrow(1, class, 1).flatten(0, 1);
+            let probability = f64::from(said.clone().into_scalar::<f32>()).exp();
+            add(probability, said);
+        }
+    };
+    gather_by(model, images, squares, watch)
+}
+
+/// Adds the squared gradient of a log-likelihood, of one number, times a weight.
+pub type Add<'a> = dyn FnMut(f64, Tensor<1>) + 'a;
+
+/// The same of any model: `squares` says what an example adds, and the information is the mean over examples.
+///
+/// Where there are too many outputs to take each by itself, one that is drawn by its probability stands for all:
+/// its squared gradient has the same expectation.
+///
+/// # Errors
+/// No examples, a device without gradients, gradients that are not finite.
+pub fn gather_by<M: Module, X>(
+    model: &M,
+    examples: impl IntoIterator<Item = X>,
+    mut squares: impl FnMut(&M, X, &mut Add<'_>),
     mut watch: impl FnMut(usize),
 ) -> Result<M> {
     if !model.devices().iter().all(burn::tensor::Device::is_autodiff) {
@@ -60,46 +87,36 @@ pub fn gather<M: Classifier>(
         return Err(Error::Argument(says.into()));
     }
     let model = with_fixed_statistics(model.clone());
-    let (mut sums, mut count) = (Sums::default(), 0);
-    for image in images {
-        let classes = model.logits(image.clone()).dims()[1];
-        for class in 0..classes {
-            let said = log_softmax(model.logits(image.clone()), 1).narrow(1, class, 1);
-            sums.weight = f64::from(said.clone().into_scalar::<f32>()).exp();
+    let (mut sums, mut count) = (HashMap::new(), 0);
+    for example in examples {
+        squares(&model, example, &mut |weight, said| {
             let grads = GradientsParams::from_grads(said.backward(), &model);
-            model.visit(&mut Add { sums: &mut sums, grads: &grads });
-        }
+            model.visit(&mut Squares { sums: &mut sums, weight, grads: &grads });
+        });
         count += 1;
         watch(count);
     }
-    let finite = sums.values.values().flatten().all(|v| v.is_finite());
+    let finite = sums.values().flatten().all(|v| v.is_finite());
     match (count, finite) {
-        (0, _) => Err(Error::Argument("Fisher information is gathered over at least one image".into())),
+        (0, _) => Err(Error::Argument("Fisher information is gathered over at least one example".into())),
         (_, false) => Err(Error::Argument("the model's outputs or gradients are not finite".into())),
-        _ => Ok(model.map(&mut Means { values: sums.values, count: count as f64 })),
+        _ => Ok(model.map(&mut Means { values: sums, count: count as f64 })),
     }
 }
 
-/// Weighted squares so far, by parameter.
-#[derive(Default)]
-struct Sums {
-    /// Of the gradients that come next.
+/// Adds weighted squares of gradients, by parameter.
+struct Squares<'a> {
+    sums: &'a mut HashMap<ParamId, Vec<f64>>,
     weight: f64,
-    values: HashMap<ParamId, Vec<f64>>,
-}
-
-struct Add<'a> {
-    sums: &'a mut Sums,
     grads: &'a GradientsParams,
 }
 
-impl ModuleVisitor for Add<'_> {
+impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.grads.get::<D>(param.id) else { return };
         let gradient: Vec<f32> = gradient.into_data().convert::<f32>().iter::<f32>().collect();
-        let weight = self.sums.weight;
-        let sums = self.sums.values.entry(param.id).or_insert_with(|| vec![0.0; gradient.len()]);
-        sums.iter_mut().zip(gradient).for_each(|(s, g)| *s += weight * f64::from(g).powi(2));
+        let sums = self.sums.entry(param.id).or_insert_with(|| vec![0.0; gradient.len()]);
+        sums.iter_mut().zip(gradient).for_each(|(s, g)| *s += self.weight * f64::from(g).powi(2));
     }
 }
 
@@ -125,7 +142,6 @@ impl ModuleMapper for Means {
 
 #[cfg(test)]
 mod tests {
-    use burn::module::Module;
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::Device;
     use burn::tensor::activation::softmax;
@@ -174,7 +190,7 @@ mod tests {
         let device = regrow_sparse_core::device::current();
         assert!(gather(&net(&device), [], |_| ()).unwrap_err().to_string().contains("with gradients"));
         let device = device.autodiff();
-        assert!(gather(&net(&device), [], |_| ()).unwrap_err().to_string().contains("at least one image"));
+        assert!(gather(&net(&device), [], |_| ()).unwrap_err().to_string().contains("at least one example"));
         let nan = Tensor::<4>::full([1, 1, 1, 3], f32::NAN, &device);
         assert!(gather(&net(&device), [nan], |_| ()).unwrap_err().to_string().contains("not finite"));
     }

@@ -7,18 +7,26 @@ use burn::module::Module;
 use burn::tensor::Device;
 use regrow_merging::{ALL, Entry, Operand, Operands, Parameters, Soup, Value, information};
 use regrow_sparse_core::classifier::{Examples, correct, count_correct, mean_loss, probabilities, recalibrate};
+use regrow_sparse_core::compute::Layered;
+use regrow_sparse_core::sensitivity::with_fixed_statistics;
+use regrow_sparse_core::survey::Moments;
 use regrow_sparse_core::{Error, Result};
 use regrow_zoo::Net;
 use regrow_zoo::data::Images;
 use regrow_zoo::names::{map_values, visit_values};
 
 use super::subjects::Subject;
+use crate::kin::thinned;
 use crate::record::Record;
 
 /// What lambda is chosen from.
 const LAMBDAS: [f64; 4] = [0.3, 0.5, 0.7, 1.0];
 /// Images per forward pass.
 const BATCH: usize = 256;
+/// The same where the windows of convolutions are laid out.
+const SEEN: usize = 32;
+/// Images that Fisher information is taken over: each takes a backward pass a class.
+const INFORMED: usize = 64;
 
 /// A network's tensors, by PyTorch's names.
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -42,31 +50,48 @@ pub fn rows(subject: &Subject, seed: u64, device: &Device) -> Result<Vec<Record>
     let judge = &mut |net: &Net| Ok(count_correct(net, &subject.validation, BATCH, device) as f64);
     let (soup, _) = Soup::Greedy.cook(&subject.models, finish, judge)?;
     add("greedy soup", accuracy(&soup), started.elapsed().as_secs_f64());
-    let started = Instant::now();
-    let information = information(subject, device)?;
-    let gathering = started.elapsed().as_secs_f64();
     for entry in ALL.iter().filter(|entry| admits(subject, entry)) {
         let started = Instant::now();
-        let asks = entry.name == "fisher";
-        let net = merged(subject, entry, asks.then_some(&information), seed, device)?;
-        add(entry.name, accuracy(&net), started.elapsed().as_secs_f64() + if asks { gathering } else { 0.0 });
+        let statistics = match entry.name {
+            "fisher" => Some(information(subject, device)?),
+            "regmean" => Some(moments(subject, device)?),
+            _ => None,
+        };
+        let net = merged(subject, entry, statistics.as_ref(), seed, device)?;
+        add(entry.name, accuracy(&net), started.elapsed().as_secs_f64());
     }
     Ok(rows)
 }
 
-/// RegMean wants second moments, which are gathered of language models alone; dense models share the mask of
-/// everything, so that SMS is the average.
+/// Dense models share the mask of everything, so that SMS is the average.
 fn admits(subject: &Subject, entry: &Entry) -> bool {
-    let fits = entry.check(subject.models.len(), subject.base.is_some()).is_ok();
-    fits && !["regmean", "sms"].contains(&entry.name)
+    entry.check(subject.models.len(), subject.base.is_some()).is_ok() && entry.name != "sms"
 }
 
 /// The Fisher information of each model, on images that it learnt from.
 fn information(subject: &Subject, device: &Device) -> Result<Vec<Tensors>> {
     let autodiff = device.clone().autodiff();
     let one = |(net, images): (&Net, &Images)| {
-        let each = (0..images.len()).map(|i| images.images(&[i], &autodiff));
+        let each = thinned(images, INFORMED);
+        let each = (0..each.len()).map(|i| each.images(&[i], &autodiff));
         Ok(tensors(&information::gather(&net.clone().train(), each, |_| ())?))
+    };
+    subject.models.iter().zip(&subject.own).map(one).collect()
+}
+
+/// The second moments of what each model's layers read, on images that it learnt from.
+fn moments(subject: &Subject, device: &Device) -> Result<Vec<Tensors>> {
+    let one = |(net, images): (&Net, &Images)| {
+        let (net, mut moments) = (with_fixed_statistics(net.clone()), Moments::default());
+        let all: Vec<usize> = (0..images.len()).collect();
+        for batch in all.chunks(SEEN) {
+            let _ = net.run(images.images(batch, device), &mut moments);
+        }
+        let of_layer = |(layer, values): (String, Vec<f32>)| {
+            let inputs = values.len().isqrt();
+            (format!("{layer}.weight"), (vec![inputs, inputs], values))
+        };
+        Ok(moments.values()?.into_iter().map(of_layer).collect())
     };
     subject.models.iter().zip(&subject.own).map(one).collect()
 }
@@ -89,7 +114,7 @@ fn ensemble(subject: &Subject, device: &Device) -> f64 {
 fn merged(
     subject: &Subject,
     entry: &Entry,
-    information: Option<&Vec<Tensors>>,
+    statistics: Option<&Vec<Tensors>>,
     seed: u64,
     device: &Device,
 ) -> Result<Net> {
@@ -97,7 +122,7 @@ fn merged(
     let base = subject.base.as_ref().map(self::tensors);
     let with = |lambda: Option<f64>| -> Result<Net> {
         let parameters = parameters(entry, subject.models.len(), lambda, seed);
-        let inputs = Inputs { models: &tensors, base: base.as_ref(), information };
+        let inputs = Inputs { models: &tensors, base: base.as_ref(), statistics };
         let net = of_tensors(&subject.models[0], &inputs, entry, &parameters)?;
         Ok(recalibrated(net, &subject.validation, device))
     };
@@ -132,7 +157,7 @@ pub fn parameters(entry: &Entry, models: usize, lambda: Option<f64>, seed: u64) 
 struct Inputs<'a> {
     models: &'a [Tensors],
     base: Option<&'a Tensors>,
-    information: Option<&'a Vec<Tensors>>,
+    statistics: Option<&'a Vec<Tensors>>,
 }
 
 fn of_tensors(net: &Net, inputs: &Inputs<'_>, entry: &Entry, parameters: &Parameters) -> Result<Net> {
@@ -142,9 +167,10 @@ fn of_tensors(net: &Net, inputs: &Inputs<'_>, entry: &Entry, parameters: &Parame
     for (name, (shape, _)) in &inputs.models[0] {
         let of = |tensors: &Tensors| tensors.get(name).map(|(_, values)| values.clone()).unwrap_or_default();
         let values: Vec<Vec<f32>> = inputs.models.iter().map(of).collect();
-        // Running statistics have none.
+        // Running statistics have no information, and only layers have moments.
         let counts = !(name.ends_with("running_mean") || name.ends_with("running_var"));
-        let known = inputs.information.filter(|_| counts).map(|all| all.iter().map(of).collect::<Vec<_>>());
+        let known = inputs.statistics.filter(|all| counts && all.iter().all(|of| of.contains_key(name)));
+        let known = known.map(|all| all.iter().map(of).collect::<Vec<_>>());
         let operand = |i: usize| Operand {
             model: &names[i],
             values: &values[i],

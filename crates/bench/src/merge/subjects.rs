@@ -26,14 +26,14 @@ pub struct Subject {
     pub base: Option<Net>,
     /// Training images that choose lambda and recompute batch-norm statistics.
     pub validation: Images,
-    /// Some of the images that each model has learnt from, as many as its Fisher information is taken over.
+    /// Some of the images that each model has learnt from, to look at what it makes of them.
     pub own: Vec<Images>,
     /// Test images.
     pub test: Images,
 }
 
-/// Images that Fisher information is taken over.
-const INFORMED: usize = 64;
+/// How many images these are.
+const OWN: usize = 512;
 
 /// Models of `arch` trained from parents: one task from one, two tasks from one, two tasks from two.
 pub fn trained(
@@ -68,7 +68,7 @@ pub fn trained(
     let stranger = grown(&other, &halves[1], 6)?;
     let subject = |name, models: Vec<Net>, own: &[&Images]| Subject {
         name,
-        own: own.iter().map(|images| thinned(images, INFORMED)).collect(),
+        own: own.iter().map(|images| thinned(images, OWN)).collect(),
         models: models.into_iter().map(|net| net.valid()).collect(),
         base: Some(one.valid()),
         validation: validation.clone(),
@@ -140,7 +140,7 @@ pub fn of_others(plan: &Plan, folder: Option<&Path>, device: &Device) -> Result<
                 name,
                 models: models.collect::<Result<_>>()?,
                 base: None,
-                own: vec![thinned(&validation, INFORMED); files.len()],
+                own: vec![thinned(&validation, OWN); files.len()],
                 validation,
                 test: part(Part::Test, plan.images)?,
             });

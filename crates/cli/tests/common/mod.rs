@@ -1,6 +1,8 @@
 //! Running the binary, for the tests of its commands.
 #![allow(dead_code)] // not every helper is of use to every test
 
+pub mod recipes;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

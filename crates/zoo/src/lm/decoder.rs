@@ -4,15 +4,18 @@ use burn::module::{Module, Param};
 use burn::nn::{Linear, RmsNorm};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
 use regrow_sparse_core::checkpoint::Patch;
 use regrow_sparse_core::compute::{Compressed, Layered, Layers, Options, Stock, Verdict, Within, compress};
-use regrow_sparse_core::train::{Moment, Problem};
+use regrow_sparse_core::train::{Moment, Problem, mix};
 use regrow_sparse_core::weight::{Select, transposed};
 use regrow_sparse_core::{Error, Result};
 
 use super::block::{Block, Company, Kept, Norm, Places};
 use super::config::Config;
+use super::generate::draw;
 use super::text::batch;
 use super::transformer::{Embedding, HEAD_WEIGHT, Head, Transformer};
 
@@ -50,6 +53,15 @@ impl Transformer {
     /// # Errors
     /// A value that is not finite or beyond its type, a failure to write.
     pub fn store(&self, decoder: &Decoder, out: &mut Patch) -> Result<()> {
+        self.each_tensor(decoder, &mut |name, values| out.write_f32(self.checkpoint().entry(&name)?, &values))
+    }
+
+    /// Hands the tensors of `decoder`, one of this model's shape, to `f`: each by its name in the checkpoint, its
+    /// values in the order they have there.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn each_tensor(&self, decoder: &Decoder, f: &mut dyn FnMut(String, Vec<f32>) -> Result<()>) -> Result<()> {
         let names = &self.config.names;
         let mut all = vec![Stored::matrix(self.name(names.embedding), &decoder.embedding.tokens)];
         if let (Some(name), Some(table)) = (names.positions, &decoder.embedding.positions) {
@@ -59,12 +71,13 @@ impl Transformer {
         if let Some(Linear { weight, .. }) = &decoder.head.untied {
             all.push(Stored { name: HEAD_WEIGHT.into(), values: numbers(weight.val().transpose()) });
         }
-        self.write(&all, out)?;
-        decoder.blocks.iter().enumerate().try_for_each(|(index, block)| self.store_block(index, block, out))
+        all.into_iter().try_for_each(|t| f(t.name, t.values))?;
+        let of_block = |(index, block)| self.of_block(index, block).into_iter();
+        decoder.blocks.iter().enumerate().flat_map(of_block).try_for_each(|t| f(t.name, t.values))
     }
 
-    /// Writes the tensors of block `index`.
-    pub(super) fn write_block(&self, index: usize, block: &Block, out: &mut Patch) -> Result<()> {
+    /// The tensors of block `index`.
+    fn of_block(&self, index: usize, block: &Block) -> Vec<Stored> {
         let names = &self.config.names;
         let norms = [(names.norm1, &block.norm1), (names.norm2, &block.norm2)];
         let of_heads =
@@ -76,11 +89,13 @@ impl Transformer {
         for (layer, linear) in self.layers(index).iter().zip(linears(block)) {
             all.extend(stored_linear(layer, linear));
         }
-        self.write(&all, out)
+        all
     }
 
-    fn write(&self, tensors: &[Stored], out: &mut Patch) -> Result<()> {
-        tensors.iter().try_for_each(|t| out.write_f32(self.checkpoint().entry(&t.name)?, &t.values))
+    /// Writes the tensors of block `index`.
+    pub(super) fn write_block(&self, index: usize, block: &Block, out: &mut Patch) -> Result<()> {
+        let mut tensors = self.of_block(index, block).into_iter();
+        tensors.try_for_each(|t| out.write_f32(self.checkpoint().entry(&t.name)?, &t.values))
     }
 }
 
@@ -232,6 +247,23 @@ impl<'a> NextToken<'a> {
             return Err(Error::Argument(reason));
         }
         Ok(Self { config, windows })
+    }
+}
+
+impl NextToken<'_> {
+    /// The sum over window `index` of the log-likelihood of a token after each, in nats, `[1]`: not the token that
+    /// comes there, but one that is drawn, from `seed`, by the probability that `model` gives it.
+    ///
+    /// Tokens are drawn each by itself, so that the square of this sum's gradient has the expectation of the sum of
+    /// squares: the Fisher information of the window.
+    pub fn drawn(&self, model: &Decoder, index: usize, seed: u64, device: &Device) -> Tensor<1> {
+        let mut random = ChaCha8Rng::seed_from_u64(mix(seed, index as u64));
+        let ids = batch(&self.windows[index..=index], device);
+        let said = log_softmax(model.forward(ids, self.config), 2);
+        let [_, tokens, vocab] = said.dims();
+        let p: Vec<f32> = said.clone().exp().into_data().convert::<f32>().iter::<f32>().collect();
+        let drawn: Vec<u32> = p.chunks(vocab).map(|p| draw(p, &mut random)).collect();
+        said.gather(2, batch(&[&drawn], device).reshape([1, tokens, 1])).sum()
     }
 }
 

@@ -83,11 +83,15 @@ fn pick(logits: Tensor<3>, temperature: f64, random: &mut impl Rng) -> u32 {
         return u32::try_from(likeliest).unwrap_or(0);
     }
     let p = softmax(logits / temperature, 2).into_data().convert::<f32>();
+    draw(&p.iter::<f32>().collect::<Vec<_>>(), random)
+}
+
+/// A token by the probabilities of all.
+pub(super) fn draw(p: &[f32], random: &mut impl Rng) -> u32 {
     let mut left: f64 = random.random();
-    let count = p.num_elements();
-    let fell = p.iter::<f32>().position(|p| {
-        left -= f64::from(p);
+    let fell = p.iter().position(|p| {
+        left -= f64::from(*p);
         left < 0.0
     });
-    fell.unwrap_or(count.saturating_sub(1)) as u32
+    fell.unwrap_or(p.len().saturating_sub(1)) as u32
 }

@@ -1,0 +1,141 @@
+//! Statistics of language models.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use regrow_merging::{information, stream};
+use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
+use regrow_sparse_core::checkpoint::{Contents, Dtype, Plan, Planned, Writer};
+use regrow_sparse_core::hidden::Hidden;
+use regrow_sparse_core::survey::{SecondMoment, Seen, Statistic, Survey};
+use regrow_zoo::lm::{Head, NextToken, Transformer, batch};
+
+use super::{Args, Tensors, count, write};
+use crate::bar::Bar;
+use crate::error::Result;
+use crate::lm;
+use crate::source::locate;
+use crate::text;
+
+type Core<T> = regrow_sparse_core::Result<T>;
+
+/// The Fisher information of a decoder: of every window the squared gradient of the log-likelihood of tokens that the
+/// model draws after each of its own, over the number of tokens.
+pub fn fisher(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
+    let device = regrow_sparse_core::device::current().autodiff();
+    let model = Transformer::open(locate(&args.model, args.revision.as_deref())?, &device)?;
+    let decoder = model.whole()?;
+    let windows = lm::calibration(&model, file, args.samples, args.window, args.seed)?;
+    let problem = NextToken::new(&model.config, windows.iter().map(Vec::as_slice).collect())?;
+    let (bar, tokens, seed) = (Bar::new("windows"), windows[0].len(), args.seed.unwrap_or(0));
+    let found = information::gather_by(
+        &decoder,
+        0..windows.len(),
+        |decoder, i, add| add(1.0 / tokens as f64, problem.drawn(decoder, i, seed, &device)),
+        |done| bar.at(done, windows.len()),
+    )?;
+    let mut tensors = Tensors::new();
+    model.each_tensor(&found, &mut |name, values| {
+        let shape = model.checkpoint().entry(&name)?.shape.clone();
+        tensors.push((Planned { name, dtype: Dtype::F32, shape }, values));
+        Ok(())
+    })?;
+    write(&tensors, args, model.checkpoint(), "fisher")?;
+    let (numbers, tokens) = (text::grouped(count(&tensors)), text::grouped(windows.len() * tokens));
+    writeln!(out, "Fisher information of {numbers} parameters over {tokens} tokens")?;
+    Ok(())
+}
+
+/// The second moments of what a language model's linear layers read.
+pub fn moments(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
+    let model =
+        Transformer::open(locate(&args.model, args.revision.as_deref())?, &regrow_sparse_core::device::current())?;
+    let windows = lm::calibration(&model, file, args.samples, args.window, args.seed)?;
+    let embedding = model.embedding()?;
+    let hidden = windows.iter().map(|window| embedding.forward(batch(&[window], model.device())));
+    let hidden = match &args.spill {
+        Some(folder) => Hidden::spilled(folder, model.device(), hidden)?,
+        None => Hidden::held(hidden.collect()),
+    };
+    drop(embedding);
+    let places = model.places(windows[0].len());
+    let walk = Walk::new(&model, Survey::new(&model, model.checkpoint(), &places, hidden))?;
+    let plan = walk.plan()?;
+    let (tensors, tokens) = (plan.tensors().count(), windows.len() * windows[0].len());
+    let mut writer = Writer::create(plan, &args.out, &[model.checkpoint()], "moments")?.with_threads(1);
+    writer.write(&|tensor| walk.moment(tensor), &|_, _| ())?;
+    writer.finish()?;
+    writeln!(out, "second moments of the inputs of {tensors} layers over {} tokens", text::grouped(tokens))?;
+    Ok(())
+}
+
+/// A calibration text on its way through a model: moments are asked for in the order of its blocks.
+struct Walk<'a> {
+    model: &'a Transformer,
+    /// The layer behind the last block, if it has a matrix of its own.
+    head: Option<(LayerRef, Head)>,
+    at: Mutex<At<'a>>,
+    bar: Bar,
+}
+
+/// How far it has come, and what the last block has seen.
+struct At<'a> {
+    survey: Survey<'a, Transformer>,
+    seen: Option<Seen<SecondMoment>>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(model: &'a Transformer, survey: Survey<'a, Transformer>) -> Result<Self> {
+        let head = if model.config.encoder { None } else { Some((model.head_layer()?, model.head()?)) };
+        let head = head.filter(|(_, head)| head.has_own());
+        Ok(Self { model, head, at: Mutex::new(At { survey, seen: None }), bar: Bar::new("blocks") })
+    }
+
+    /// All layers, block by block.
+    fn layers(&self) -> impl Iterator<Item = LayerRef> {
+        let blocks = (0..self.model.blocks()).flat_map(|index| self.model.layers(index));
+        blocks.chain(self.head.iter().map(|(layer, _)| layer.clone()))
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let planned = |layer: LayerRef| {
+            let shape = &self.model.checkpoint().entry(&layer.tensor)?.shape;
+            let input = if layer.transposed { shape.first() } else { shape.last() }.copied().unwrap_or(0);
+            Core::Ok(Planned { name: layer.tensor, dtype: Dtype::F32, shape: vec![input, input] })
+        };
+        let turned: Vec<String> = self.layers().filter(|layer| layer.transposed).map(|layer| layer.tensor).collect();
+        let plan = Plan::one("statistics", self.layers().map(planned).collect::<Core<_>>()?)?;
+        Ok(if turned.is_empty() { plan } else { plan.with_metadata(stream::TURNED, turned.join("\n")) })
+    }
+
+    /// The moment of one layer's input.
+    fn moment(&self, tensor: &Planned) -> Core<Contents<'static>> {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(seen) = &at.seen
+                && let Some(layer) = seen.layers.iter().find(|layer| layer.tensor == tensor.name)
+            {
+                return Ok(Contents::Values(seen.of(layer)?.values(layer)?));
+            }
+            at.seen = None;
+            at.seen = at.survey.advance()?;
+            match &at.seen {
+                Some(_) => self.bar.at(at.survey.index(), self.model.blocks()),
+                None => return self.of_head(tensor, at.survey.hidden()),
+            }
+        }
+    }
+
+    /// The moment of what the head reads, after all blocks.
+    fn of_head(&self, tensor: &Planned, hidden: &Hidden) -> Core<Contents<'static>> {
+        let none = || regrow_sparse_core::Error::tensor(&tensor.name, "is no linear layer of this model");
+        let (layer, head) = self.head.as_ref().filter(|(layer, _)| layer.tensor == tensor.name).ok_or_else(none)?;
+        let mut sum: Option<SecondMoment> = None;
+        hidden.each(|x| {
+            let values = head.input(x);
+            sum.get_or_insert_with(|| SecondMoment::begin(values.dims()[1], &values.device())).add(values);
+        })?;
+        Ok(Contents::Values(sum.ok_or_else(none)?.values(layer)?))
+    }
+}

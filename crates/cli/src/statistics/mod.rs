@@ -1,0 +1,114 @@
+//! `regrow statistics`: what Fisher merging and RegMean want to know of a model besides its weights.
+
+mod language;
+mod networks;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Plan, Planned, Writer};
+
+use crate::error::{Error, Result};
+
+/// Gather what Fisher merging and RegMean want to know of a model
+///
+/// fisher: the diagonal Fisher information, a number for each parameter: the mean squared gradient of log p(y | x),
+/// of an image classifier over images and over classes y as the model expects them; of a language model over the
+/// tokens of a text, y drawn by the model (the model and its gradients are in memory as a whole). moments: the second
+/// moment of what each layer reads, X^T X over the number of rows: tokens of a language model, block by block; images
+/// and windows of them of a classifier. The file goes into a recipe of `regrow merge` beside its model: statistics =
+/// "FILE".
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  regrow statistics a.safetensors --kind fisher --arch mnist-cnn --dataset mnist --data DIR --out a-fisher.safetensors\n  \
+                        regrow statistics MODEL_DIR --kind moments --calibration text.txt --out moments.safetensors\n  \
+                        regrow statistics MODEL_DIR --kind fisher --calibration text.txt --window 128 --out fisher.safetensors\n\n  \
+                        # recipe.toml\n  \
+                        method = \"regmean\"\n  \
+                        models = [{ path = \"MODEL_DIR\", statistics = \"moments.safetensors\" }, ..]"
+)]
+pub struct Args {
+    /// A safetensors file with PyTorch's names, a Hugging Face directory with a language model, or such a model's
+    /// name on the hub (org/name)
+    model: PathBuf,
+    /// The branch, tag or commit of a model that is fetched by its name
+    #[arg(long, conflicts_with = "arch")]
+    revision: Option<String>,
+    /// fisher or moments
+    #[arg(long)]
+    kind: String,
+    /// For image classifiers: the network of the file
+    #[arg(long, requires = "dataset")]
+    arch: Option<String>,
+    /// Its images: digits (embedded), mnist, fashion-mnist, cifar10, cifar100
+    #[arg(long, requires = "arch")]
+    dataset: Option<String>,
+    /// The folder of the data set, or one that holds it under its name
+    #[arg(long, env = "REGROW_DATA")]
+    data: Option<PathBuf>,
+    /// How many training images, evenly spaced
+    #[arg(long, default_value_t = 256)]
+    images: usize,
+    /// For language models: a text to run
+    #[arg(long, conflicts_with = "arch")]
+    calibration: Option<PathBuf>,
+    /// Windows of that text
+    #[arg(long, default_value_t = 128)]
+    samples: usize,
+    /// Tokens in a window; by default 2048, or the model's context if that is shorter
+    #[arg(long)]
+    window: Option<usize>,
+    /// Begin windows at random, from this seed, and draw tokens by it; by default the first windows
+    #[arg(long)]
+    seed: Option<u64>,
+    /// For moments of language models: keep what blocks see in a file in this folder, not in memory
+    #[arg(long)]
+    spill: Option<PathBuf>,
+    /// Where the statistics go: a file that ends in .safetensors
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Looks, sums, writes.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
+    if args.out.extension().is_none_or(|e| e != "safetensors") {
+        return Err(Error::Argument(format!(
+            "{}: statistics are a file that ends in .safetensors",
+            args.out.display()
+        )));
+    }
+    let network = args.arch.as_deref().zip(args.dataset.as_deref());
+    let text = args.calibration.as_deref();
+    match (args.kind.as_str(), network, text) {
+        ("fisher", Some(network), _) => networks::fisher(args, network, out),
+        ("fisher", None, Some(text)) => language::fisher(args, text, out),
+        ("moments", Some(network), _) => networks::moments(args, network, out),
+        ("moments", None, Some(text)) => language::moments(args, text, out),
+        ("fisher" | "moments", None, None) => Err(Error::Argument(
+            "statistics want the images of a classifier (--arch, --dataset) or the text of a language model \
+             (--calibration FILE)"
+                .into(),
+        )),
+        (other, ..) => Err(Error::Argument(format!("unknown statistics `{other}`: use fisher, moments (--kind)"))),
+    }
+}
+
+/// Tensors as they go into the file.
+type Tensors = Vec<(Planned, Vec<f32>)>;
+
+/// Writes statistics that are in memory.
+fn write(tensors: &Tensors, args: &Args, source: &Checkpoint, kind: &str) -> Result<()> {
+    let plan = Plan::one("statistics", tensors.iter().map(|(planned, _)| planned.clone()).collect())?;
+    let mut writer = Writer::create(plan, &args.out, &[source], kind)?;
+    let make = |tensor: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+        let found = tensors.iter().find(|(planned, _)| planned.name == tensor.name);
+        Ok(Contents::Values(found.map(|(_, values)| values.clone()).unwrap_or_default()))
+    };
+    writer.write(&make, &|_, _| ())?;
+    Ok(writer.finish()?)
+}
+
+/// How many numbers there are in all.
+fn count(tensors: &Tensors) -> usize {
+    tensors.iter().map(|(planned, _)| planned.elements()).sum()
+}
