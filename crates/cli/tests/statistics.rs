@@ -183,7 +183,7 @@ fn language_models_are_merged_by_fisher_information_that_was_gathered() {
     let head = "model.embed_tokens.weight";
     assert_ne!(few.read_f32(head).expect("read"), other.read_f32(head).expect("read"));
     // A model merged with itself stays what it is, whatever counts for how much.
-    let one = |file: &str| format!("{{ path = \"tiny\", statistics = \"{file}.safetensors\" }}");
+    let one = |file: &str| format!("{{ path = \"tiny\", name = \"{file}\", statistics = \"{file}.safetensors\" }}");
     let text_of = format!("method = \"fisher\"\nmodels = [{}, {}]\n", one("few"), one("other"));
     let out = dir.path().join("merged");
     stdout(&regrow(&["merge", text(&recipe(dir.path(), "r.toml", &text_of)), "--out", text(&out)]));

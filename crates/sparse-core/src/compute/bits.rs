@@ -75,20 +75,6 @@ impl<N: Number> Bits<N> {
         Ok(Self { cols, words, values, begins: Begins::Every(every) })
     }
 
-    /// All weights of a row, zeros too.
-    fn dense_row(&self, row: usize) -> Vec<f32> {
-        let mut dense = vec![0.0; self.cols];
-        let mut values = self.values_of(row).iter();
-        for (word, columns) in self.words_of(row).iter().zip(dense.chunks_mut(WORD)) {
-            let mut left = *word;
-            while left != 0 {
-                columns[left.trailing_zeros() as usize] = values.next().map_or(0.0, |v| v.wide());
-                left &= left - 1;
-            }
-        }
-        dense
-    }
-
     fn words_of(&self, row: usize) -> &[u64] {
         let width = self.cols.div_ceil(WORD);
         &self.words[row * width..][..width]
@@ -119,8 +105,8 @@ impl<N: Number> Rows for Bits<N> {
         self.values.len() - SLACK
     }
 
-    fn dense(&self, row: usize) -> Vec<f32> {
-        self.dense_row(row)
+    fn expand(&self, level: Level, row: usize, out: &mut [f32]) {
+        N::expand(level, self.words_of(row), self.values_of(row), out);
     }
 
     fn sorts(&self, level: Level) -> bool {

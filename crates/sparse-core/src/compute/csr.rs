@@ -7,7 +7,6 @@ use super::rows::{Decoded, Rows, Scratch};
 /// A matrix `[rows, cols]`.
 #[derive(Clone, Debug)]
 pub(super) struct Csr<N> {
-    cols: usize,
     /// Where each row begins, and where the last ends.
     begins: Vec<u64>,
     columns: Columns,
@@ -39,7 +38,7 @@ impl<N: Number> Csr<N> {
             true => Columns::Short(columns.into_iter().map(|c| c as u16).collect()),
             false => Columns::Long(columns),
         };
-        Self { cols, begins, columns, values }
+        Self { begins, columns, values }
     }
 
     fn range(&self, row: usize) -> std::ops::Range<usize> {
@@ -59,16 +58,15 @@ impl<N: Number> Rows for Csr<N> {
         self.values.len()
     }
 
-    fn dense(&self, row: usize) -> Vec<f32> {
-        let mut dense = vec![0.0; self.cols];
-        let mut put = |column: usize, value: N| dense[column] = value.wide();
+    fn expand(&self, _level: Level, row: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        let mut put = |column: usize, value: N| out[column] = value.wide();
         for i in self.range(row) {
             match &self.columns {
                 Columns::Short(columns) => put(usize::from(columns[i]), self.values[i]),
                 Columns::Long(columns) => put(columns[i] as usize, self.values[i]),
             }
         }
-        dense
     }
 
     fn sorts(&self, _level: Level) -> bool {

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 
 use super::bits::Bits;
 use super::csr::Csr;
-use super::kernel::Number;
+use super::kernel::{Number, WORD};
 use super::product::multiply;
 use super::rows::Rows;
 use super::{Level, Packing};
@@ -144,7 +144,13 @@ impl SparseLinear {
 
     /// The weights, row-major `[d_out, d_in]`, zeros and all.
     pub fn to_dense(&self) -> Vec<f32> {
-        each!(&*self.matrix, rows => (0..self.shape[0]).flat_map(|row| rows.dense(row)).collect())
+        let [d_out, d_in] = self.shape;
+        let (mut dense, mut padded) = (Vec::with_capacity(d_out * d_in), vec![0.0; d_in.next_multiple_of(WORD)]);
+        each!(&*self.matrix, rows => for row in 0..d_out {
+            rows.expand(self.level, row, &mut padded);
+            dense.extend_from_slice(&padded[..d_in]);
+        });
+        dense
     }
 
     /// The outputs, `[batch, d_out]`, of inputs `x`, `[batch, d_in]`, both row-major. An input that is not

@@ -2,19 +2,24 @@
 //!
 //! Up to [`FEW`] inputs go through the matrix together, each along its columns. Of more inputs the columns
 //! are laid beside each other, `[cols, lanes]`, so that every kept weight is one multiplication of a vector;
-//! zeros cost nothing then.
+//! zeros cost nothing then. Where few weights are zero, finding those that are not takes longer than
+//! multiplying them all: some rows at a time get their zeros back, in the nearest cache.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::Level;
 use super::aligned::Aligned;
-use super::kernel::{LANES, WORD, spread};
+use super::kernel::{LANES, WORD, spread, tile};
 use super::rows::{Rows, Scratch};
 
 /// The most inputs that go along the columns.
 const FEW: usize = 8;
 /// Products below which a second thread costs more than it brings.
 const SMALL: usize = 1 << 16;
+/// The share of weights kept above which rows get their zeros back.
+const MANY: f64 = 0.4;
+/// Rows that get their zeros back together.
+const TILE: usize = 8;
 /// Rows whose sums are turned together, columns of inputs that are.
 const TOGETHER: usize = 16;
 
@@ -110,7 +115,8 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], 
     let batch = out.len() / rows;
     let lanes = (LANES * batch.div_ceil(LANES).next_power_of_two()).min(4 * LANES);
     let table: Vec<u32> = (0..cols.next_multiple_of(WORD)).map(|c| (c * lanes) as u32).collect();
-    let work = Panels { matrix, level, table, cols, lanes };
+    let full = matrix.kept() as f64 > MANY * (rows * cols) as f64;
+    let work = Panels { matrix, level, table, cols, lanes, full };
     let products = matrix.kept() * batch;
     let inputs = x.chunks(lanes * cols).zip(out.chunks_mut(lanes * rows));
     if inputs.len() < 2 * rayon::current_num_threads() {
@@ -131,6 +137,8 @@ struct Panels<'a, R> {
     table: Vec<u32>,
     cols: usize,
     lanes: usize,
+    /// Whether rows get their zeros back.
+    full: bool,
 }
 
 impl<R: Rows> Panels<'_, R> {
@@ -139,7 +147,7 @@ impl<R: Rows> Panels<'_, R> {
         let rows = out.len() / (x.len() / self.cols);
         let (mut source, mut sums) = (Aligned::zeros(self.cols * self.lanes), Aligned::zeros(rows * self.lanes));
         self.beside(x, &mut source);
-        by_rows(&mut sums, self.lanes, products, 1, |first, sums| {
+        by_rows(&mut sums, self.lanes, products, TILE, |first, sums| {
             self.rows(&source, first, &mut Scratch::default(), sums);
         });
         for (i, sums) in sums.chunks(TOGETHER * self.lanes).enumerate() {
@@ -172,9 +180,25 @@ impl<R: Rows> Panels<'_, R> {
 
     /// The sums `[.., lanes]` of rows from `first` on.
     fn rows(&self, source: &[f32], first: usize, scratch: &mut Scratch, sums: &mut [f32]) {
+        if self.full {
+            return self.full_rows(source, first, scratch, sums);
+        }
         for (i, sums) in sums.chunks_mut(self.lanes).enumerate() {
             let row = self.matrix.decode(self.level, first + i, &self.table, scratch);
             spread(self.level, row.offsets, row.values, source, sums);
+        }
+    }
+
+    /// The same of rows with their zeros.
+    fn full_rows(&self, source: &[f32], first: usize, scratch: &mut Scratch, sums: &mut [f32]) {
+        let width = self.cols.next_multiple_of(WORD);
+        scratch.rows.resize(TILE * width, 0.0);
+        for (i, sums) in sums.chunks_mut(TILE * self.lanes).enumerate() {
+            let rows = &mut scratch.rows[..sums.len() / self.lanes * width];
+            for (r, row) in rows.chunks_mut(width).enumerate() {
+                self.matrix.expand(self.level, first + i * TILE + r, row);
+            }
+            tile(self.level, rows, width, source, self.lanes, sums);
         }
     }
 

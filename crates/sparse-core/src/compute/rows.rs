@@ -14,8 +14,8 @@ pub(super) trait Rows: Sync {
     /// Values stored.
     fn kept(&self) -> usize;
 
-    /// A row with its zeros.
-    fn dense(&self, row: usize) -> Vec<f32>;
+    /// A row with its zeros into `out`, which is as long and padded to whole words.
+    fn expand(&self, level: Level, row: usize, out: &mut [f32]);
 
     /// Whether [`Rows::dot`] wants the even numbers of every 32 before the odd ones.
     fn sorts(&self, level: Level) -> bool;
@@ -38,4 +38,6 @@ pub(super) struct Decoded<'a> {
 pub(super) struct Scratch {
     pub(super) offsets: Vec<u32>,
     pub(super) values: Vec<f32>,
+    /// Some rows with their zeros.
+    pub(super) rows: Vec<f32>,
 }

@@ -196,3 +196,54 @@ pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], sou
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *acc) };
     }
 }
+
+macro_rules! expand {
+    ($name:ident, $type:ty, $spread:ident) => {
+        /// # Safety
+        /// `values` has the values of all bits and [`SLACK`] more; `out` has a number for every bit.
+        #[target_feature(enable = "avx2,fma,f16c,popcnt")]
+        pub(super) unsafe fn $name(words: &[u64], values: &[$type], out: &mut [f32]) {
+            let mut at = 0;
+            for (word, out) in words.iter().zip(out.as_chunks_mut::<WORD>().0) {
+                for (mask, out) in word.to_le_bytes().into_iter().zip(out.as_chunks_mut::<8>().0) {
+                    // SAFETY: `at` values went before, eight may be read beyond the last; the chunk has eight.
+                    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), $spread(mask, values.as_ptr().add(at))) };
+                    at += mask.count_ones() as usize;
+                }
+            }
+        }
+    };
+}
+
+expand!(expand_f32, f32, spread_f32);
+expand!(expand_f16, f16, spread_f16);
+expand!(expand_bf16, bf16, spread_bf16);
+
+/// # Safety
+/// `weights` has `R` rows of `width` numbers, of which as many count as `source` has times `16 T`; `out` has `16 R T`.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn tile<const R: usize, const T: usize>(
+    weights: &[f32],
+    width: usize,
+    source: &[f32],
+    out: &mut [f32],
+) {
+    let cols = source.len() / (T * LANES);
+    debug_assert!(cols <= width && weights.len() >= R * width && out.len() == R * T * LANES);
+    let mut acc = [[[_mm256_setzero_ps(); 2]; T]; R];
+    for c in 0..cols {
+        for (r, sums) in acc.iter_mut().enumerate() {
+            // SAFETY: rows are `width` wide, which `c` is below.
+            let weight = _mm256_set1_ps(unsafe { *weights.get_unchecked(r * width + c) });
+            for (i, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+                // SAFETY: `c` is a column of the source.
+                let lanes = unsafe { _mm256_loadu_ps(source.as_ptr().add(c * T * LANES + 8 * i)) };
+                *sum = _mm256_fmadd_ps(weight, lanes, *sum);
+            }
+        }
+    }
+    for (sum, out) in acc.as_flattened().as_flattened().iter().zip(out.as_chunks_mut::<8>().0) {
+        // SAFETY: the chunk has eight numbers.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *sum) };
+    }
+}

@@ -245,6 +245,97 @@ pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], sou
     }
 }
 
+/// # Safety
+/// `values` has the values of all bits and [`SLACK`] more; `out` has a number for every bit.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
+pub(super) unsafe fn expand_f32(words: &[u64], values: &[f32], out: &mut [f32]) {
+    let mut at = 0;
+    for (word, out) in words.iter().zip(out.as_chunks_mut::<WORD>().0) {
+        for (part, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let mask = (word >> (16 * part)) as u16;
+            ask(values, at);
+            // SAFETY: `at` values went before; 16 may be read beyond the last.
+            let kept = unsafe { load(values, at) };
+            at += mask.count_ones() as usize;
+            // SAFETY: the chunk has 16 numbers.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_maskz_expand_ps(mask, kept)) };
+        }
+    }
+}
+
+macro_rules! expand_16 {
+    ($name:ident, $type:ty, $wide:ident) => {
+        /// # Safety
+        /// As [`expand_f32`].
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
+        pub(super) unsafe fn $name(words: &[u64], values: &[$type], out: &mut [f32]) {
+            let mut at = 0;
+            for (word, out) in words.iter().zip(out.as_chunks_mut::<WORD>().0) {
+                for (part, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                    let mask = (word >> (32 * part)) as u32;
+                    ask(values, at);
+                    // SAFETY: `at` values went before; 32 may be read beyond the last.
+                    let kept = unsafe { _mm512_loadu_epi16(values.as_ptr().add(at).cast()) };
+                    let spread = _mm512_maskz_expand_epi16(mask, kept);
+                    at += mask.count_ones() as usize;
+                    let halves = [_mm512_castsi512_si256(spread), _mm512_extracti64x4_epi64::<1>(spread)];
+                    for (half, out) in halves.into_iter().zip(out.as_chunks_mut::<16>().0) {
+                        // SAFETY: the chunk has 16 numbers.
+                        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), $wide(half)) };
+                    }
+                }
+            }
+        }
+    };
+}
+
+expand_16!(expand_f16, f16, wide_f16);
+expand_16!(expand_bf16, bf16, wide_bf16);
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn wide_f16(values: __m256i) -> __m512 {
+    _mm512_cvtph_ps(values)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn wide_bf16(values: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values)))
+}
+
+/// # Safety
+/// `weights` has `R` rows of `width` numbers, of which as many count as `source` has times `16 T`; `out` has `16 R T`.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn tile<const R: usize, const T: usize>(
+    weights: &[f32],
+    width: usize,
+    source: &[f32],
+    out: &mut [f32],
+) {
+    let cols = source.len() / (T * LANES);
+    debug_assert!(cols <= width && weights.len() >= R * width && out.len() == R * T * LANES);
+    let mut acc = [[_mm512_setzero_ps(); T]; R];
+    for c in 0..cols {
+        let mut lanes = [_mm512_setzero_ps(); T];
+        for (t, lanes) in lanes.iter_mut().enumerate() {
+            // SAFETY: `c` is a column of the source.
+            *lanes = unsafe { load(source, (c * T + t) * LANES) };
+        }
+        for (r, sums) in acc.iter_mut().enumerate() {
+            // SAFETY: rows are `width` wide, which `c` is below.
+            let weight = _mm512_set1_ps(unsafe { *weights.get_unchecked(r * width + c) });
+            for (sum, lanes) in sums.iter_mut().zip(lanes) {
+                *sum = _mm512_fmadd_ps(weight, lanes, *sum);
+            }
+        }
+    }
+    for (sum, out) in acc.iter().flatten().zip(out.as_chunks_mut::<LANES>().0) {
+        // SAFETY: the chunk has 16 numbers.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *sum) };
+    }
+}
+
 #[target_feature(enable = "avx512f,popcnt")]
 pub(super) fn chosen(words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
     let mut count = 0;

@@ -45,12 +45,15 @@ pub(super) trait Number: Copy + Default + Send + Sync + 'static {
     /// The products of a row, its columns given, with `B` inputs, which are longer than any column.
     fn listed<const B: usize>(level: Level, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
 
+    /// A row of bits with its zeros, a number for every bit; `values` as for [`Number::bits`].
+    fn expand(level: Level, words: &[u64], values: &[Self], out: &mut [f32]);
+
     /// `values` as f32: they themselves, or in `room`.
     fn widened<'a>(values: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32];
 }
 
 macro_rules! number {
-    ($type:ty, $dtype:ident, $bits:ident, $listed:ident, $sorted:expr, $narrow:expr, $wide:expr, $widened:expr) => {
+    ($type:ty, $dtype:ident, $bits:ident, $listed:ident, $expand:ident, $sorted:expr, $narrow:expr, $wide:expr, $widened:expr) => {
         impl Number for $type {
             const DTYPE: Dtype = Dtype::$dtype;
 
@@ -88,6 +91,17 @@ macro_rules! number {
                 portable::listed(columns.iter().map(|c| usize::from(*c)), values, x)
             }
 
+            fn expand(level: Level, words: &[u64], values: &[Self], out: &mut [f32]) {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                match level {
+                    Level::AVX512 => return unsafe { avx512::$expand(words, values, out) },
+                    Level::AVX2 => return unsafe { avx2::$expand(words, values, out) },
+                    _ => {}
+                }
+                portable::expand(words, values, out);
+            }
+
             fn widened<'a>(values: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32] {
                 $widened(values, room)
             }
@@ -95,9 +109,9 @@ macro_rules! number {
     };
 }
 
-number!(f32, F32, bits_f32, listed_f32, false, identity, identity, same);
-number!(f16, F16, bits_f16, listed_f16, false, f16::from_f32, f16::to_f32, convert);
-number!(bf16, BF16, bits_bf16, listed_bf16, true, bf16::from_f32, bf16::to_f32, convert);
+number!(f32, F32, bits_f32, listed_f32, expand_f32, false, identity, identity, same);
+number!(f16, F16, bits_f16, listed_f16, expand_f16, false, f16::from_f32, f16::to_f32, convert);
+number!(bf16, BF16, bits_bf16, listed_bf16, expand_bf16, true, bf16::from_f32, bf16::to_f32, convert);
 
 fn same<'a>(values: &'a [f32], _room: &'a mut Vec<f32>) -> &'a [f32] {
     values
@@ -138,6 +152,47 @@ fn spread_over<const T: usize>(level: Level, offsets: &[u32], values: &[f32], so
         _ => {}
     }
     portable::spread::<T>(offsets, values, source, out);
+}
+
+/// The rows of `weights`, `[rows, width]`, times `source`, `[cols, lanes]`, into `out`, `[rows, lanes]`: a plain
+/// product of what lies in the nearest caches. `width` is `cols` at least; there are 1, 2 or 4 times [`LANES`].
+pub(super) fn tile(level: Level, weights: &[f32], width: usize, source: &[f32], lanes: usize, out: &mut [f32]) {
+    debug_assert!(source.len() / lanes <= width && weights.len() >= out.len() / lanes * width);
+    let together = if lanes == 4 * LANES { 4 } else { 8 };
+    let tiles = weights.chunks(together * width).zip(out.chunks_mut(together * lanes));
+    for (weights, out) in tiles {
+        match (out.len() == together * lanes, lanes / LANES) {
+            (true, 1) => tile_of::<8, 1>(level, weights, width, source, out),
+            (true, 2) => tile_of::<8, 2>(level, weights, width, source, out),
+            (true, _) => tile_of::<4, 4>(level, weights, width, source, out),
+            (false, t) => {
+                for (weights, out) in weights.chunks(width).zip(out.chunks_mut(lanes)) {
+                    match t {
+                        1 => tile_of::<1, 1>(level, weights, width, source, out),
+                        2 => tile_of::<1, 2>(level, weights, width, source, out),
+                        _ => tile_of::<1, 4>(level, weights, width, source, out),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tile_of<const R: usize, const T: usize>(
+    level: Level,
+    weights: &[f32],
+    width: usize,
+    source: &[f32],
+    out: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: there is no such level where the processor lacks the instructions; `tile` cuts whole rows.
+    match level {
+        Level::AVX512 => return unsafe { avx512::tile::<R, T>(weights, width, source, out) },
+        Level::AVX2 => return unsafe { avx2::tile::<R, T>(weights, width, source, out) },
+        _ => {}
+    }
+    portable::tile::<R, T>(weights, width, source, out);
 }
 
 /// The entries of `table`, one for every bit, whose bit is set; how many there are. `out` has room for all

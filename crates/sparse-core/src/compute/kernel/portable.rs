@@ -52,3 +52,27 @@ pub(super) fn chosen(words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
     }
     count
 }
+
+pub(super) fn expand<N: Number>(words: &[u64], values: &[N], out: &mut [f32]) {
+    let mut values = values.iter();
+    for (word, out) in words.iter().zip(out.chunks_mut(WORD)) {
+        out.fill(0.0);
+        let mut left = *word;
+        while left != 0 {
+            out[left.trailing_zeros() as usize] = values.next().map_or(0.0, |v| v.wide());
+            left &= left - 1;
+        }
+    }
+}
+
+pub(super) fn tile<const R: usize, const T: usize>(weights: &[f32], width: usize, source: &[f32], out: &mut [f32]) {
+    for (weights, out) in weights.chunks(width).zip(out.chunks_mut(T * LANES)).take(R) {
+        let mut sums = [[0.0f32; LANES]; T];
+        for (weight, lanes) in weights.iter().zip(source.chunks(T * LANES)) {
+            for (sums, lanes) in sums.iter_mut().zip(lanes.as_chunks::<LANES>().0) {
+                sums.iter_mut().zip(lanes).for_each(|(sum, lane)| *sum += weight * lane);
+            }
+        }
+        out.copy_from_slice(sums.as_flattened());
+    }
+}
