@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
 use safetensors::SafeTensors;
 
-use common::recipes::{list, model_with, models, numbers, recipe, shapes, values};
+use common::recipes::{list, matrices, model_with, models, recipe, shapes, values};
 use common::{complaint, regrow, stdout, text};
 
 const TIES: &str = "method = \"ties\"\nbase = \"base\"\nmodels = [{ path = \"a\", weight = 0.5, density = 0.3 }, { path = \"b\" }]\n\
@@ -206,17 +206,7 @@ fn mergekit_s_configurations_give_mergekit_s_models() {
 #[test]
 fn a_killed_merge_goes_on_with_no_shard_twice_and_none_missing() {
     let dir = tempfile::tempdir().expect("a folder");
-    let planned: Vec<Planned> =
-        (0..24).map(|i| Planned { name: format!("w{i}"), dtype: Dtype::F32, shape: vec![512, 512] }).collect();
-    for (seed, name) in [(1, "a"), (2, "b")] {
-        let plan = Plan::sharded(planned.clone(), usize::MAX).expect("a plan");
-        let mut writer = Writer::create(plan, dir.path().join(name), &[], "").expect("begun");
-        let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
-            Ok(Contents::Values(numbers(t.elements(), seed)))
-        };
-        writer.write(&make, &|_, _| ()).expect("written");
-        writer.finish().expect("finished");
-    }
+    matrices(dir.path(), 24, 512, usize::MAX);
     let toml = recipe(dir.path(), "r.toml", "method = \"linear\"\nmodels = [{ path = \"a\" }, { path = \"b\" }]\n");
     let (whole, out) = (dir.path().join("whole"), dir.path().join("out"));
     let merge = |out: &Path, more: &[&str]| -> Vec<String> {

@@ -5,9 +5,9 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use regrow_sparse_core::checkpoint::{Contents, Dtype, Plan, Planned, Writer};
+use regrow_sparse_core::checkpoint::Dtype;
 
-use common::recipes::{model_with, models, numbers, recipe};
+use common::recipes::{matrices, model_with, models, numbers, recipe};
 use common::{complaint, regrow, stdout, text};
 
 const TIES: &str = "method = \"ties\"\nbase = \"base\"\nmodels = [{ path = \"a\", weight = 0.5, density = 0.3 }, { path = \"b\" }]\n\
@@ -100,17 +100,7 @@ fn models_that_cannot_be_merged_are_one_line() {
 #[test]
 fn a_disk_without_room_and_a_shard_cut_short_leave_nothing_behind() {
     let dir = tempfile::tempdir().expect("a folder");
-    let planned: Vec<Planned> =
-        (0..6).map(|i| Planned { name: format!("w{i}"), dtype: Dtype::F32, shape: vec![64, 64] }).collect();
-    for (seed, name) in [(1, "a"), (2, "b")] {
-        let plan = Plan::sharded(planned.clone(), 40_000).expect("a plan");
-        let mut writer = Writer::create(plan, dir.path().join(name), &[], "").expect("begun");
-        let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
-            Ok(Contents::Values(numbers(t.elements(), seed)))
-        };
-        writer.write(&make, &|_, _| ()).expect("written");
-        writer.finish().expect("finished");
-    }
+    matrices(dir.path(), 6, 64, 40_000);
     let toml = recipe(dir.path(), "r.toml", "method = \"linear\"\nmodels = [{ path = \"a\" }, { path = \"b\" }]\n");
     let out = dir.path().join("out");
     let args = ["merge", text(&toml), "--out", text(&out)];

@@ -88,3 +88,18 @@ pub fn list(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// Two checkpoints, `a` and `b`, of `count` matrices of `side` by `side`, in shards of that size.
+pub fn matrices(dir: &Path, count: usize, side: usize, shard: usize) {
+    let planned: Vec<Planned> =
+        (0..count).map(|i| Planned { name: format!("w{i}"), dtype: Dtype::F32, shape: vec![side, side] }).collect();
+    for (seed, name) in [(1, "a"), (2, "b")] {
+        let plan = Plan::sharded(planned.clone(), shard).expect("a plan");
+        let mut writer = Writer::create(plan, dir.join(name), &[], "").expect("begun");
+        let make = |t: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+            Ok(Contents::Values(numbers(t.elements(), seed)))
+        };
+        writer.write(&make, &|_, _| ()).expect("written");
+        writer.finish().expect("finished");
+    }
+}
