@@ -10,11 +10,8 @@ use std::time::Duration;
 use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
 use safetensors::SafeTensors;
 
-use common::recipes::{list, matrices, model_with, models, recipe, shapes, values};
+use common::recipes::{TIES, list, matrices, model_with, models, recipe, shapes, values};
 use common::{complaint, regrow, stdout, text};
-
-const TIES: &str = "method = \"ties\"\nbase = \"base\"\nmodels = [{ path = \"a\", weight = 0.5, density = 0.3 }, { path = \"b\" }]\n\
-                    parameters = { lambda = 1.0, normalize = true }\n";
 
 #[test]
 fn a_plan_then_a_model_with_card_recipe_and_tokenizer() {

@@ -7,11 +7,8 @@ use std::process::Command;
 
 use regrow_sparse_core::checkpoint::Dtype;
 
-use common::recipes::{matrices, model_with, models, numbers, recipe};
+use common::recipes::{TIES, matrices, model_with, models, numbers, recipe};
 use common::{complaint, regrow, stdout, text};
-
-const TIES: &str = "method = \"ties\"\nbase = \"base\"\nmodels = [{ path = \"a\", weight = 0.5, density = 0.3 }, { path = \"b\" }]\n\
-                    parameters = { lambda = 1.0, normalize = true }\n";
 
 #[test]
 fn bad_recipes_are_one_line() {

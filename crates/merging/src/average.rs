@@ -2,6 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
+use regrow_sparse_core::copy::apart;
 use regrow_sparse_core::masked::masks;
 use regrow_sparse_core::{Error, Result};
 
@@ -45,7 +46,7 @@ pub fn average<M: Module>(models: &[M], weights: &[f64]) -> Result<M> {
         leaf.values = combined(&column, weights);
     }
     let mut replace = Replace { path: Vec::new(), values: mean.into_iter() };
-    Ok(first.clone().map(&mut replace))
+    Ok(apart(first).map(&mut replace))
 }
 
 /// `1/m` for each of `m` models.
@@ -139,7 +140,8 @@ impl ModuleMapper for Replace {
 
 #[cfg(test)]
 mod tests {
-    use burn::nn::{Linear, LinearConfig};
+    use burn::module::RunningState;
+    use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
     use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
     use regrow_sparse_core::{Mask, MaskSet};
 
@@ -177,6 +179,20 @@ mod tests {
         let mean = models.iter().map(|m| m.forward(x.clone())).reduce(|a, b| a + b).unwrap() / 3.0;
         let gap: f32 = (soup.forward(x) - mean).abs().max().into_scalar();
         assert!(gap < 1e-6, "{gap}");
+    }
+
+    #[test]
+    fn running_statistics_are_averaged_and_those_of_the_first_model_stay_its_own() {
+        let device = regrow_sparse_core::device::current();
+        let norms = [1.0, 3.0].map(|variance| {
+            let mut norm = BatchNormConfig::new(2).init(&device);
+            norm.running_var = RunningState::new(Tensor::full([2], variance, &device));
+            norm
+        });
+        let variance = |norm: &BatchNorm| norm.running_var.value().into_data().iter::<f32>().collect::<Vec<_>>();
+        let soup = average(&norms, &equal_weights(2)).unwrap();
+        assert_eq!(variance(&soup), [2.0; 2]);
+        assert_eq!(norms.each_ref().map(variance), [vec![1.0; 2], vec![3.0; 2]]);
     }
 
     #[test]

@@ -41,6 +41,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
 use regrow_sparse_core::classifier::Classifier;
+use regrow_sparse_core::copy::apart;
 use regrow_sparse_core::sensitivity::with_fixed_statistics;
 use regrow_sparse_core::{Error, Result};
 
@@ -86,7 +87,7 @@ pub fn gather_by<M: Module, X>(
         let says = "Fisher information needs the model on a device with gradients (`device.autodiff()`)";
         return Err(Error::Argument(says.into()));
     }
-    let model = with_fixed_statistics(model.clone());
+    let model = with_fixed_statistics(apart(model));
     let (mut sums, mut count) = (HashMap::new(), 0);
     for example in examples {
         squares(&model, example, &mut |weight, said| {
@@ -142,7 +143,7 @@ impl ModuleMapper for Means {
 
 #[cfg(test)]
 mod tests {
-    use burn::nn::{Linear, LinearConfig};
+    use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
     use burn::tensor::Device;
     use burn::tensor::activation::softmax;
 
@@ -182,6 +183,27 @@ mod tests {
                 assert!((weight[j * 4 + k] - wanted).abs() < 1e-6, "{j} {k}");
             }
         }
+    }
+
+    #[derive(Module, Debug)]
+    struct Normed {
+        norm: BatchNorm,
+    }
+
+    impl Classifier for Normed {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            self.norm.forward(images).flatten(1, 3)
+        }
+    }
+
+    #[test]
+    fn the_model_and_its_running_statistics_stay_as_they_are() {
+        let device = regrow_sparse_core::device::current().autodiff();
+        let net = Normed { norm: BatchNormConfig::new(3).init(&device) };
+        let image = Tensor::<4>::from_data([[[[0.5]], [[-1.0]], [[2.0]]]], &device);
+        let found = gather(&net, [image], |_| ()).unwrap();
+        let variance = |net: &Normed| net.norm.running_var.value_sync().into_data().iter::<f32>().collect::<Vec<_>>();
+        assert_eq!((variance(&found), variance(&net)), (vec![0.0; 3], vec![1.0; 3]));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! | hold masks, combine them, save and load them | [`Mask`], [`MaskSet`] |
 //! | turn scores into masks | [`score`], [`sensitivity`], [`pattern`], [`budget`], [`schedule`], [`exchange`] |
 //! | put masks into a Burn model and train under them | [`masked`], [`optimizer`], [`sparsify`] |
-//! | train, resume, evaluate | [`train`], [`lr`], [`classifier`] |
+//! | train, resume, evaluate, copy | [`train`], [`lr`], [`classifier`], [`copy`](mod@copy) |
 //! | prune a model larger than memory, block by block | [`blockwise`], [`hidden`] |
 //! | know what a model's layers see | [`survey`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
@@ -41,6 +41,7 @@ pub mod burn_train;
 pub mod checkpoint;
 pub mod classifier;
 pub mod compute;
+pub mod copy;
 pub mod device;
 mod error;
 pub mod exchange;

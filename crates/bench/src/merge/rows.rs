@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use regrow_merging::{ALL, Entry, Operand, Operands, Parameters, Soup, Value, information};
 use regrow_sparse_core::classifier::{Examples, correct, count_correct, mean_loss, probabilities, recalibrate};
 use regrow_sparse_core::compute::Layered;
+use regrow_sparse_core::copy::apart;
 use regrow_sparse_core::sensitivity::with_fixed_statistics;
 use regrow_sparse_core::survey::Moments;
 use regrow_sparse_core::{Error, Result};
@@ -180,7 +181,7 @@ fn of_tensors(net: &Net, inputs: &Inputs<'_>, entry: &Entry, parameters: &Parame
         let base = inputs.base.map(of);
         new.insert(name.clone(), method.merge(&Operands::new(name, shape, base.as_deref(), &operands)?)?);
     }
-    Ok(map_values(net.clone(), &mut |name, _| new.remove(name)))
+    Ok(map_values(apart(net), &mut |name, _| new.remove(name)))
 }
 
 fn tensors(net: &Net) -> Tensors {

@@ -9,6 +9,10 @@ use serde_json::json;
 
 pub const LAYERS: usize = 3;
 
+/// A recipe of task vectors.
+pub const TIES: &str = "method = \"ties\"\nbase = \"base\"\nmodels = [{ path = \"a\", weight = 0.5, density = 0.3 }, { path = \"b\" }]\n\
+                    parameters = { lambda = 1.0, normalize = true }\n";
+
 /// `n` numbers between -1 and 1.
 pub fn numbers(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|i| (mix(seed, i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
