@@ -1,6 +1,9 @@
 //! Pruning inside burn-train: wrap the model, launch `SupervisedTraining` as usual.
 //!
 //! `cargo run --release -p regrow-examples --example burn_train --features train`
+//!
+//! With `--device cuda:0,cuda:1`, or peers by their tickets (feature `remote`), each step's images are shared out
+//! among the devices: Burn's own data-parallel training, the optimizer and the pruner on the first.
 
 use std::sync::Arc;
 
@@ -11,13 +14,17 @@ use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn::train::metric::{AccuracyMetric, LossMetric};
-use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
+use burn::train::{
+    ClassificationOutput, ExecutionStrategy, InferenceStep, Learner, MultiDeviceOptim, SupervisedTraining, TrainOutput,
+    TrainStep,
+};
+use clap::Parser;
 use regrow_examples::{Batch, Model};
 use regrow_pruners::{Magnitude, Scheduled};
 use regrow_sparse_core::burn_train::Pruned;
 use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::schedule::Curve;
-use regrow_sparse_core::{Schedule, masked};
+use regrow_sparse_core::{Schedule, device, masked};
 use regrow_zoo::data::Images;
 
 /// The user's model with burn-train's steps; nothing in it knows of pruning.
@@ -67,9 +74,28 @@ fn loader(images: Images, device: &Device) -> Arc<dyn DataLoader<Batch>> {
     DataLoaderBuilder::new(Pick(Arc::new(images))).batch_size(64).shuffle(0).set_device(device.clone()).build(all)
 }
 
+/// Prune a small network while burn-train trains it
+#[derive(Parser)]
+struct Args {
+    /// What computes, with commas between
+    #[arg(long, value_delimiter = ',', env = device::VARIABLE, hide_env_values = true)]
+    device: Vec<String>,
+}
+
+/// One device, or several that share the images of each step.
+fn strategy(devices: &[Device]) -> ExecutionStrategy {
+    let devices: Vec<Device> = devices.iter().map(|device| device.clone().autodiff()).collect();
+    match &devices[..] {
+        [only] => ExecutionStrategy::SingleDevice(only.clone()),
+        _ => ExecutionStrategy::multi(devices, MultiDeviceOptim::OptimMainDevice),
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args = Args::parse();
+    let devices = device::select_all(&args.device.iter().map(String::as_str).collect::<Vec<_>>())?;
     let digits = regrow_zoo::data::open("digits", None)?;
-    let device = Device::default().autodiff();
+    let device = device::current().autodiff();
     device.seed(0);
     let net = Net { model: Model::new(&device) };
 
@@ -78,15 +104,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (net, optimizer) = Pruned::new(pruner, AdamConfig::new().build(), net)?; // the one new line
 
     let logs = tempfile::tempdir()?;
-    let (train, valid) = (loader(digits.train, &device), loader(digits.test.clone(), &Device::default()));
+    let (train, valid) = (loader(digits.train, &device), loader(digits.test.clone(), &device::current()));
     let result = SupervisedTraining::new(logs.path(), train, valid)
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .num_epochs(40)
+        .with_training_strategy(strategy(devices).into())
         .launch(Learner::new(net, optimizer, 2e-3));
 
     let net = result.model.finish()?;
     let sparsity = masked::masks(&net)?.sparsity();
-    let accuracy = net.model.accuracy(&digits.test, &Device::default());
+    let accuracy = net.model.accuracy(&digits.test, &device::current());
     println!("sparsity {sparsity:.3}, test accuracy {accuracy:.3}");
     Ok(())
 }

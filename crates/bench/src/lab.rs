@@ -7,6 +7,8 @@ use burn::optim::momentum::MomentumConfig;
 use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use regrow_sparse_core::classifier::{Classification, Examples, count_correct, recalibrate};
+use regrow_sparse_core::crew::Crew;
+use regrow_sparse_core::device;
 use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::sparsify::Pruner;
 use regrow_sparse_core::train::{Problem, Training, train};
@@ -84,6 +86,19 @@ impl Lab<'_> {
     pub fn accuracy<M: Classifier>(&self, net: &M, images: &Images) -> f64 {
         100.0 * count_correct(net, images, 256, self.device) as f64 / images.len().max(1) as f64
     }
+}
+
+/// The devices of this process as a table gives them work: so many networks side by side on the processor, by
+/// default one per core, and one on every other device.
+pub fn crew<'a>(parallel: Option<usize>, tell: &'a (dyn Fn(&str) + Sync)) -> Crew<'a> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Crew::new(device::all(), parallel.unwrap_or(cores)).with_tell(tell)
+}
+
+/// Says a line above `bar`.
+pub fn teller(bar: &ProgressBar) -> impl Fn(&str) + Sync {
+    let bar = bar.clone();
+    move |line| bar.suspend(|| eprintln!("{line}"))
 }
 
 /// A bar that counts the epochs of a whole table.

@@ -7,7 +7,7 @@ use regrow_bench::setting::Common;
 use regrow_bench::{
     bip, clr, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, slurm, sms,
 };
-use regrow_sparse_core::{Result, device};
+use regrow_sparse_core::{Error, Result, device};
 
 /// Run a paper's table on your machine.
 ///
@@ -16,10 +16,10 @@ use regrow_sparse_core::{Result, device};
 #[derive(Parser)]
 #[command(name = "bench", version, after_help = "Example: bench sms --scale quick --seeds 5")]
 struct Cli {
-    /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, as far as they were compiled
-    /// in
-    #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true)]
-    device: Option<String>,
+    /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, remote:TICKET, as far as they were
+    /// compiled in; tables of many trainings take several, with commas between
+    #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true, value_delimiter = ',')]
+    device: Vec<String>,
     #[command(subcommand)]
     table: Table,
 }
@@ -67,6 +67,22 @@ enum Table {
 }
 
 impl Table {
+    /// Whether its trainings can go to several devices.
+    fn spreads(&self) -> bool {
+        matches!(
+            self,
+            Self::Bip(_)
+                | Self::Clr(_)
+                | Self::Continual(_)
+                | Self::DstCl(_)
+                | Self::Granet(_)
+                | Self::Polarization(_)
+                | Self::Pruning(_)
+                | Self::Sms(_)
+                | Self::Wa(_)
+        )
+    }
+
     /// The options that tables of cells share.
     fn common(&self) -> Option<&Common> {
         match self {
@@ -87,8 +103,11 @@ impl Table {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let named = cli.device.as_deref().filter(|name| !name.is_empty());
-    match device::select(named).and_then(|_| run(cli.table)) {
+    let named: Vec<&str> = cli.device.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    let several = named.len() > 1 && !cli.table.spreads();
+    let one = || Error::Argument("this table computes on one device; --device names several".into());
+    let chosen = if several { Err(one()) } else { device::select_all(&named) };
+    match chosen.and_then(|_| run(cli.table)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

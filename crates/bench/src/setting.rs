@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use regrow_sparse_core::classifier::Examples;
-use regrow_sparse_core::{Error, Result};
+use regrow_sparse_core::{Error, Result, device};
 use regrow_zoo::data::{DataSet, Images};
 use serde::{Deserialize, Serialize};
 
@@ -107,12 +108,20 @@ fn thinned(images: Images, wanted: Option<usize>) -> Images {
     }
 }
 
+/// Where a table ran: the devices of this process, `device` among them.
+pub fn devices(device: &Device) -> String {
+    match device::all() {
+        all if all.contains(device) => all.iter().map(device::title).collect::<Vec<_>>().join(", "),
+        _ => device::title(device),
+    }
+}
+
 /// The command line that started this process, the program by its own name, absolute paths cut to
-/// their last part: results are read on other machines.
+/// their last part and credentials left out: results are read on other machines, by others.
 pub fn command() -> String {
     let cut = |word: String| match std::path::Path::new(&word) {
         path if path.is_absolute() => path.file_name().map_or("/".into(), |n| n.to_string_lossy().into_owned()),
-        _ => word,
+        _ => device::without_secret(&word),
     };
     std::iter::once("bench".to_string()).chain(std::env::args().skip(1).map(cut)).collect::<Vec<_>>().join(" ")
 }

@@ -58,12 +58,12 @@ impl<P: Serialize> Outcome<'_, P> {
         }
         let peak = memory::peak();
         let megabytes = peak.map_or("unknown".into(), |bytes| format!("{:.0} MB", bytes as f64 / 1e6));
-        println!("\n{:.0} s in all, peak memory {megabytes}, device {:?}", self.seconds, self.device);
+        println!("\n{:.0} s in all, peak memory {megabytes}, device {}", self.seconds, setting::devices(self.device));
         let report = Report {
             table: self.table,
             measure: self.measure,
             command: setting::command(),
-            device: format!("{:?}", self.device),
+            device: setting::devices(self.device),
             settings: self.plan,
             seconds: self.seconds,
             peak_memory: peak,

@@ -14,6 +14,7 @@ mod parent;
 mod prune;
 mod reversible;
 mod sequential;
+mod serve;
 mod source;
 mod sparse;
 mod statistics;
@@ -32,7 +33,7 @@ use error::Result;
 #[command(name = "regrow", version)]
 struct Cli {
     /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, as far as they were compiled
-    /// in (see regrow devices)
+    /// in (see regrow devices); remote:TICKET or remote:@FILE, a peer's (see regrow serve)
     #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true)]
     device: Option<String>,
     #[command(subcommand)]
@@ -54,6 +55,7 @@ enum Command {
     Statistics(statistics::Args),
     Generate(lm::GenerateArgs),
     Retrain(lm::RetrainArgs),
+    Serve(serve::Args),
 }
 
 fn main() -> ExitCode {
@@ -88,5 +90,6 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Statistics(args) => statistics::run(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
         Command::Retrain(args) => lm::retrain(&args, out),
+        Command::Serve(args) => serve::run(&args, out),
     }
 }

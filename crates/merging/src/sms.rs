@@ -13,6 +13,7 @@
 //! All copies carry the mask `M_k`, so the average is as sparse as each of them.
 
 use burn::module::Module;
+use regrow_sparse_core::copy::apart;
 use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::{Error, MaskSet, Result, masked};
 
@@ -59,6 +60,20 @@ pub trait Kitchen<M, E>: Sync {
     /// # Errors
     /// If training fails.
     fn retrain(&self, model: M, phase: usize, candidate: usize) -> Result<M, E>;
+
+    /// [`Kitchen::retrain`] for all `candidates` of a phase, in order: here up to `parallel` side by side. One who
+    /// has several devices gives each some.
+    ///
+    /// # Errors
+    /// If any training fails.
+    fn retrain_all(&self, model: &M, phase: usize, candidates: usize, parallel: usize) -> Result<Vec<M>, E>
+    where
+        M: Module + Sync,
+        E: From<Error> + Send,
+    {
+        // Side by side, candidates must not share the statistics that training changes.
+        side_by_side(candidates, parallel, |candidate| self.retrain(apart(model), phase, candidate))
+    }
 
     /// Recomputes the batch-norm statistics of an average.
     ///
@@ -129,7 +144,7 @@ impl Sms {
         kitchen: &impl Kitchen<M, E>,
     ) -> Result<Phase<M>, E> {
         let (pruned, masks) = kitchen.prune(model, number)?;
-        let candidates = self.retrain_all(&pruned, number, kitchen)?;
+        let candidates = kitchen.retrain_all(&pruned, number, self.candidates, self.parallel)?;
         for (i, candidate) in candidates.iter().enumerate() {
             if let Some(place) = masks.difference(&masked::masks(candidate)?) {
                 return Err(Error::Argument(format!("candidate {i} left the mask of phase {number}: {place}")).into());
@@ -138,14 +153,5 @@ impl Sms {
         let finish = &mut |soup| kitchen.recalibrate(soup);
         let (soup, ingredients) = self.soup.cook(&candidates, finish, &mut |m| kitchen.validate(m))?;
         Ok(Phase { number, masks, candidates, soup, ingredients })
-    }
-
-    fn retrain_all<M: Module + Sync, E: From<Error> + Send>(
-        &self,
-        pruned: &M,
-        number: usize,
-        kitchen: &impl Kitchen<M, E>,
-    ) -> Result<Vec<M>, E> {
-        side_by_side(self.candidates, self.parallel, |candidate| kitchen.retrain(pruned.clone(), number, candidate))
     }
 }

@@ -29,14 +29,30 @@ pub fn write_atomic(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -
     write_with(path, |out| write(out).map_err(|e| Error::io(path, e)))
 }
 
+/// [`write_atomic`] for a secret: only its owner may read the file.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_private(path: impl AsRef<Path>, secret: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    write_to(path, true, |out| out.write_all(secret).map_err(|e| Error::io(path, e)))
+}
+
 /// [`write_atomic`] for writers that fail in other ways than by input and output.
 pub(crate) fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    write_to(path, false, write)
+}
+
+fn write_to(path: &Path, private: bool, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let target = resolve_file(path)?;
     let folder = folder_of(&target)?;
     let temporary = temporary_file(folder)?;
     if let Ok(old) = fs::metadata(&target) {
         // A private file stays private.
         let _unsupported = temporary.as_file().set_permissions(old.permissions());
+    }
+    if private {
+        owner_only(temporary.as_file()).map_err(|e| Error::io(path, e))?;
     }
 
     // The file itself, not the `NamedTempFile`, whose errors name the temporary file.
@@ -63,6 +79,19 @@ pub(crate) fn create_folder_with(path: &Path, fill: impl FnOnce(&Path) -> Result
     fs::rename(temporary.path(), path).map_err(|e| Error::io(path, e))?;
     let _renamed = temporary.keep();
     sync_folder(parent);
+    Ok(())
+}
+
+#[cfg(unix)]
+fn owner_only(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    file.set_permissions(Permissions::from_mode(0o600))
+}
+
+/// Elsewhere a file is as private as its folder.
+#[cfg(not(unix))]
+fn owner_only(_: &File) -> io::Result<()> {
     Ok(())
 }
 

@@ -16,6 +16,14 @@ pub fn apart<M: Module>(model: &M) -> M {
     own.map(&mut Set(flags.0.into_iter()))
 }
 
+/// A copy of `model` as [`apart`] makes it, on `device` and in the model's mode.
+pub fn onto<M: Module>(model: &M, device: &Device) -> M {
+    let own = apart(model);
+    let trains = own.devices().iter().all(Device::is_autodiff);
+    let device = if trains { device.clone().autodiff() } else { device.clone() };
+    if own.devices() == [device.clone()] { own } else { own.fork(&device) }
+}
+
 /// The flags of a model (whether it trains, and the like), in order.
 struct Flags(Vec<bool>);
 
@@ -67,6 +75,16 @@ mod tests {
             let _ = apart(&norm).forward(numbers);
             assert_eq!(variance(&norm), [1.0; 2]);
             assert_eq!(copy.devices(), norm.devices());
+        }
+    }
+
+    #[test]
+    fn a_copy_onto_a_device_keeps_mode_and_values() {
+        let plain = crate::device::current();
+        for device in [plain.clone(), plain.clone().autodiff()] {
+            let norm = BatchNormConfig::new(2).init(&device);
+            let copy = onto(&norm, &plain).map(&mut Times(3.0));
+            assert_eq!((copy.devices(), variance(&norm)), (vec![device], vec![1.0; 2]));
         }
     }
 

@@ -7,14 +7,17 @@
 //! | `vulkan`, `vulkan:N`, `vulkan:cpu` | the same, by Vulkan alone | `vulkan` |
 //! | `cuda`, `cuda:N` | the Nth NVIDIA GPU | `cuda` |
 //! | `libtorch`, `libtorch:cuda:N` | LibTorch, on the processor or on the Nth NVIDIA GPU | `libtorch` |
+//! | `remote:TICKET`, `remote:@FILE` | the device that a peer lends, by the ticket it printed, or a file with it | `remote` |
+//! | `ws://CREDENTIAL@HOST:PORT` | the same over a web socket, on this machine alone | `remote` |
 //!
-//! A program calls [`select`] once, with what its user said, and [`current`] from then on.
+//! A program calls [`select`] or [`select_all`] once, with what its user said, and [`current`] or [`all`] from
+//! then on.
 
-use std::panic;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor};
 
+use crate::parallel::quietly;
 use crate::{Error, Result};
 
 /// The variable that names the device where a program does not.
@@ -29,18 +32,25 @@ const BACKENDS: [(&str, bool); 5] = [
     ("libtorch", cfg!(feature = "libtorch")),
 ];
 
-static CHOSEN: OnceLock<Device> = OnceLock::new();
+/// How names of peers' devices begin.
+const PEERS: [&str; 2] = ["remote:", "ws://"];
+
+static CHOSEN: OnceLock<Vec<Device>> = OnceLock::new();
 
 /// The names of the devices that were compiled in, each backend's first device.
 pub fn compiled() -> Vec<&'static str> {
     BACKENDS.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect()
 }
 
-/// The device of that name, which may not be there: see [`probe`].
+/// The device of that name, which may not be there: see [`probe`]. A peer's is reached at once.
 ///
 /// # Errors
-/// A name of no device, which the nearest is named for; one of a backend that was not compiled in.
+/// A name of no device, which the nearest is named for; one of a backend that was not compiled in; a peer that
+/// cannot be reached.
 pub fn parse(name: &str) -> Result<Device> {
+    if let Some(prefix) = PEERS.iter().find(|prefix| name.starts_with(*prefix)) {
+        return peer(name, prefix);
+    }
     let (backend, rest) = name.split_once(':').map_or((name, None), |(backend, rest)| (backend, Some(rest)));
     match BACKENDS.iter().find(|(known, _)| *known == backend) {
         None => Err(unknown(name)),
@@ -52,6 +62,27 @@ pub fn parse(name: &str) -> Result<Device> {
         }
         Some((_, true)) => built(backend, rest).ok_or_else(|| unknown(name)),
     }
+}
+
+/// A device that a peer lends.
+#[cfg(feature = "remote")]
+fn peer(name: &str, prefix: &str) -> Result<Device> {
+    use crate::remote::dial::{dial, dial_web_socket};
+
+    match (prefix, name.strip_prefix("remote:@")) {
+        ("ws://", _) => dial_web_socket(name),
+        (_, None) => dial(&name.parse()?),
+        (_, Some(file)) => {
+            let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+            dial(&text.parse().map_err(|e: Error| Error::format(file, e.to_string()))?)
+        }
+    }
+}
+
+// Names of peers hold secrets, so the name is not repeated.
+#[cfg(not(feature = "remote"))]
+fn peer(_: &str, prefix: &str) -> Result<Device> {
+    Err(Error::Argument(format!("devices of peers (`{prefix}..`) were not compiled in (cargo feature `remote`)")))
 }
 
 /// The device of a backend that was compiled in.
@@ -94,7 +125,8 @@ fn libtorch(rest: Option<&str>) -> Option<Device> {
 
 /// Names that a user may have meant, the nearest first.
 fn unknown(name: &str) -> Error {
-    let names = ["flex", "wgpu", "wgpu:0", "vulkan", "vulkan:0", "cuda", "cuda:0", "libtorch", "libtorch:cuda:0"];
+    let names =
+        ["flex", "wgpu", "wgpu:0", "vulkan", "vulkan:0", "cuda", "cuda:0", "libtorch", "libtorch:cuda:0", "remote:"];
     let nearest =
         names.into_iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
     let nearest = nearest.filter(|n| strsim::jaro_winkler(n, name) > 0.7);
@@ -108,27 +140,17 @@ fn unknown(name: &str) -> Error {
 /// # Errors
 /// If the device is not there, with the first line of what its driver says.
 pub fn probe(name: &str, device: &Device) -> Result<()> {
-    // One at a time: the hook that prints panics is the process's.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| ()));
-    let works = panic::catch_unwind(|| {
+    let works = quietly(|| {
         let ones: Tensor<2> = Tensor::ones([2, 2], device);
         let sum: f32 = ones.clone().matmul(ones).into_data().convert::<f32>().iter::<f32>().sum();
         sum == 8.0
     });
-    panic::set_hook(hook);
     match works {
         Ok(true) => Ok(()),
         Ok(false) => {
             Err(Error::Argument(format!("the device `{name}` computes wrongly: 2 x 2 ones squared are not 2")))
         }
-        Err(said) => {
-            let said = said.downcast_ref::<String>().map(String::as_str).or(said.downcast_ref::<&str>().copied());
-            let line = said.and_then(|s| s.lines().find(|l| !l.trim().is_empty())).unwrap_or("it said nothing").trim();
-            Err(Error::Argument(format!("the device `{name}` is not there: {line}")))
-        }
+        Err(line) => Err(Error::Argument(format!("the device `{name}` is not there: {line}"))),
     }
 }
 
@@ -137,31 +159,50 @@ pub fn probe(name: &str, device: &Device) -> Result<()> {
 /// # Errors
 /// As [`parse`] and [`probe`]; another device was in use already.
 pub fn select(name: Option<&str>) -> Result<Device> {
-    let device = match name {
-        Some(name) => {
-            let device = parse(name)?;
-            probe(name, &device)?;
-            device
+    let names: Vec<&str> = name.into_iter().collect();
+    select_all(&names).map(|_| current())
+}
+
+/// Makes the devices of these names, or Burn's default without any, those of this process: the first is the
+/// [`current`] one, [`all`] may be given work.
+///
+/// # Errors
+/// As [`parse`] and [`probe`]; a name that is there twice; other devices were in use already.
+pub fn select_all(names: &[&str]) -> Result<&'static [Device]> {
+    let mut devices: Vec<Device> = Vec::new();
+    for name in names {
+        let device = parse(name)?;
+        let shown = title(&device);
+        if devices.contains(&device) {
+            return Err(Error::Argument(format!("the device {shown} is named twice")));
         }
-        None => {
-            let device = Device::default();
-            // One that is the processor's threads needs no driver.
-            if !is_host(&device) {
-                probe("default", &device)?;
-            }
-            device
+        probe(if is_peer(&device) { &shown } else { name }, &device)?;
+        devices.push(device);
+    }
+    if devices.is_empty() {
+        let device = Device::default();
+        // One that is the processor's threads needs no driver.
+        if !is_host(&device) {
+            probe("default", &device)?;
         }
-    };
-    match *CHOSEN.get_or_init(|| device.clone()) == device {
-        true => Ok(device),
-        false => Err(Error::Argument("another device is in use already".into())),
+        devices.push(device);
+    }
+    match CHOSEN.get_or_init(|| devices.clone()) {
+        chosen if *chosen == devices => Ok(chosen),
+        _ => Err(Error::Argument("another device is in use already".into())),
     }
 }
 
-/// The device that was [selected](select); without that the one that [`VARIABLE`] names, or Burn's default
-/// where it names none that there is. Programs call [`select`] first, which refuses such a name.
+/// The device that was [selected](select), the first of several; without that the one that [`VARIABLE`] names,
+/// or Burn's default where it names none that there is. Programs call [`select`] first, which refuses such a
+/// name.
 pub fn current() -> Device {
-    CHOSEN.get_or_init(|| by_variable().and_then(Result::ok).unwrap_or_default()).clone()
+    all().first().cloned().unwrap_or_default()
+}
+
+/// The devices that were [selected](select_all), else [`current`] alone.
+pub fn all() -> &'static [Device] {
+    CHOSEN.get_or_init(|| vec![by_variable().and_then(Result::ok).unwrap_or_default()])
 }
 
 /// The device that [`VARIABLE`] names, if it is set.
@@ -182,6 +223,34 @@ pub fn is_host(device: &Device) -> bool {
     false
 }
 
+/// Whether a peer lends `device`, so that it can be lost while this process goes on.
+pub fn is_peer(device: &Device) -> bool {
+    peer_title(device).is_some()
+}
+
+/// What to call `device` where people read: a peer's without the credential that its name holds.
+pub fn title(device: &Device) -> String {
+    peer_title(device).unwrap_or_else(|| format!("{device:?}"))
+}
+
+#[cfg(feature = "remote")]
+use crate::remote::dial::title as peer_title;
+
+#[cfg(not(feature = "remote"))]
+fn peer_title(_: &Device) -> Option<String> {
+    None
+}
+
+/// A device's name without the credential that a peer's holds, for command lines that are shown.
+pub fn without_secret(name: &str) -> String {
+    let one = |name: &str| match PEERS.iter().find(|prefix| name.starts_with(*prefix)) {
+        Some(_) if name.starts_with("remote:@") => name.to_string(),
+        Some(prefix) => format!("{prefix}.."),
+        None => name.to_string(),
+    };
+    name.split(',').map(one).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +267,7 @@ mod tests {
         #[cfg(feature = "flex")]
         {
             let device = parse("flex").unwrap();
-            assert!(is_host(&device));
+            assert!(is_host(&device) && !is_peer(&device));
             probe("flex", &device).unwrap();
         }
     }
@@ -218,6 +287,27 @@ mod tests {
         #[cfg(feature = "flex")]
         assert!(says("flex:1").contains("unknown device `flex:1`"));
         assert!(says("").contains("unknown device ``"));
+    }
+
+    #[test]
+    fn credentials_are_left_out() {
+        assert_eq!(
+            without_secret("flex,remote:mfrggzdf,remote:@a,ws://x@127.0.0.1:1"),
+            "flex,remote:..,remote:@a,ws://.."
+        );
+        assert_eq!(without_secret("--device"), "--device");
+    }
+
+    #[cfg(not(feature = "remote"))]
+    #[test]
+    fn a_ticket_is_not_repeated_where_it_is_of_no_use() {
+        for name in ["remote:mfrggzdf", "ws://mfrggzdf@127.0.0.1:1"] {
+            assert!(
+                says(name).contains("(cargo feature `remote`)") && !says(name).contains("mfrggzdf"),
+                "{}",
+                says(name)
+            );
+        }
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -13,6 +13,7 @@
 //! | store sparse matrices in less | [`storage`] |
 //! | multiply by them in less time | [`compute`] |
 //! | show what is sparse | [`report`] |
+//! | choose devices, lend them to other machines, give them work | [`device`], `remote` (a feature), [`crew`] |
 //! | know which layers share a width, which blocks can be switched off | [`layout`], [`gates`] |
 //!
 //! A mask from weights of one's own choice, put on a stock layer:
@@ -42,6 +43,7 @@ pub mod checkpoint;
 pub mod classifier;
 pub mod compute;
 pub mod copy;
+pub mod crew;
 pub mod device;
 mod error;
 pub mod exchange;
@@ -54,6 +56,8 @@ pub mod masked;
 pub mod optimizer;
 pub mod parallel;
 pub mod pattern;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod report;
 pub mod schedule;
 pub mod score;

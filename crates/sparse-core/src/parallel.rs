@@ -1,6 +1,8 @@
 //! Independent pieces of work side by side: candidates of a soup, seeds of a table, windows of a text.
 
-use std::sync::{Mutex, PoisonError};
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, Once, PoisonError};
 
 use burn::tensor::Device;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
@@ -44,6 +46,39 @@ pub fn map_on<A: Send, B: Send>(device: &Device, items: Vec<A>, work: impl Fn(A)
         true => items.into_par_iter().map(&work).collect(),
         false => items.into_iter().map(work).collect(),
     }
+}
+
+thread_local! {
+    /// Whether this thread expects to panic.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `work` returns; of a panic, which is not printed, its first line.
+///
+/// For what a driver or a peer may do, not for slips of this library. State that `work` shares with others must
+/// not be broken by a panic in the middle.
+///
+/// # Errors
+/// If `work` panics.
+pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // The hook is the process's, so it is put there once and asks each thread.
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |said| {
+            if !QUIET.get() {
+                before(said);
+            }
+        }));
+    });
+    let outer = QUIET.replace(true);
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    QUIET.set(outer);
+    done.map_err(|said| {
+        let said = said.downcast_ref::<String>().map(String::as_str).or(said.downcast_ref::<&str>().copied());
+        let line = said.and_then(|said| said.lines().find(|line| !line.trim().is_empty()));
+        line.unwrap_or("it said nothing").trim().to_string()
+    })
 }
 
 fn died<E: From<Error>>() -> E {
@@ -99,6 +134,13 @@ mod tests {
             let failing = |i| if i == 3 { Err(Error::Argument("three".into())) } else { Ok(i) };
             assert_eq!(side_by_side(5, threads, failing).unwrap_err().to_string(), "three");
         }
+    }
+
+    #[test]
+    fn a_panic_that_is_expected_is_its_first_line() {
+        assert_eq!(quietly(|| 3), Ok(3));
+        assert_eq!(quietly(|| -> u8 { panic!("\n no driver\nand more") }), Err("no driver".to_string()));
+        assert!(!QUIET.get());
     }
 
     #[test]

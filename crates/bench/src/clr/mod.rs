@@ -90,12 +90,12 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = args.plan()?;
     args.common.check()?;
     let ground = ground::Ground::open(&plan, args.common.data.as_deref())?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let started = Instant::now();
     let of_seed = plan.anchor_epochs + plan.methods.len() * ground.tasks.len() * plan.epochs;
     let (bar, device) = (lab::progress(of_seed * plan.seeds.1 as usize), regrow_sparse_core::device::current());
-    let parallel = args.parallel.unwrap_or(cores).max(1);
-    let table = rows::Table { plan: &plan, ground: &ground, device: &device, parallel, bar: &bar };
+    let tell = lab::teller(&bar);
+    let crew = lab::crew(args.parallel, &tell);
+    let table = rows::Table { plan: &plan, ground: &ground, device: &device, crew, bar: &bar };
     let rows = table.fill(&args.common.out, args.common.resume)?;
     bar.finish_and_clear();
     print::show(&plan, &ground, &rows, &args.common.out, &device, started.elapsed().as_secs_f64())

@@ -13,8 +13,9 @@ use regrow_continual::learn::Told;
 use regrow_continual::stream::Scenario;
 use regrow_continual::{Clr, FineTune, PackNet, Protocol, Separate, Strategy, learn};
 use regrow_sparse_core::classifier::Headed;
+use regrow_sparse_core::copy::onto;
+use regrow_sparse_core::crew::Crew;
 use regrow_sparse_core::lr::{Decay, LrSchedule};
-use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::sparsify::KeepMasks;
 use regrow_sparse_core::train::mix;
 use regrow_sparse_core::{Error, Result};
@@ -72,8 +73,8 @@ pub struct Table<'a> {
     pub ground: &'a Ground,
     /// Where tensors live.
     pub device: &'a Device,
-    /// How many networks are trained side by side.
-    pub parallel: usize,
+    /// Who trains networks side by side.
+    pub crew: Crew<'a>,
     /// Counts epochs.
     pub bar: &'a ProgressBar,
 }
@@ -97,8 +98,8 @@ impl Table<'_> {
             let (anchor, right) = self.anchor(seed)?;
             self.bar.set_message(format!("(seed {seed})"));
             let cells = Mutex::new(&mut cells);
-            side_by_side(open.len(), self.parallel, |i| {
-                let row = self.cell(&open[i], &anchor, right, seed)?;
+            self.crew.run(open.len(), |device, i| {
+                let row = self.cell(&open[i], onto(&anchor, device), right, seed)?;
                 let mut cells = cells.lock().map_err(|_| Error::Argument("a method died".into()))?;
                 cells.add(self.plan, [row])
             })?;
@@ -133,10 +134,12 @@ impl Table<'_> {
         Ok((anchor, right))
     }
 
-    fn cell(&self, method: &str, anchor: &Net, right: f64, seed: u64) -> Result<Record> {
+    fn cell(&self, method: &str, anchor: Net, right: f64, seed: u64) -> Result<Record> {
         let plan = self.plan;
         let stream = self.ground.stream()?;
-        let (model, mut strategy) = made(method, anchor.clone(), plan)?;
+        let [features, classes] = anchor.head().weight.lazy_shape().dims::<2>();
+        let (heads, numbers) = (classes * (features + 1), anchor.num_params());
+        let (model, mut strategy) = made(method, anchor, plan)?;
         let adam = AdamConfig::new().with_epsilon(1e-8).build();
         let decay = Decay::Step { milestones: vec![1.0 / 3.0, 2.0 / 3.0], factor: 0.1 };
         let lr = LrSchedule { decay, ..LrSchedule::constant(plan.learning_rate) };
@@ -150,15 +153,14 @@ impl Table<'_> {
         let learned = learn(model, &adam, &mut *strategy, &stream, &protocol, None, &mut told)?;
         let matrix = &learned.matrix;
         let percent = |value: Option<f64>| 100.0 * value.unwrap_or(0.0);
-        let [features, classes] = anchor.head().weight.lazy_shape().dims::<2>();
-        let (heads, tasks) = (classes * (features + 1), stream.tasks());
+        let tasks = stream.tasks();
         let added = strategy.added().saturating_sub(tasks * heads) / tasks;
         let mut findings: BTreeMap<String, f64> = accuracies(matrix);
         findings.extend([
             (BWT.into(), percent(matrix.backward_transfer())),
             (FORGETTING.into(), percent(matrix.forgetting())),
             (PER_TASK.into(), added as f64),
-            (SHARE.into(), 100.0 * added as f64 / (anchor.num_params() - heads) as f64),
+            (SHARE.into(), 100.0 * added as f64 / (numbers - heads) as f64),
             (STEP.into(), 1e3 * learned.seconds / learned.steps.max(1) as f64),
             (ANCHOR.into(), right),
         ]);

@@ -165,18 +165,17 @@ impl Comparison<'_> {
         let plan = args.plan(&methods, self.scenarios)?;
         args.common.check()?;
         let (train, test) = args.data(&plan)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let started = Instant::now();
         let cells = plan.seeds.1 as usize * plan.scenarios.len() * methods.len();
         let (bar, device) = (lab::progress(cells * plan.tasks * plan.epochs), regrow_sparse_core::device::current());
+        let tell = lab::teller(&bar);
         let table = rows::Table {
             name: self.table,
             plan: &plan,
             methods: &methods,
             train: &train,
             test: &test,
-            device: &device,
-            parallel: args.parallel.unwrap_or(cores).max(1),
+            crew: lab::crew(args.parallel, &tell),
             every: args.checkpoint_every,
             bar: &bar,
         };

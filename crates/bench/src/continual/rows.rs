@@ -8,8 +8,8 @@ use indicatif::ProgressBar;
 use regrow_continual::learn::Told;
 use regrow_continual::stream::Scenario;
 use regrow_continual::{AccuracyMatrix, Protocol, learn};
+use regrow_sparse_core::crew::Crew;
 use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::train::{Checkpointing, mix};
 use regrow_sparse_core::{Error, Result};
 use regrow_zoo::data::Images;
@@ -55,10 +55,8 @@ pub struct Table<'a> {
     pub train: &'a Images,
     /// Images to test on.
     pub test: &'a Images,
-    /// Where tensors live.
-    pub device: &'a Device,
-    /// How many networks are trained side by side.
-    pub parallel: usize,
+    /// Who trains networks side by side.
+    pub crew: Crew<'a>,
     /// Steps between saves within a cell; none without.
     pub every: Option<usize>,
     /// Counts epochs.
@@ -82,14 +80,14 @@ impl Table<'_> {
         let (first, count) = self.plan.seeds;
         for seed in first..first + count {
             let open = self.open(seed, &cells.rows)?;
-            for group in open.chunks(self.parallel) {
+            for group in open.chunks(self.crew.places()) {
                 let names: Vec<String> = group.iter().map(|(s, m)| name(&m.name, *s)).collect();
                 self.bar.set_message(format!("(seed {seed}: {})", names.join("; ")));
-                let rows = side_by_side(group.len(), self.parallel, |i| {
+                let rows = self.crew.run(group.len(), |device, i| {
                     let (scenario, method) = group[i];
                     let folder = runs.join(format!("{seed}-{}-{scenario}", method.name));
                     let named = |e: Error| Error::Argument(format!("{}: {e}", name(&method.name, scenario)));
-                    self.cell(scenario, method, seed, folder).map_err(named)
+                    self.cell(scenario, method, seed, folder, device).map_err(named)
                 })?;
                 cells.add(self.plan, rows)?;
             }
@@ -113,12 +111,12 @@ impl Table<'_> {
         Ok(open)
     }
 
-    fn cell(&self, scenario: Scenario, method: &Method, seed: u64, folder: PathBuf) -> Result<Record> {
+    fn cell(&self, scenario: Scenario, method: &Method, seed: u64, folder: PathBuf, device: &Device) -> Result<Record> {
         let plan = self.plan;
         let stream = plan.stream(scenario, (self.train, self.test), seed)?;
         let pixels = self.train.size.iter().product();
         let [first, second] = plan.hidden;
-        let device = self.device.clone().autodiff();
+        let device = device.clone().autodiff();
         let net = regrow_zoo::mlp([pixels, first, second, stream.classes()], seed, &device);
         let adam = AdamConfig::new().with_epsilon(1e-8).build();
         let protocol = Protocol {

@@ -164,9 +164,9 @@ impl Comparison<'_> {
             let (have, want) = (data.train.size, arch.input());
             return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
         }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let started = Instant::now();
         let (bar, device) = (lab::progress((self.epochs)(&plan)), regrow_sparse_core::device::current());
+        let tell = lab::teller(&bar);
         let table = rows::Table {
             name: self.table,
             plan: &plan,
@@ -174,8 +174,7 @@ impl Comparison<'_> {
             arch,
             data: &data,
             exact: self.spared.exact,
-            device: &device,
-            parallel: args.parallel.unwrap_or(cores).max(1),
+            crew: lab::crew(args.parallel, &tell),
             bar: &bar,
         };
         let rows = table.fill(&args.common.out, args.common.resume)?;

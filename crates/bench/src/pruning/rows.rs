@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use indicatif::ProgressBar;
+use regrow_sparse_core::crew::Crew;
 use regrow_sparse_core::masked::masks;
-use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::sparsify::KeepMasks;
 use regrow_sparse_core::weight::{Select, weights};
 use regrow_sparse_core::{Error, Mask, Result};
@@ -36,10 +36,8 @@ pub struct Table<'a> {
     pub data: &'a DataSet,
     /// Whether a method must end at the sparsity it was given.
     pub exact: bool,
-    /// Where tensors live.
-    pub device: &'a Device,
-    /// How many networks are trained side by side.
-    pub parallel: usize,
+    /// Who trains networks side by side.
+    pub crew: Crew<'a>,
     /// Counts epochs.
     pub bar: &'a ProgressBar,
 }
@@ -68,10 +66,10 @@ impl Table<'_> {
         let (first, count) = self.plan.seeds;
         for seed in first..first + count {
             let open = self.open(seed, &cells.rows);
-            for group in open.chunks(self.parallel) {
+            for group in open.chunks(self.crew.places()) {
                 let names: Vec<&str> = group.iter().map(Open::name).collect();
                 self.bar.set_message(format!("(seed {seed}: {})", names.join(", ")));
-                let rows = side_by_side(group.len(), self.parallel, |i| self.cell(group[i], seed))?;
+                let rows = self.crew.run(group.len(), |device, i| self.cell(group[i], seed, device))?;
                 cells.add(self.plan, rows)?;
             }
         }
@@ -89,7 +87,7 @@ impl Table<'_> {
         all.filter(|o| !done(o)).collect()
     }
 
-    fn cell(&self, open: Open<'_>, seed: u64) -> Result<Record> {
+    fn cell(&self, open: Open<'_>, seed: u64, device: &Device) -> Result<Record> {
         let plan = self.plan;
         let train = match plan.augment {
             true => self.data.train.clone().with_augmentation(Augmentation::CropFlip { pad: 4 }),
@@ -97,7 +95,7 @@ impl Table<'_> {
         };
         let lab = Lab {
             train: &train,
-            device: self.device,
+            device,
             bar: self.bar,
             batch: plan.batch,
             momentum: plan.momentum,

@@ -1,7 +1,10 @@
 //! Training and pruning for the SMS table: one dense network, its pruned and retrained offspring.
 
+use burn::tensor::Device;
 use regrow_merging::sms::Kitchen;
 use regrow_pruners::{Imp, Magnitude, Retrain};
+use regrow_sparse_core::copy::onto;
+use regrow_sparse_core::crew::Crew;
 use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::score::Recipe;
 use regrow_sparse_core::sparsify::KeepMasks;
@@ -15,6 +18,7 @@ use super::{Plan, Vary};
 use crate::lab::{Fit, Lab};
 
 /// Everything that one seed's networks share.
+#[derive(Clone, Copy)]
 pub struct Seed<'a> {
     /// The plan.
     pub plan: &'a Plan,
@@ -27,6 +31,11 @@ pub struct Seed<'a> {
 }
 
 impl Seed<'_> {
+    /// The same on another device.
+    pub fn on<'b>(&'b self, device: &'b Device) -> Seed<'b> {
+        Seed { lab: Lab { device, ..self.lab }, ..*self }
+    }
+
     /// Trains the dense network.
     pub fn pretrain(&self, net: Net) -> Result<Net> {
         let plan = self.plan;
@@ -75,6 +84,8 @@ pub struct Soup<'a> {
     pub imp: &'a Imp<Magnitude>,
     /// Candidates per phase.
     pub m: usize,
+    /// Who retrains them.
+    pub crew: &'a Crew<'a>,
 }
 
 impl Kitchen<Net, Error> for Soup<'_> {
@@ -84,6 +95,15 @@ impl Kitchen<Net, Error> for Soup<'_> {
 
     fn retrain(&self, net: Net, phase: usize, candidate: usize) -> Result<Net> {
         self.seed.retrain(net, self.seed.plan.phase_epochs, phase, candidate, self.m)
+    }
+
+    fn retrain_all(&self, model: &Net, phase: usize, candidates: usize, _parallel: usize) -> Result<Vec<Net>> {
+        let home = self.seed.lab.device;
+        self.crew.run(candidates, |device, candidate| {
+            let net = onto(model, device);
+            let net = self.seed.on(device).retrain(net, self.seed.plan.phase_epochs, phase, candidate, self.m)?;
+            Ok(onto(&net, home))
+        })
     }
 
     fn recalibrate(&self, net: Net) -> Result<Net> {

@@ -113,12 +113,12 @@ pub fn run(args: &Args) -> Result<()> {
             arch.input()
         )));
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let started = Instant::now();
     let bar = lab::progress(rows::epochs(&plan));
     let device = regrow_sparse_core::device::current();
-    let parallel = args.parallel.unwrap_or(cores).max(1);
-    let table = rows::Table { plan: &plan, arch, data: &data, device: &device, parallel, bar: &bar };
+    let tell = lab::teller(&bar);
+    let crew = lab::crew(args.parallel, &tell);
+    let table = rows::Table { plan: &plan, arch, data: &data, device: &device, crew, bar: &bar };
     let rows = table.fill(&args.common.out, args.common.resume)?;
     bar.finish_and_clear();
     print::show(&plan, &rows, &args.common.out, &device, started.elapsed().as_secs_f64())

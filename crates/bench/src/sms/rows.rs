@@ -10,7 +10,8 @@ use regrow_merging::{Sms, Soup as Merge, average, equal_weights};
 use regrow_pruners::{Imp, Magnitude};
 use regrow_sparse_core::Result;
 use regrow_sparse_core::classifier::{Examples, correct, probabilities};
-use regrow_sparse_core::parallel::side_by_side;
+use regrow_sparse_core::copy::{apart, onto};
+use regrow_sparse_core::crew::Crew;
 use regrow_zoo::data::{Augmentation, DataSet};
 use regrow_zoo::{Arch, Net};
 
@@ -64,8 +65,8 @@ pub struct Table<'a> {
     pub data: &'a DataSet,
     /// Where tensors live.
     pub device: &'a Device,
-    /// How many networks are trained side by side.
-    pub parallel: usize,
+    /// Who trains networks side by side.
+    pub crew: Crew<'a>,
     /// Counts epochs.
     pub bar: &'a ProgressBar,
 }
@@ -135,10 +136,11 @@ impl Cell<'_> {
     /// m independent runs of IMP, one with m times the retraining, and two ways of averaging.
     fn imp_rows(&self, imp: &Imp<Magnitude>, dense: &Net) -> Result<Vec<Record>> {
         let plan = self.table.plan;
-        let retrain = |net, phase, candidate| self.seed.retrain(net, plan.phase_epochs, phase, candidate, self.m);
         let started = Instant::now();
-        let runs = side_by_side(self.m, self.table.parallel, |i| {
-            imp.run(dense.clone(), None, |net, phase| retrain(net, phase, i))
+        let runs = self.table.crew.run(self.m, |device, i| {
+            let seed = self.seed.on(device);
+            let retrain = |net, phase| seed.retrain(net, plan.phase_epochs, phase, i, self.m);
+            Ok(onto(&imp.run(onto(dense, device), None, retrain)?, self.table.device))
         })?;
         let seconds = started.elapsed().as_secs_f64();
         let mut rows = vec![
@@ -147,7 +149,7 @@ impl Cell<'_> {
         ];
         let started = Instant::now();
         let longer =
-            imp.run(dense.clone(), None, |net, phase| self.seed.retrain(net, plan.phase_epochs * self.m, phase, 0, 1))?;
+            imp.run(apart(dense), None, |net, phase| self.seed.retrain(net, plan.phase_epochs * self.m, phase, 0, 1))?;
         rows.push(self.record(IMP_LONGER, &longer, started.elapsed().as_secs_f64()));
         let started = Instant::now();
         let repruned = self.repruned(imp, &runs)?;
@@ -168,23 +170,25 @@ impl Cell<'_> {
     /// IMP with one candidate up to the last phase, whose m candidates are averaged.
     fn one_phase(&self, imp: &Imp<Magnitude>, dense: &Net) -> Result<Net> {
         let plan = self.table.plan;
-        let mut net = dense.clone();
+        let mut net = apart(dense);
         for phase in 1..plan.phases {
             net = self.seed.retrain(imp.prune(net, phase)?.0, plan.phase_epochs, phase, 0, 1)?;
         }
-        let sms = Sms::new(1, self.m)?.with_parallel(self.table.parallel);
-        Ok(sms.phase(net, plan.phases, &Soup { seed: self.seed, imp, m: self.m })?.soup)
+        Ok(Sms::new(1, self.m)?.phase(net, plan.phases, &self.kitchen(imp))?.soup)
+    }
+
+    fn kitchen<'b>(&'b self, imp: &'b Imp<Magnitude>) -> Soup<'b> {
+        Soup { seed: self.seed, imp, m: self.m, crew: &self.table.crew }
     }
 
     fn soup_rows(&self, imp: &Imp<Magnitude>, dense: &Net) -> Result<Vec<Record>> {
-        let kitchen = Soup { seed: self.seed, imp, m: self.m };
-        let sms = Sms::new(self.table.plan.phases, self.m)?.with_parallel(self.table.parallel);
+        let (kitchen, sms) = (self.kitchen(imp), Sms::new(self.table.plan.phases, self.m)?);
         let started = Instant::now();
         let mut candidates = Vec::new();
-        let uniform = sms.run(dense.clone(), &kitchen, &mut |phase| candidates.clone_from(&phase.candidates))?;
+        let uniform = sms.run(apart(dense), &kitchen, &mut |phase| candidates.clone_from(&phase.candidates))?;
         let seconds = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let greedy = sms.with_soup(Merge::Greedy).run(dense.clone(), &kitchen, &mut |_| {})?;
+        let greedy = sms.with_soup(Merge::Greedy).run(apart(dense), &kitchen, &mut |_| {})?;
         let greedy_seconds = started.elapsed().as_secs_f64();
         Ok(vec![
             self.mean_record(MEAN, &candidates, seconds),
