@@ -1,5 +1,7 @@
 //! A bit for each weight and the kept values one after the other; with N of M kept everywhere, no offsets.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Level;
@@ -85,11 +87,9 @@ impl<N: Number> Bits<N> {
         &self.values[self.begin(row)..]
     }
 
-    fn begin(&self, row: usize) -> usize {
-        match &self.begins {
-            Begins::Listed(begins) => begins[row] as usize,
-            Begins::Every(count) => row * count,
-        }
+    /// The words of some columns of a row.
+    fn words_at(&self, row: usize, columns: &Range<usize>) -> &[u64] {
+        &self.words_of(row)[columns.start / WORD..columns.end.div_ceil(WORD)]
     }
 }
 
@@ -105,8 +105,22 @@ impl<N: Number> Rows for Bits<N> {
         self.values.len() - SLACK
     }
 
-    fn expand(&self, level: Level, row: usize, out: &mut [f32]) {
-        N::expand(level, self.words_of(row), self.values_of(row), out);
+    fn begin(&self, row: usize) -> usize {
+        match &self.begins {
+            Begins::Listed(begins) => begins[row] as usize,
+            Begins::Every(count) => row * count,
+        }
+    }
+
+    fn expand(&self, level: Level, row: usize, columns: Range<usize>, at: usize, out: &mut [f32]) -> usize {
+        at + N::expand(level, self.words_at(row, &columns), &self.values[at..], out)
+    }
+
+    fn ask(&self, row: usize, columns: Range<usize>, at: usize) {
+        let words = self.words_at(row, &columns);
+        let share = columns.len() as f64 * self.kept() as f64 / (self.words.len() * WORD).max(1) as f64;
+        kernel::ask(words, words.len());
+        kernel::ask(&self.values[at..], share as usize);
     }
 
     fn sorts(&self, level: Level) -> bool {
@@ -117,10 +131,18 @@ impl<N: Number> Rows for Bits<N> {
         N::bits(level, self.words_of(row), self.values_of(row), x)
     }
 
-    fn decode<'a>(&'a self, level: Level, row: usize, table: &[u32], scratch: &'a mut Scratch) -> Decoded<'a> {
-        scratch.offsets.resize(self.cols + LANES, 0);
-        let count = kernel::chosen(level, self.words_of(row), table, &mut scratch.offsets);
-        let values = &self.values_of(row)[..count];
+    fn decode<'a>(
+        &'a self,
+        level: Level,
+        row: usize,
+        columns: Range<usize>,
+        at: usize,
+        table: &[u32],
+        scratch: &'a mut Scratch,
+    ) -> Decoded<'a> {
+        scratch.offsets.resize(table.len() + LANES, 0);
+        let count = kernel::chosen(level, self.words_at(row, &columns), table, &mut scratch.offsets);
+        let values = &self.values[at..][..count];
         Decoded { offsets: &scratch.offsets[..count], values: N::widened(values, &mut scratch.values) }
     }
 }

@@ -189,7 +189,9 @@ impl SparseConv2d {
             while at < positions {
                 // The last tile is no larger than it must be.
                 let left = (positions - at).min(TILE).next_multiple_of(LANES).next_power_of_two();
-                spread(self.level, offsets, values, &room.image[at..], &mut room.sums[at..][..left]);
+                let sums = &mut room.sums[at..][..left];
+                sums.fill(0.0);
+                spread(self.level, offsets, values, &room.image[at..], sums);
                 at += left;
             }
             let bias = self.bias.as_ref().map_or(0.0, |bias| bias[channel]);

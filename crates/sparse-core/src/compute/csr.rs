@@ -1,12 +1,15 @@
 //! Compressed sparse rows: the column of each kept value, in 16 bits where that is enough.
 
+use std::ops::Range;
+
 use super::Level;
-use super::kernel::{Number, portable_listed};
+use super::kernel::{self, Number, portable_listed};
 use super::rows::{Decoded, Rows, Scratch};
 
 /// A matrix `[rows, cols]`.
 #[derive(Clone, Debug)]
 pub(super) struct Csr<N> {
+    cols: usize,
     /// Where each row begins, and where the last ends.
     begins: Vec<u64>,
     columns: Columns,
@@ -38,12 +41,36 @@ impl<N: Number> Csr<N> {
             true => Columns::Short(columns.into_iter().map(|c| c as u16).collect()),
             false => Columns::Long(columns),
         };
-        Self { begins, columns, values }
+        Self { cols, begins, columns, values }
     }
 
-    fn range(&self, row: usize) -> std::ops::Range<usize> {
+    fn range(&self, row: usize) -> Range<usize> {
         self.begins[row] as usize..self.begins[row + 1] as usize
     }
+
+    /// Where the values of a row, from `at` on, reach `column`.
+    fn end(&self, row: usize, at: usize, column: usize) -> usize {
+        let rest = at..self.range(row).end;
+        match &self.columns {
+            _ if column >= self.cols => rest.end,
+            Columns::Short(columns) => at + below(&columns[rest], column as u16),
+            Columns::Long(columns) => at + below(&columns[rest], column as u32),
+        }
+    }
+}
+
+/// How many of `columns`, which ascend, are below `end`.
+fn below<C: Copy + Ord>(columns: &[C], end: C) -> usize {
+    let mut count = 0;
+    // In pieces without a branch for each.
+    for piece in columns.chunks(32) {
+        let here = piece.iter().filter(|c| **c < end).count();
+        count += here;
+        if here < piece.len() {
+            break;
+        }
+    }
+    count
 }
 
 impl<N: Number> Rows for Csr<N> {
@@ -58,14 +85,30 @@ impl<N: Number> Rows for Csr<N> {
         self.values.len()
     }
 
-    fn expand(&self, _level: Level, row: usize, out: &mut [f32]) {
+    fn begin(&self, row: usize) -> usize {
+        self.begins[row] as usize
+    }
+
+    fn expand(&self, _level: Level, row: usize, columns: Range<usize>, at: usize, out: &mut [f32]) -> usize {
         out.fill(0.0);
-        let mut put = |column: usize, value: N| out[column] = value.wide();
-        for i in self.range(row) {
+        let mut put = |column: usize, value: N| out[column - columns.start] = value.wide();
+        let end = self.end(row, at, columns.end);
+        for i in at..end {
             match &self.columns {
                 Columns::Short(columns) => put(usize::from(columns[i]), self.values[i]),
                 Columns::Long(columns) => put(columns[i] as usize, self.values[i]),
             }
+        }
+        end
+    }
+
+    fn ask(&self, row: usize, columns: Range<usize>, at: usize) {
+        let (rest, cols) = (self.range(row).end.saturating_sub(at), self.cols.saturating_sub(columns.start).max(1));
+        let share = rest * columns.len() / cols;
+        kernel::ask(&self.values[at..], share);
+        match &self.columns {
+            Columns::Short(columns) => kernel::ask(&columns[at..], share),
+            Columns::Long(columns) => kernel::ask(&columns[at..], share),
         }
     }
 
@@ -82,14 +125,26 @@ impl<N: Number> Rows for Csr<N> {
         }
     }
 
-    fn decode<'a>(&'a self, _level: Level, row: usize, table: &[u32], scratch: &'a mut Scratch) -> Decoded<'a> {
-        let range = self.range(row);
+    fn decode<'a>(
+        &'a self,
+        _level: Level,
+        row: usize,
+        columns: Range<usize>,
+        at: usize,
+        table: &[u32],
+        scratch: &'a mut Scratch,
+    ) -> Decoded<'a> {
+        let (first, range) = (columns.start as u32, at..self.end(row, at, columns.end));
+        // Lanes lie evenly: without looking them up, many offsets are found at a time.
+        let lanes = table.get(1).copied().unwrap_or_default();
         scratch.offsets.clear();
         match &self.columns {
             Columns::Short(columns) => {
-                scratch.offsets.extend(columns[range.clone()].iter().map(|c| table[usize::from(*c)]));
+                scratch.offsets.extend(columns[range.clone()].iter().map(|c| (u32::from(*c) - first) * lanes));
             }
-            Columns::Long(columns) => scratch.offsets.extend(columns[range.clone()].iter().map(|c| table[*c as usize])),
+            Columns::Long(columns) => {
+                scratch.offsets.extend(columns[range.clone()].iter().map(|c| (*c - first) * lanes));
+            }
         }
         let values = N::widened(&self.values[range], &mut scratch.values);
         Decoded { offsets: &scratch.offsets, values }

@@ -147,7 +147,7 @@ impl SparseLinear {
         let [d_out, d_in] = self.shape;
         let (mut dense, mut padded) = (Vec::with_capacity(d_out * d_in), vec![0.0; d_in.next_multiple_of(WORD)]);
         each!(&*self.matrix, rows => for row in 0..d_out {
-            rows.expand(self.level, row, &mut padded);
+            rows.expand(self.level, row, 0..d_in, rows.begin(row), &mut padded);
             dense.extend_from_slice(&padded[..d_in]);
         });
         dense

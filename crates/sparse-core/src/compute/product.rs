@@ -5,6 +5,7 @@
 //! zeros cost nothing then. Where few weights are zero, finding those that are not takes longer than
 //! multiplying them all: some rows at a time get their zeros back, in the nearest cache.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::Level;
@@ -18,6 +19,8 @@ const FEW: usize = 8;
 const SMALL: usize = 1 << 16;
 /// The share of weights kept above which rows get their zeros back.
 const MANY: f64 = 0.4;
+/// Inputs that stay in the nearest cache: half of them where rows with their zeros lie there too.
+const NEAR: usize = 8192;
 /// Rows that get their zeros back together.
 const TILE: usize = 8;
 /// Rows whose sums are turned together, columns of inputs that are.
@@ -116,7 +119,8 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], 
     let lanes = (LANES * batch.div_ceil(LANES).next_power_of_two()).min(4 * LANES);
     let table: Vec<u32> = (0..cols.next_multiple_of(WORD)).map(|c| (c * lanes) as u32).collect();
     let full = matrix.kept() as f64 > MANY * (rows * cols) as f64;
-    let work = Panels { matrix, level, table, cols, lanes, full };
+    let near = if full { NEAR / 2 } else { NEAR };
+    let work = Panels { matrix, level, table, cols, lanes, full, block: (near / lanes).next_multiple_of(WORD) };
     let products = matrix.kept() * batch;
     let inputs = x.chunks(lanes * cols).zip(out.chunks_mut(lanes * rows));
     if inputs.len() < 2 * rayon::current_num_threads() {
@@ -139,6 +143,8 @@ struct Panels<'a, R> {
     lanes: usize,
     /// Whether rows get their zeros back.
     full: bool,
+    /// Columns at a time.
+    block: usize,
 }
 
 impl<R: Rows> Panels<'_, R> {
@@ -178,25 +184,50 @@ impl<R: Rows> Panels<'_, R> {
         }
     }
 
-    /// The sums `[.., lanes]` of rows from `first` on.
+    /// The sums `[.., lanes]` of rows from `first` on: for some columns after others, so that their inputs stay in
+    /// the nearest cache while all the rows go by.
     fn rows(&self, source: &[f32], first: usize, scratch: &mut Scratch, sums: &mut [f32]) {
-        if self.full {
-            return self.full_rows(source, first, scratch, sums);
-        }
-        for (i, sums) in sums.chunks_mut(self.lanes).enumerate() {
-            let row = self.matrix.decode(self.level, first + i, &self.table, scratch);
-            spread(self.level, row.offsets, row.values, source, sums);
+        sums.fill(0.0);
+        scratch.at.clear();
+        scratch.at.extend((0..sums.len() / self.lanes).map(|row| self.matrix.begin(first + row)));
+        for from in (0..self.cols).step_by(self.block) {
+            let columns = from..(from + self.block).min(self.cols);
+            let source = &source[columns.start * self.lanes..columns.end * self.lanes];
+            match self.full {
+                true => self.full_rows(source, first, columns, scratch, sums),
+                false => self.kept_rows(source, first, columns, scratch, sums),
+            }
         }
     }
 
-    /// The same of rows with their zeros.
-    fn full_rows(&self, source: &[f32], first: usize, scratch: &mut Scratch, sums: &mut [f32]) {
-        let width = self.cols.next_multiple_of(WORD);
+    /// Some columns of rows, kept value by kept value.
+    fn kept_rows(&self, source: &[f32], first: usize, columns: Range<usize>, scratch: &mut Scratch, sums: &mut [f32]) {
+        let table = &self.table[..columns.len().next_multiple_of(WORD)];
+        for (i, sums) in sums.chunks_mut(self.lanes).enumerate() {
+            if let Some(at) = scratch.at.get(i + TILE) {
+                self.matrix.ask(first + i + TILE, columns.clone(), *at);
+            }
+            let at = scratch.at[i];
+            let row = self.matrix.decode(self.level, first + i, columns.clone(), at, table, scratch);
+            spread(self.level, row.offsets, row.values, source, sums);
+            let count = row.offsets.len();
+            scratch.at[i] = at + count;
+        }
+    }
+
+    /// Some columns of rows with their zeros.
+    fn full_rows(&self, source: &[f32], first: usize, columns: Range<usize>, scratch: &mut Scratch, sums: &mut [f32]) {
+        let width = columns.len().next_multiple_of(WORD);
         scratch.rows.resize(TILE * width, 0.0);
         for (i, sums) in sums.chunks_mut(TILE * self.lanes).enumerate() {
             let rows = &mut scratch.rows[..sums.len() / self.lanes * width];
-            for (r, row) in rows.chunks_mut(width).enumerate() {
-                self.matrix.expand(self.level, first + i * TILE + r, row);
+            for (r, out) in rows.chunks_mut(width).enumerate() {
+                let row = i * TILE + r;
+                if let Some(at) = scratch.at.get(row + TILE) {
+                    self.matrix.ask(first + row + TILE, columns.clone(), *at);
+                }
+                let at = &mut scratch.at[row];
+                *at = self.matrix.expand(self.level, first + row, columns.clone(), *at, out);
             }
             tile(self.level, rows, width, source, self.lanes, sums);
         }

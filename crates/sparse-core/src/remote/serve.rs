@@ -153,3 +153,124 @@ impl Lent {
         }
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use std::io::{Read, Write};
+
+    use burn::tensor::Tensor;
+
+    use super::*;
+    use crate::crew::Crew;
+    use crate::device::{is_peer, parse, probe};
+    use crate::remote::ticket::Ticket;
+
+    const HERE: &str = "127.0.0.1:0";
+
+    fn lent(lives: u64) -> Lent {
+        serve(&Device::flex(), HERE.parse().unwrap(), Duration::from_secs(lives)).unwrap()
+    }
+
+    fn refused(name: &str) -> String {
+        let said = parse(name).unwrap_err().to_string();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    }
+
+    #[test]
+    fn a_peer_computes_for_whoever_has_the_ticket() {
+        let lent = lent(60);
+        let device = parse(lent.name()).unwrap();
+        probe("a peer", &device).unwrap();
+        assert!(is_peer(&device) && is_peer(&device.clone().autodiff()));
+        assert!(title(&device).starts_with("peer ") && !lent.name().contains(&title(&device)));
+        let x = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], &device.autodiff()).require_grad();
+        let gradient = x.grad(&(x.clone() * x.clone()).sum().backward()).unwrap();
+        assert_eq!(gradient.into_data().iter::<f32>().collect::<Vec<_>>(), [2.0, 4.0, 6.0, 8.0]);
+        // Asked again, it is the same device.
+        assert_eq!(parse(lent.name()).unwrap(), parse(lent.name()).unwrap());
+    }
+
+    #[test]
+    fn others_are_refused_and_so_is_an_expired_ticket() {
+        let lent = lent(3);
+        let ticket: Ticket = lent.name().parse().unwrap();
+        let (forged, late) = (ticket.forged(), ticket.clone().prolonged(600));
+        assert!(refused(&forged.to_string()).contains("refuses the credential"));
+        parse(lent.name()).unwrap();
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(refused(lent.name()).contains("expired"));
+        // One who says that it is good still is refused there: with another credential, as sessions are shared.
+        assert!(refused(&late.forged().to_string()).contains("refuses the credential"));
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_or_another_in_its_place_is_not_taken_for_it() {
+        let first = lent(60);
+        let (old, at) = (first.name().to_string(), first.name().parse::<Ticket>().unwrap().addresses()[0]);
+        drop(first);
+        assert!(refused(&old).contains("is not at 127.0.0.1:"));
+        let _second = serve(&Device::flex(), at, Duration::from_secs(60)).unwrap();
+        assert!(refused(&old).contains("is not at 127.0.0.1:"));
+    }
+
+    #[test]
+    fn web_sockets_stay_on_this_machine() {
+        let lent = serve_web_socket(&Device::flex(), HERE.parse().unwrap(), Duration::from_secs(60)).unwrap();
+        probe("a peer", &parse(lent.name()).unwrap()).unwrap();
+        let (_, at) = lent.name().split_once('@').unwrap();
+        assert!(refused(&format!("ws://{at}")).contains("refuses the credential"));
+        assert!(refused("ws://192.0.2.1:80").contains("loopback only"));
+        let beyond = serve_web_socket(&Device::flex(), "192.0.2.1:0".parse().unwrap(), Duration::from_secs(1));
+        assert!(beyond.is_err_and(|e| e.to_string().contains("loopback only")));
+    }
+
+    #[test]
+    fn what_answers_something_else_is_no_peer() {
+        let listener = TcpListener::bind(HERE).unwrap();
+        let at = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n");
+        });
+        assert!(refused(&format!("ws://{at}")).contains("is no peer"));
+    }
+
+    #[test]
+    fn a_crew_goes_on_without_a_peer_that_dies() {
+        let (staying, leaving) = (lent(60), std::sync::Mutex::new(Some(lent(60))));
+        let names = [staying.name().to_string(), leaving.lock().unwrap().as_ref().unwrap().name().to_string()];
+        let devices = names.each_ref().map(|name| parse(name).unwrap());
+        let lost = std::sync::Mutex::new(Vec::new());
+        let tell = |line: &str| lost.lock().unwrap().push(line.to_string());
+        let crew = Crew::new(&devices, 1).with_tell(&tell);
+        let sums = crew.run::<_, Error>(6, |device, piece| {
+            // The second peer goes while it is at a piece.
+            if *device == devices[1] {
+                drop(leaving.lock().unwrap().take());
+            }
+            Ok(Tensor::<1>::full([4], piece as f32, device).sum().into_scalar::<f32>())
+        });
+        assert_eq!(sums.unwrap(), [0.0, 4.0, 8.0, 12.0, 16.0, 20.0]);
+        assert_eq!(lost.lock().unwrap().len(), 1);
+        assert_eq!(crew.places(), 1);
+        drop(staying);
+        let said = crew.run::<_, Error>(1, |device, _| Ok(Tensor::<1>::ones([4], device).sum().into_scalar::<f32>()));
+        assert!(said.unwrap_err().to_string().contains("every device"));
+    }
+
+    #[test]
+    fn what_cannot_be_lent_says_so() {
+        let says = |bind: &str| {
+            let lent = serve(&Device::flex(), bind.parse().unwrap(), Duration::from_secs(1));
+            lent.map(|_| ()).unwrap_err().to_string()
+        };
+        assert!(says("0.0.0.0:0").contains("no address to dial"));
+        assert!(says("192.0.2.1:0").contains("cannot be listened at"));
+        let lent = lent(60);
+        let peer = parse(lent.name()).unwrap();
+        let again = serve(&peer, HERE.parse().unwrap(), Duration::from_secs(1)).map(|_| ()).unwrap_err();
+        assert!(again.to_string().contains("cannot be lent"), "{again}");
+    }
+}

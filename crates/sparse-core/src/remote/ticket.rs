@@ -75,6 +75,19 @@ impl Ticket {
     }
 }
 
+#[cfg(test)]
+impl Ticket {
+    /// To the same peer with another credential.
+    pub(super) fn forged(&self) -> Self {
+        Self { credential: credential(), ..self.clone() }
+    }
+
+    /// With another word on when it expires.
+    pub(super) fn prolonged(self, seconds: u64) -> Self {
+        Self { expires: now() + seconds, ..self }
+    }
+}
+
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())

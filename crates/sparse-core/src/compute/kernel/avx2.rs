@@ -183,6 +183,10 @@ unsafe fn load_bf16(from: *const bf16) -> __m256 {
 pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
     debug_assert_eq!(out.len(), T * LANES);
     let mut acc = [[_mm256_setzero_ps(); 2]; T];
+    for (acc, out) in acc.as_flattened_mut().iter_mut().zip(out.as_chunks::<8>().0) {
+        // SAFETY: the chunk has eight numbers.
+        *acc = unsafe { _mm256_loadu_ps(out.as_ptr()) };
+    }
     for (offset, value) in offsets.iter().zip(values) {
         let weight = _mm256_set1_ps(*value);
         for (i, sum) in acc.as_flattened_mut().iter_mut().enumerate() {
@@ -202,7 +206,7 @@ macro_rules! expand {
         /// # Safety
         /// `values` has the values of all bits and [`SLACK`] more; `out` has a number for every bit.
         #[target_feature(enable = "avx2,fma,f16c,popcnt")]
-        pub(super) unsafe fn $name(words: &[u64], values: &[$type], out: &mut [f32]) {
+        pub(super) unsafe fn $name(words: &[u64], values: &[$type], out: &mut [f32]) -> usize {
             let mut at = 0;
             for (word, out) in words.iter().zip(out.as_chunks_mut::<WORD>().0) {
                 for (mask, out) in word.to_le_bytes().into_iter().zip(out.as_chunks_mut::<8>().0) {
@@ -211,6 +215,7 @@ macro_rules! expand {
                     at += mask.count_ones() as usize;
                 }
             }
+            at
         }
     };
 }
@@ -231,6 +236,10 @@ pub(super) unsafe fn tile<const R: usize, const T: usize>(
     let cols = source.len() / (T * LANES);
     debug_assert!(cols <= width && weights.len() >= R * width && out.len() == R * T * LANES);
     let mut acc = [[[_mm256_setzero_ps(); 2]; T]; R];
+    for (acc, out) in acc.as_flattened_mut().as_flattened_mut().iter_mut().zip(out.as_chunks::<8>().0) {
+        // SAFETY: the chunk has eight numbers.
+        *acc = unsafe { _mm256_loadu_ps(out.as_ptr()) };
+    }
     for c in 0..cols {
         for (r, sums) in acc.iter_mut().enumerate() {
             // SAFETY: rows are `width` wide, which `c` is below.

@@ -225,6 +225,10 @@ pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], sou
     debug_assert_eq!(out.len(), T * LANES);
     // Eight sums side by side, or four: a sum waits four cycles for the one before.
     let mut acc = [[_mm512_setzero_ps(); T]; 4];
+    for (acc, out) in acc[0].iter_mut().zip(out.as_chunks::<16>().0) {
+        // SAFETY: the chunk has 16 numbers.
+        *acc = unsafe { _mm512_loadu_ps(out.as_ptr()) };
+    }
     let side = if T < 4 { 4 } else { 2 };
     let (four, rest) = offsets.as_chunks::<4>();
     let (values4, values1) = values[..offsets.len()].as_chunks::<4>();
@@ -248,12 +252,11 @@ pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], sou
 /// # Safety
 /// `values` has the values of all bits and [`SLACK`] more; `out` has a number for every bit.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
-pub(super) unsafe fn expand_f32(words: &[u64], values: &[f32], out: &mut [f32]) {
+pub(super) unsafe fn expand_f32(words: &[u64], values: &[f32], out: &mut [f32]) -> usize {
     let mut at = 0;
     for (word, out) in words.iter().zip(out.as_chunks_mut::<WORD>().0) {
         for (part, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let mask = (word >> (16 * part)) as u16;
-            ask(values, at);
             // SAFETY: `at` values went before; 16 may be read beyond the last.
             let kept = unsafe { load(values, at) };
             at += mask.count_ones() as usize;
@@ -261,6 +264,7 @@ pub(super) unsafe fn expand_f32(words: &[u64], values: &[f32], out: &mut [f32]) 
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_maskz_expand_ps(mask, kept)) };
         }
     }
+    at
 }
 
 macro_rules! expand_16 {
@@ -268,12 +272,11 @@ macro_rules! expand_16 {
         /// # Safety
         /// As [`expand_f32`].
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
-        pub(super) unsafe fn $name(words: &[u64], values: &[$type], out: &mut [f32]) {
+        pub(super) unsafe fn $name(words: &[u64], values: &[$type], out: &mut [f32]) -> usize {
             let mut at = 0;
             for (word, out) in words.iter().zip(out.as_chunks_mut::<WORD>().0) {
                 for (part, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                     let mask = (word >> (32 * part)) as u32;
-                    ask(values, at);
                     // SAFETY: `at` values went before; 32 may be read beyond the last.
                     let kept = unsafe { _mm512_loadu_epi16(values.as_ptr().add(at).cast()) };
                     let spread = _mm512_maskz_expand_epi16(mask, kept);
@@ -285,6 +288,7 @@ macro_rules! expand_16 {
                     }
                 }
             }
+            at
         }
     };
 }
@@ -316,6 +320,10 @@ pub(super) unsafe fn tile<const R: usize, const T: usize>(
     let cols = source.len() / (T * LANES);
     debug_assert!(cols <= width && weights.len() >= R * width && out.len() == R * T * LANES);
     let mut acc = [[_mm512_setzero_ps(); T]; R];
+    for (acc, out) in acc.as_flattened_mut().iter_mut().zip(out.as_chunks::<LANES>().0) {
+        // SAFETY: the chunk has 16 numbers.
+        *acc = unsafe { _mm512_loadu_ps(out.as_ptr()) };
+    }
     for c in 0..cols {
         let mut lanes = [_mm512_setzero_ps(); T];
         for (t, lanes) in lanes.iter_mut().enumerate() {

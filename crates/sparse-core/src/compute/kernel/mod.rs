@@ -45,8 +45,9 @@ pub(super) trait Number: Copy + Default + Send + Sync + 'static {
     /// The products of a row, its columns given, with `B` inputs, which are longer than any column.
     fn listed<const B: usize>(level: Level, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
 
-    /// A row of bits with its zeros, a number for every bit; `values` as for [`Number::bits`].
-    fn expand(level: Level, words: &[u64], values: &[Self], out: &mut [f32]);
+    /// A row of bits with its zeros, a number for every bit, and how many bits are set; `values` as for
+    /// [`Number::bits`].
+    fn expand(level: Level, words: &[u64], values: &[Self], out: &mut [f32]) -> usize;
 
     /// `values` as f32: they themselves, or in `room`.
     fn widened<'a>(values: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32];
@@ -91,7 +92,7 @@ macro_rules! number {
                 portable::listed(columns.iter().map(|c| usize::from(*c)), values, x)
             }
 
-            fn expand(level: Level, words: &[u64], values: &[Self], out: &mut [f32]) {
+            fn expand(level: Level, words: &[u64], values: &[Self], out: &mut [f32]) -> usize {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 match level {
@@ -99,7 +100,7 @@ macro_rules! number {
                     Level::AVX2 => return unsafe { avx2::$expand(words, values, out) },
                     _ => {}
                 }
-                portable::expand(words, values, out);
+                portable::expand(words, values, out)
             }
 
             fn widened<'a>(values: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32] {
@@ -131,7 +132,19 @@ pub(super) fn portable_listed<N: Number, const B: usize>(columns: &[u32], values
     portable::listed(columns.iter().map(|c| *c as usize), values, x)
 }
 
-/// Adds up `values[i] * source[offsets[i] ..][.. out.len()]`; `out` has 1, 2 or 4 times [`LANES`].
+/// Asks for the cache lines of the first `count` of `values`; beyond their end nothing happens.
+pub(super) fn ask<T>(values: &[T], count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..(count * size_of::<T>()).div_ceil(64) + 1 {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint: nothing is read through the pointer, wherever it leads; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().wrapping_add(64 * line)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, count);
+}
+
+/// Adds all `values[i] * source[offsets[i] ..][.. out.len()]` to `out`, which has 1, 2 or 4 times [`LANES`].
 ///
 /// Every offset leaves as many numbers of `source` behind it.
 pub(super) fn spread(level: Level, offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
@@ -154,7 +167,7 @@ fn spread_over<const T: usize>(level: Level, offsets: &[u32], values: &[f32], so
     portable::spread::<T>(offsets, values, source, out);
 }
 
-/// The rows of `weights`, `[rows, width]`, times `source`, `[cols, lanes]`, into `out`, `[rows, lanes]`: a plain
+/// Adds the rows of `weights`, `[rows, width]`, times `source`, `[cols, lanes]`, to `out`, `[rows, lanes]`: a plain
 /// product of what lies in the nearest caches. `width` is `cols` at least; there are 1, 2 or 4 times [`LANES`].
 pub(super) fn tile(level: Level, weights: &[f32], width: usize, source: &[f32], lanes: usize, out: &mut [f32]) {
     debug_assert!(source.len() / lanes <= width && weights.len() >= out.len() / lanes * width);

@@ -31,6 +31,7 @@ pub(super) fn listed<N: Number, const B: usize>(
 
 pub(super) fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
     let mut sums = [[0.0f32; LANES]; T];
+    sums.as_flattened_mut().copy_from_slice(out);
     for (offset, value) in offsets.iter().zip(values) {
         let lanes = source[*offset as usize..][..T * LANES].as_chunks::<LANES>().0;
         for (sums, lanes) in sums.iter_mut().zip(lanes) {
@@ -53,7 +54,7 @@ pub(super) fn chosen(words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
     count
 }
 
-pub(super) fn expand<N: Number>(words: &[u64], values: &[N], out: &mut [f32]) {
+pub(super) fn expand<N: Number>(words: &[u64], values: &[N], out: &mut [f32]) -> usize {
     let mut values = values.iter();
     for (word, out) in words.iter().zip(out.chunks_mut(WORD)) {
         out.fill(0.0);
@@ -63,11 +64,13 @@ pub(super) fn expand<N: Number>(words: &[u64], values: &[N], out: &mut [f32]) {
             left &= left - 1;
         }
     }
+    words.iter().map(|word| word.count_ones() as usize).sum()
 }
 
 pub(super) fn tile<const R: usize, const T: usize>(weights: &[f32], width: usize, source: &[f32], out: &mut [f32]) {
     for (weights, out) in weights.chunks(width).zip(out.chunks_mut(T * LANES)).take(R) {
         let mut sums = [[0.0f32; LANES]; T];
+        sums.as_flattened_mut().copy_from_slice(out);
         for (weight, lanes) in weights.iter().zip(source.chunks(T * LANES)) {
             for (sums, lanes) in sums.iter_mut().zip(lanes.as_chunks::<LANES>().0) {
                 sums.iter_mut().zip(lanes).for_each(|(sum, lane)| *sum += weight * lane);
