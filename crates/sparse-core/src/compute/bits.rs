@@ -1,12 +1,10 @@
 //! A bit for each weight and the kept values one after the other; with N of M kept everywhere, no offsets.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use super::Level;
-use super::kernel::{self, LANES, Number, SLACK, WORD};
-use super::rows::{Decoded, Rows, Scratch};
+use super::kernel::{self, Number, SLACK, WORD};
+use super::rows::{Part, Rows, Scratch};
 use crate::{Error, Result};
 
 /// A matrix `[rows, cols]`.
@@ -87,14 +85,15 @@ impl<N: Number> Bits<N> {
         &self.values[self.begin(row)..]
     }
 
-    /// The words of some columns of a row.
-    fn words_at(&self, row: usize, columns: &Range<usize>) -> &[u64] {
-        &self.words_of(row)[columns.start / WORD..columns.end.div_ceil(WORD)]
+    fn words_at(&self, part: &Part) -> &[u64] {
+        &self.words_of(part.row)[part.columns.start / WORD..part.columns.end.div_ceil(WORD)]
     }
 }
 
 impl<N: Number> Rows for Bits<N> {
     type Number = N;
+
+    const PARTS: bool = true;
 
     fn bytes(&self) -> usize {
         let begins = if let Begins::Listed(begins) = &self.begins { 8 * begins.len() } else { 0 };
@@ -112,15 +111,23 @@ impl<N: Number> Rows for Bits<N> {
         }
     }
 
-    fn expand(&self, level: Level, row: usize, columns: Range<usize>, at: usize, out: &mut [f32]) -> usize {
-        at + N::expand(level, self.words_at(row, &columns), &self.values[at..], out)
+    fn expand(&self, level: Level, part: &Part, out: &mut [f32]) -> usize {
+        part.at + N::expand(level, self.words_at(part), &self.values[part.at..], out)
     }
 
-    fn ask(&self, row: usize, columns: Range<usize>, at: usize) {
-        let words = self.words_at(row, &columns);
-        let share = columns.len() as f64 * self.kept() as f64 / (self.words.len() * WORD).max(1) as f64;
+    fn add(&self, level: Level, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize {
+        let Scratch { offsets, values, .. } = scratch;
+        kernel::offsets(level, self.words_at(part), out.len(), offsets);
+        let values = N::widened(&self.values[part.at..][..offsets.len()], values);
+        kernel::spread(level, offsets, values, source, out);
+        part.at + offsets.len()
+    }
+
+    fn ask(&self, part: &Part) {
+        let words = self.words_at(part);
+        let share = part.columns.len() as f64 * self.kept() as f64 / (self.words.len() * WORD).max(1) as f64;
         kernel::ask(words, words.len());
-        kernel::ask(&self.values[at..], share as usize);
+        kernel::ask(&self.values[part.at..], share as usize);
     }
 
     fn sorts(&self, level: Level) -> bool {
@@ -129,21 +136,6 @@ impl<N: Number> Rows for Bits<N> {
 
     fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B] {
         N::bits(level, self.words_of(row), self.values_of(row), x)
-    }
-
-    fn decode<'a>(
-        &'a self,
-        level: Level,
-        row: usize,
-        columns: Range<usize>,
-        at: usize,
-        table: &[u32],
-        scratch: &'a mut Scratch,
-    ) -> Decoded<'a> {
-        scratch.offsets.resize(table.len() + LANES, 0);
-        let count = kernel::chosen(level, self.words_at(row, &columns), table, &mut scratch.offsets);
-        let values = &self.values[at..][..count];
-        Decoded { offsets: &scratch.offsets[..count], values: N::widened(values, &mut scratch.values) }
     }
 }
 

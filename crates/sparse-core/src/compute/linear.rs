@@ -12,7 +12,7 @@ use super::bits::Bits;
 use super::csr::Csr;
 use super::kernel::{Number, WORD};
 use super::product::multiply;
-use super::rows::Rows;
+use super::rows::{Part, Rows};
 use super::{Level, Packing};
 use crate::weight::transposed;
 use crate::{Error, Result};
@@ -147,7 +147,7 @@ impl SparseLinear {
         let [d_out, d_in] = self.shape;
         let (mut dense, mut padded) = (Vec::with_capacity(d_out * d_in), vec![0.0; d_in.next_multiple_of(WORD)]);
         each!(&*self.matrix, rows => for row in 0..d_out {
-            rows.expand(self.level, row, 0..d_in, rows.begin(row), &mut padded);
+            rows.expand(self.level, &Part { row, columns: 0..d_in, at: rows.begin(row) }, &mut padded);
             dense.extend_from_slice(&padded[..d_in]);
         });
         dense

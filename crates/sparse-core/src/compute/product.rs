@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Level;
 use super::aligned::Aligned;
-use super::kernel::{LANES, WORD, spread, tile};
-use super::rows::{Rows, Scratch};
+use super::kernel::{BLOCK, LANES, TILE, WORD, tile};
+use super::rows::{Part, Rows, Scratch};
 
 /// The most inputs that go along the columns.
 const FEW: usize = 8;
@@ -19,10 +19,8 @@ const FEW: usize = 8;
 const SMALL: usize = 1 << 16;
 /// The share of weights kept above which rows get their zeros back.
 const MANY: f64 = 0.4;
-/// Inputs that stay in the nearest cache: half of them where rows with their zeros lie there too.
-const NEAR: usize = 8192;
-/// Rows that get their zeros back together.
-const TILE: usize = 8;
+/// How many rows ahead memory is asked for.
+const AHEAD: usize = 8;
 /// Rows whose sums are turned together, columns of inputs that are.
 const TOGETHER: usize = 16;
 
@@ -117,10 +115,13 @@ fn padded(x: &[f32], sorted: bool) -> Aligned {
 fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
     let batch = out.len() / rows;
     let lanes = (LANES * batch.div_ceil(LANES).next_power_of_two()).min(4 * LANES);
-    let table: Vec<u32> = (0..cols.next_multiple_of(WORD)).map(|c| (c * lanes) as u32).collect();
-    let full = matrix.kept() as f64 > MANY * (rows * cols) as f64;
-    let near = if full { NEAR / 2 } else { NEAR };
-    let work = Panels { matrix, level, table, cols, lanes, full, block: (near / lanes).next_multiple_of(WORD) };
+    let full = R::PARTS && matrix.kept() as f64 > MANY * (rows * cols) as f64;
+    let block = match (full, R::PARTS) {
+        (true, _) => BLOCK * LANES / lanes,
+        (false, true) => 2 * BLOCK * LANES / lanes,
+        (false, false) => cols,
+    };
+    let work = Panels { matrix, level, cols, lanes, full, block };
     let products = matrix.kept() * batch;
     let inputs = x.chunks(lanes * cols).zip(out.chunks_mut(lanes * rows));
     if inputs.len() < 2 * rayon::current_num_threads() {
@@ -137,8 +138,6 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], 
 struct Panels<'a, R> {
     matrix: &'a R,
     level: Level,
-    /// Where the lanes of each column begin.
-    table: Vec<u32>,
     cols: usize,
     lanes: usize,
     /// Whether rows get their zeros back.
@@ -202,34 +201,32 @@ impl<R: Rows> Panels<'_, R> {
 
     /// Some columns of rows, kept value by kept value.
     fn kept_rows(&self, source: &[f32], first: usize, columns: Range<usize>, scratch: &mut Scratch, sums: &mut [f32]) {
-        let table = &self.table[..columns.len().next_multiple_of(WORD)];
         for (i, sums) in sums.chunks_mut(self.lanes).enumerate() {
-            if let Some(at) = scratch.at.get(i + TILE) {
-                self.matrix.ask(first + i + TILE, columns.clone(), *at);
-            }
-            let at = scratch.at[i];
-            let row = self.matrix.decode(self.level, first + i, columns.clone(), at, table, scratch);
-            spread(self.level, row.offsets, row.values, source, sums);
-            let count = row.offsets.len();
-            scratch.at[i] = at + count;
+            self.ask(first, i + AHEAD, &columns, scratch);
+            let part = Part { row: first + i, columns: columns.clone(), at: scratch.at[i] };
+            scratch.at[i] = self.matrix.add(self.level, &part, source, scratch, sums);
         }
     }
 
     /// Some columns of rows with their zeros.
     fn full_rows(&self, source: &[f32], first: usize, columns: Range<usize>, scratch: &mut Scratch, sums: &mut [f32]) {
-        let width = columns.len().next_multiple_of(WORD);
+        let (width, padded) = (BLOCK * LANES / self.lanes, columns.len().next_multiple_of(WORD));
         scratch.rows.resize(TILE * width, 0.0);
         for (i, sums) in sums.chunks_mut(TILE * self.lanes).enumerate() {
-            let rows = &mut scratch.rows[..sums.len() / self.lanes * width];
-            for (r, out) in rows.chunks_mut(width).enumerate() {
-                let row = i * TILE + r;
-                if let Some(at) = scratch.at.get(row + TILE) {
-                    self.matrix.ask(first + row + TILE, columns.clone(), *at);
-                }
-                let at = &mut scratch.at[row];
-                *at = self.matrix.expand(self.level, first + row, columns.clone(), *at, out);
+            for r in 0..sums.len() / self.lanes {
+                let i = i * TILE + r;
+                self.ask(first, i + TILE, &columns, scratch);
+                let part = Part { row: first + i, columns: columns.clone(), at: scratch.at[i] };
+                scratch.at[i] = self.matrix.expand(self.level, &part, &mut scratch.rows[r * width..][..padded]);
             }
-            tile(self.level, rows, width, source, self.lanes, sums);
+            tile(self.level, &scratch.rows, source, self.lanes, sums);
+        }
+    }
+
+    /// Asks memory for columns of the `i`th row from `first` on, if there is one: from row to row they lie far apart.
+    fn ask(&self, first: usize, i: usize, columns: &Range<usize>, scratch: &Scratch) {
+        if let Some(at) = scratch.at.get(i).filter(|_| self.block < self.cols) {
+            self.matrix.ask(&Part { row: first + i, columns: columns.clone(), at: *at });
         }
     }
 

@@ -19,36 +19,35 @@ pub(super) trait Rows: Sync {
     /// Where the values of a row begin.
     fn begin(&self, row: usize) -> usize;
 
-    /// Some columns of a row with their zeros into `out`, which is as long and padded to whole words; they begin
-    /// at a whole word, and their values at `at`. Where the values of the next columns begin.
-    fn expand(&self, level: Level, row: usize, columns: Range<usize>, at: usize, out: &mut [f32]) -> usize;
+    /// A part with its zeros into `out`, which is as long and padded to whole words. Where the values of the next
+    /// part begin.
+    fn expand(&self, level: Level, part: &Part, out: &mut [f32]) -> usize;
 
-    /// Asks for what [`Rows::expand`] or [`Rows::decode`] will read of these columns.
-    fn ask(&self, row: usize, columns: Range<usize>, at: usize);
+    /// Adds the products of a part with `source`, the inputs of its columns beside each other, `[cols, lanes]`, to
+    /// `out`, `[lanes]`. Where the values of the next part begin.
+    fn add(&self, level: Level, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize;
+
+    /// Asks memory for what [`Rows::expand`] or [`Rows::add`] will read, more or less.
+    fn ask(&self, part: &Part);
+
+    /// Whether rows are gone through in parts, or whole: not in parts where to find a part's end takes longer than
+    /// the part does.
+    const PARTS: bool;
 
     /// Whether [`Rows::dot`] wants the even numbers of every 32 before the odd ones.
     fn sorts(&self, level: Level) -> bool;
 
     /// The products of a row with `B` inputs, padded with zeros to whole words and sorted as it wants them.
     fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B];
-
-    /// The entry of `table` for each kept one of some columns of a row, the first being at `table[0]`, and its
-    /// value. Columns and values begin as for [`Rows::expand`].
-    fn decode<'a>(
-        &'a self,
-        level: Level,
-        row: usize,
-        columns: Range<usize>,
-        at: usize,
-        table: &[u32],
-        scratch: &'a mut Scratch,
-    ) -> Decoded<'a>;
 }
 
-/// A row as [`spread`](super::kernel::spread) takes it.
-pub(super) struct Decoded<'a> {
-    pub(super) offsets: &'a [u32],
-    pub(super) values: &'a [f32],
+/// Some columns of a row.
+pub(super) struct Part {
+    pub(super) row: usize,
+    /// From a whole word on.
+    pub(super) columns: Range<usize>,
+    /// Where their values begin.
+    pub(super) at: usize,
 }
 
 /// Room to decode into.

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{LANES, SLACK, WORD};
+use super::{BLOCK, LANES, SLACK, WORD};
 
 /// For each mask of eight columns, which of the values in a row belongs to each; 0 where none does.
 static PLACES: [[u8; 8]; 256] = places();
@@ -225,14 +225,12 @@ expand!(expand_f16, f16, spread_f16);
 expand!(expand_bf16, bf16, spread_bf16);
 
 /// # Safety
-/// `weights` has `R` rows of `width` numbers, of which as many count as `source` has times `16 T`; `out` has `16 R T`.
+/// `weights` has `R` rows of `BLOCK / T` numbers, of which as many count as `source` has times `16 T`; `out` has
+/// `16 R T`.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tile<const R: usize, const T: usize>(
-    weights: &[f32],
-    width: usize,
-    source: &[f32],
-    out: &mut [f32],
-) {
+pub(super) unsafe fn tile<const R: usize, const T: usize>(weights: &[f32], source: &[f32], out: &mut [f32]) {
+    // Known when this is compiled: one register then points at all rows.
+    let width = const { BLOCK / T };
     let cols = source.len() / (T * LANES);
     debug_assert!(cols <= width && weights.len() >= R * width && out.len() == R * T * LANES);
     let mut acc = [[[_mm256_setzero_ps(); 2]; T]; R];

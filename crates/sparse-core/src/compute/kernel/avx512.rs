@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{LANES, SLACK, WORD};
+use super::{BLOCK, LANES, SLACK, WORD};
 
 /// How many sums each input has side by side: a sum waits four cycles for the one before.
 const fn chains(inputs: usize) -> usize {
@@ -309,14 +309,12 @@ fn wide_bf16(values: __m256i) -> __m512 {
 }
 
 /// # Safety
-/// `weights` has `R` rows of `width` numbers, of which as many count as `source` has times `16 T`; `out` has `16 R T`.
+/// `weights` has `R` rows of `BLOCK / T` numbers, of which as many count as `source` has times `16 T`; `out` has
+/// `16 R T`.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile<const R: usize, const T: usize>(
-    weights: &[f32],
-    width: usize,
-    source: &[f32],
-    out: &mut [f32],
-) {
+pub(super) unsafe fn tile<const R: usize, const T: usize>(weights: &[f32], source: &[f32], out: &mut [f32]) {
+    // Known when this is compiled: one register then points at all rows.
+    let width = const { BLOCK / T };
     let cols = source.len() / (T * LANES);
     debug_assert!(cols <= width && weights.len() >= R * width && out.len() == R * T * LANES);
     let mut acc = [[_mm512_setzero_ps(); T]; R];
@@ -344,17 +342,25 @@ pub(super) unsafe fn tile<const R: usize, const T: usize>(
     }
 }
 
+/// Where the lanes of the columns whose bit is set begin; how many there are.
+///
+/// # Safety
+/// `out` has room for all bits.
 #[target_feature(enable = "avx512f,popcnt")]
-pub(super) fn chosen(words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
-    let mut count = 0;
-    for (word, table) in words.iter().zip(table.as_chunks::<WORD>().0) {
-        for (part, table) in table.as_chunks::<16>().0.iter().enumerate() {
+pub(super) unsafe fn offsets(words: &[u64], lanes: usize, out: &mut [u32]) -> usize {
+    debug_assert!(out.len() >= words.len() * WORD);
+    let step = _mm512_set1_epi32(16 * lanes as i32);
+    let count_up = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let (mut here, mut count) = (_mm512_mullo_epi32(count_up, _mm512_set1_epi32(lanes as i32)), 0);
+    for word in words {
+        for part in 0..4 {
             let mask = (word >> (16 * part)) as u16;
-            // SAFETY: both hold 16 numbers.
+            // SAFETY: no more than 16 for each 16 bits went before.
             unsafe {
-                let packed = _mm512_maskz_compress_epi32(mask, _mm512_loadu_epi32(table.as_ptr().cast()));
-                _mm512_storeu_epi32(out[count..][..16].as_mut_ptr().cast(), packed);
+                let packed = _mm512_maskz_compress_epi32(mask, here);
+                _mm512_storeu_epi32(out.as_mut_ptr().add(count).cast(), packed);
             }
+            here = _mm512_add_epi32(here, step);
             count += mask.count_ones() as usize;
         }
     }

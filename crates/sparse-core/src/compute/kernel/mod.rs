@@ -21,6 +21,8 @@ use super::Level;
 pub(super) const WORD: usize = 64;
 /// So many values beyond the last may be read.
 pub(super) const SLACK: usize = 64;
+/// Bytes in a cache line.
+const LINE: usize = 64;
 /// Lanes in the smallest vector of lanes.
 pub(super) const LANES: usize = 16;
 
@@ -132,13 +134,13 @@ pub(super) fn portable_listed<N: Number, const B: usize>(columns: &[u32], values
     portable::listed(columns.iter().map(|c| *c as usize), values, x)
 }
 
-/// Asks for the cache lines of the first `count` of `values`; beyond their end nothing happens.
+/// Asks memory for the first `count` of `values`; beyond their end nothing happens.
 pub(super) fn ask<T>(values: &[T], count: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in 0..(count * size_of::<T>()).div_ceil(64) + 1 {
+    for line in 0..(count * size_of::<T>()).div_ceil(LINE) + 1 {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a hint: nothing is read through the pointer, wherever it leads; every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().wrapping_add(64 * line)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_byte_add(LINE * line).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (values, count);
@@ -167,54 +169,55 @@ fn spread_over<const T: usize>(level: Level, offsets: &[u32], values: &[f32], so
     portable::spread::<T>(offsets, values, source, out);
 }
 
-/// Adds the rows of `weights`, `[rows, width]`, times `source`, `[cols, lanes]`, to `out`, `[rows, lanes]`: a plain
-/// product of what lies in the nearest caches. `width` is `cols` at least; there are 1, 2 or 4 times [`LANES`].
-pub(super) fn tile(level: Level, weights: &[f32], width: usize, source: &[f32], lanes: usize, out: &mut [f32]) {
+/// Numbers of a row that lie in the nearest cache together with their inputs, `[BLOCK / (lanes / LANES), lanes]`.
+pub(super) const BLOCK: usize = 256;
+/// Rows that are multiplied together.
+pub(super) const TILE: usize = 16;
+
+/// Adds the rows of `weights`, each [`BLOCK`]` / (lanes / LANES)` numbers apart, times `source`, `[cols, lanes]`, to
+/// `out`, `[rows, lanes]`: a plain product of what lies in the nearest caches. There are 1, 2 or 4 times [`LANES`].
+pub(super) fn tile(level: Level, weights: &[f32], source: &[f32], lanes: usize, out: &mut [f32]) {
+    match lanes / LANES {
+        1 => tiles::<16, 1>(level, weights, source, out),
+        2 => tiles::<8, 2>(level, weights, source, out),
+        _ => tiles::<4, 4>(level, weights, source, out),
+    }
+}
+
+/// `R` rows at a time, what is left one by one.
+fn tiles<const R: usize, const T: usize>(level: Level, weights: &[f32], source: &[f32], out: &mut [f32]) {
+    let (width, lanes) = (BLOCK / T, T * LANES);
     debug_assert!(source.len() / lanes <= width && weights.len() >= out.len() / lanes * width);
-    let together = if lanes == 4 * LANES { 4 } else { 8 };
-    let tiles = weights.chunks(together * width).zip(out.chunks_mut(together * lanes));
-    for (weights, out) in tiles {
-        match (out.len() == together * lanes, lanes / LANES) {
-            (true, 1) => tile_of::<8, 1>(level, weights, width, source, out),
-            (true, 2) => tile_of::<8, 2>(level, weights, width, source, out),
-            (true, _) => tile_of::<4, 4>(level, weights, width, source, out),
-            (false, t) => {
-                for (weights, out) in weights.chunks(width).zip(out.chunks_mut(lanes)) {
-                    match t {
-                        1 => tile_of::<1, 1>(level, weights, width, source, out),
-                        2 => tile_of::<1, 2>(level, weights, width, source, out),
-                        _ => tile_of::<1, 4>(level, weights, width, source, out),
-                    }
-                }
-            }
+    for (weights, out) in weights.chunks(R * width).zip(out.chunks_mut(R * lanes)) {
+        if out.len() == R * lanes {
+            tile_of::<R, T>(level, weights, source, out);
+            continue;
+        }
+        for (weights, out) in weights.chunks(width).zip(out.chunks_mut(lanes)) {
+            tile_of::<1, T>(level, weights, source, out);
         }
     }
 }
 
-fn tile_of<const R: usize, const T: usize>(
-    level: Level,
-    weights: &[f32],
-    width: usize,
-    source: &[f32],
-    out: &mut [f32],
-) {
+fn tile_of<const R: usize, const T: usize>(level: Level, weights: &[f32], source: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: there is no such level where the processor lacks the instructions; `tile` cuts whole rows.
+    // SAFETY: there is no such level where the processor lacks the instructions; `tiles` cuts whole rows.
     match level {
-        Level::AVX512 => return unsafe { avx512::tile::<R, T>(weights, width, source, out) },
-        Level::AVX2 => return unsafe { avx2::tile::<R, T>(weights, width, source, out) },
+        Level::AVX512 => return unsafe { avx512::tile::<R, T>(weights, source, out) },
+        Level::AVX2 => return unsafe { avx2::tile::<R, T>(weights, source, out) },
         _ => {}
     }
-    portable::tile::<R, T>(weights, width, source, out);
+    portable::tile::<R, T>(weights, source, out);
 }
 
-/// The entries of `table`, one for every bit, whose bit is set; how many there are. `out` has room for all
-/// and [`LANES`] more.
-pub(super) fn chosen(level: Level, words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
+/// Where the lanes of the columns whose bit is set begin in `[cols, lanes]`, which [`spread`] wants to know.
+pub(super) fn offsets(level: Level, words: &[u64], lanes: usize, out: &mut Vec<u32>) {
     #[cfg(target_arch = "x86_64")]
     if level == Level::AVX512 {
-        // SAFETY: there is no such level where the processor lacks the instructions.
-        return unsafe { avx512::chosen(words, table, out) };
+        out.resize(words.len() * WORD, 0);
+        // SAFETY: there is no such level where the processor lacks the instructions; there is room.
+        let count = unsafe { avx512::offsets(words, lanes, out) };
+        return out.truncate(count);
     }
-    portable::chosen(words, table, out)
+    portable::offsets(words, lanes, out);
 }

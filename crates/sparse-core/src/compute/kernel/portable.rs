@@ -1,6 +1,6 @@
 //! For any processor.
 
-use super::{LANES, Number, WORD};
+use super::{BLOCK, LANES, Number, WORD};
 
 pub(super) fn bits<N: Number, const B: usize>(words: &[u64], values: &[N], x: &[&[f32]; B]) -> [f32; B] {
     let (mut sums, mut next) = ([0.0; B], values.iter());
@@ -41,17 +41,16 @@ pub(super) fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[
     out.copy_from_slice(sums.as_flattened());
 }
 
-pub(super) fn chosen(words: &[u64], table: &[u32], out: &mut [u32]) -> usize {
-    let mut count = 0;
-    for (word, table) in words.iter().zip(table.chunks(WORD)) {
+/// Where the lanes of the columns whose bit is set begin.
+pub(super) fn offsets(words: &[u64], lanes: usize, out: &mut Vec<u32>) {
+    out.clear();
+    for (first, word) in words.iter().enumerate() {
         let mut left = *word;
         while left != 0 {
-            out[count] = table[left.trailing_zeros() as usize];
-            count += 1;
+            out.push(((first * WORD + left.trailing_zeros() as usize) * lanes) as u32);
             left &= left - 1;
         }
     }
-    count
 }
 
 pub(super) fn expand<N: Number>(words: &[u64], values: &[N], out: &mut [f32]) -> usize {
@@ -67,8 +66,8 @@ pub(super) fn expand<N: Number>(words: &[u64], values: &[N], out: &mut [f32]) ->
     words.iter().map(|word| word.count_ones() as usize).sum()
 }
 
-pub(super) fn tile<const R: usize, const T: usize>(weights: &[f32], width: usize, source: &[f32], out: &mut [f32]) {
-    for (weights, out) in weights.chunks(width).zip(out.chunks_mut(T * LANES)).take(R) {
+pub(super) fn tile<const R: usize, const T: usize>(weights: &[f32], source: &[f32], out: &mut [f32]) {
+    for (weights, out) in weights.chunks(BLOCK / T).zip(out.chunks_mut(T * LANES)).take(R) {
         let mut sums = [[0.0f32; LANES]; T];
         sums.as_flattened_mut().copy_from_slice(out);
         for (weight, lanes) in weights.iter().zip(source.chunks(T * LANES)) {
