@@ -154,7 +154,8 @@ impl Lent {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(feature = "flex")]
+#[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
 
