@@ -2,7 +2,9 @@
 # Runs the tests on devices other than flex, which the gate runs them on.
 #
 #   scripts/test-devices.sh libtorch wgpu cuda:0
+#   scripts/test-devices.sh remote
 #
+# remote is the tests of peers, between processes on this machine, and what the feature adds to the others.
 # libtorch wants PyTorch 2.9.0: LIBTORCH_USE_PYTORCH=1, its python first in PATH, and LD_LIBRARY_PATH over
 # torch/lib. wgpu in software wants Mesa's Vulkan driver (Debian: mesa-vulkan-drivers libvulkan1) and the name
 # wgpu:cpu. One build per backend, of some minutes.
@@ -12,6 +14,11 @@ cd "$(dirname "$0")/.."
 failed=()
 for device in "$@"; do
   printf '\n== %s\n' "$device"
+  if [ "$device" = remote ]; then
+    cargo test --release --workspace --features regrow/remote,regrow-bench/remote --no-fail-fast \
+      --lib --test remote --test devices || failed+=("$device")
+    continue
+  fi
   REGROW_DEVICE="$device" cargo test --release --workspace --no-default-features \
     --features "${device%%:*},hub" --no-fail-fast --lib --bins --tests || failed+=("$device")
 done
