@@ -18,6 +18,8 @@ use std::sync::OnceLock;
 use burn::tensor::{Device, Tensor};
 
 use crate::parallel::quietly;
+#[cfg(feature = "remote")]
+use crate::remote::dial::title as peer_title;
 use crate::{Error, Result};
 
 /// The variable that names the device where a program does not.
@@ -233,22 +235,21 @@ pub fn title(device: &Device) -> String {
     peer_title(device).unwrap_or_else(|| format!("{device:?}"))
 }
 
-#[cfg(feature = "remote")]
-use crate::remote::dial::title as peer_title;
-
 #[cfg(not(feature = "remote"))]
 fn peer_title(_: &Device) -> Option<String> {
     None
 }
 
-/// A device's name without the credential that a peer's holds, for command lines that are shown.
-pub fn without_secret(name: &str) -> String {
+/// A word of a command line without the credentials that names of peers' devices hold, to be shown.
+pub fn without_secret(word: &str) -> String {
+    if let Some((option, names)) = word.split_once('=').filter(|(option, _)| option.starts_with("--")) {
+        return format!("{option}={}", without_secret(names));
+    }
     let one = |name: &str| match PEERS.iter().find(|prefix| name.starts_with(*prefix)) {
-        Some(_) if name.starts_with("remote:@") => name.to_string(),
         Some(prefix) => format!("{prefix}.."),
         None => name.to_string(),
     };
-    name.split(',').map(one).collect::<Vec<_>>().join(",")
+    word.split(',').map(one).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -293,8 +294,9 @@ mod tests {
     fn credentials_are_left_out() {
         assert_eq!(
             without_secret("flex,remote:mfrggzdf,remote:@a,ws://x@127.0.0.1:1"),
-            "flex,remote:..,remote:@a,ws://.."
+            "flex,remote:..,remote:..,ws://.."
         );
+        assert_eq!(without_secret("--device=remote:mfrggzdf"), "--device=remote:..");
         assert_eq!(without_secret("--device"), "--device");
     }
 
