@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
@@ -131,9 +132,11 @@ pub(super) enum Sparse {
 /// A model of which some layers are computed sparse: for use, not for training.
 #[derive(Clone, Debug)]
 pub struct Compressed<M> {
-    /// The model. Its own layers stay in memory.
+    /// The model. Its own layers stay in memory, unless [`Compressed::without_dense`] is wanted.
     pub model: M,
     layers: BTreeMap<String, Sparse>,
+    /// The weights of layers that are computed sparse.
+    weights: Vec<ParamId>,
 }
 
 impl<M> Compressed<M> {
@@ -150,9 +153,33 @@ impl<M> Compressed<M> {
         Swapped(&self.layers)
     }
 
+    /// The same in less memory: of weights that are computed sparse the shapes stay, a single zero stands for all
+    /// their values. The model is then of use through [`Compressed::run`] and [`Compressed::layers`] alone.
+    pub fn without_dense(mut self) -> Self
+    where
+        M: Module,
+    {
+        // A mask would be as large as what it masks.
+        self.model = self.model.materialize().map(&mut Emptied(&self.weights));
+        self
+    }
+
     /// How many layers are sparse.
     pub fn sparse(&self) -> usize {
         self.layers.len()
+    }
+}
+
+/// Puts nothing where these weights are.
+struct Emptied<'a>(&'a [ParamId]);
+
+impl ModuleMapper for Emptied<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.contains(&param.id) {
+            // Strides of zero: no memory but the one number.
+            true => param.map(|weight| Tensor::<D>::zeros([1; D], &weight.device()).expand(weight.dims())),
+            false => param,
+        }
     }
 }
 
@@ -199,6 +226,6 @@ pub fn compress_by<M>(
 ) -> Result<(Compressed<M>, Vec<Verdict>)> {
     let mut trial = Trial::new(options.clone());
     run(&model, &mut trial)?;
-    let (layers, verdicts) = trial.finish()?;
-    Ok((Compressed { model, layers }, verdicts))
+    let (layers, weights, verdicts) = trial.finish()?;
+    Ok((Compressed { model, layers, weights }, verdicts))
 }

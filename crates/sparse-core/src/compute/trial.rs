@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use burn::module::ParamId;
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
@@ -101,6 +102,8 @@ type Outcome = (Option<Duration>, Vec<(Kind, Duration)>, Option<Kind>);
 pub(super) struct Trial {
     options: Options,
     layers: BTreeMap<String, Sparse>,
+    /// The weights of those.
+    weights: Vec<ParamId>,
     verdicts: Vec<Verdict>,
     /// Layers of one shape, sparsity and batch are measured once.
     known: BTreeMap<String, Outcome>,
@@ -109,14 +112,14 @@ pub(super) struct Trial {
 
 impl Trial {
     pub(super) fn new(options: Options) -> Self {
-        let (layers, verdicts, known) = Default::default();
-        Self { options, layers, verdicts, known, failed: None }
+        let (layers, weights, verdicts, known) = Default::default();
+        Self { options, layers, weights, verdicts, known, failed: None }
     }
 
-    pub(super) fn finish(self) -> Result<(BTreeMap<String, Sparse>, Vec<Verdict>)> {
+    pub(super) fn finish(self) -> Result<(BTreeMap<String, Sparse>, Vec<ParamId>, Vec<Verdict>)> {
         match self.failed {
             Some(error) => Err(error),
-            None => Ok((self.layers, self.verdicts)),
+            None => Ok((self.layers, self.weights, self.verdicts)),
         }
     }
 
@@ -170,6 +173,7 @@ impl Trial {
             let won = kinds.iter().position(|kind| verdict.chosen == Some(*kind));
             if let Some(won) = won.and_then(|i| forms.into_iter().nth(i)) {
                 self.layers.insert(name.into(), Sparse::Linear(won));
+                self.weights.push(layer.weight.id);
             }
         }
         self.verdicts.push(verdict);
@@ -190,6 +194,7 @@ impl Trial {
                     self.race(&mut verdict, of, &[Kind::Direct], &mut [&mut dense, &mut sparse]);
                     if verdict.chosen.is_some() {
                         self.layers.insert(name.into(), Sparse::Conv2d(form));
+                        self.weights.push(layer.weight.id);
                     }
                 }
                 Err(reason) => verdict.untried = Some(reason.to_string()),
@@ -261,20 +266,23 @@ fn race(racers: &mut [&mut dyn FnMut()], patience: Duration) -> Vec<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use burn::module::Param;
+    use burn::module::{Module, Param};
     use burn::tensor::TensorData;
 
     use super::super::{Layered, compress};
     use super::*;
     use crate::device::current;
 
-    struct Chain(Vec<Linear>);
+    #[derive(Module, Debug)]
+    struct Chain {
+        layers: Vec<Linear>,
+    }
 
     impl Layered<Tensor<2>> for Chain {
         type Output = Tensor<2>;
 
         fn run(&self, x: Tensor<2>, layers: &mut dyn Layers) -> Tensor<2> {
-            self.0.iter().enumerate().fold(x, |x, (i, layer)| layers.linear(&format!("{i}"), layer, x))
+            self.layers.iter().enumerate().fold(x, |x, (i, layer)| layers.linear(&format!("{i}"), layer, x))
         }
     }
 
@@ -293,7 +301,7 @@ mod tests {
             return;
         }
         let x = Tensor::<2>::ones([1, 512], &current());
-        let chain = Chain(vec![layer(512, 100), layer(512, 1), layer(512, 101)]);
+        let chain = Chain { layers: vec![layer(512, 100), layer(512, 1), layer(512, 101)] };
         let expected: Vec<f32> = chain.run(x.clone(), &mut super::super::Stock).into_data().iter().collect();
         // No matter how fast: then the forms are used, and that the answers are right can be seen.
         let always = Options { margin: f64::INFINITY, ..Options::default() };
@@ -306,6 +314,13 @@ mod tests {
         for (a, b) in compressed.run(x.clone()).into_data().iter::<f32>().zip(&expected) {
             assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} {b}");
         }
+        let lean = compressed.clone().without_dense();
+        assert_eq!(lean.run(x.clone()).into_data(), compressed.run(x.clone()).into_data());
+        let left = |layer: &Linear| (layer.weight.dims(), layer.weight.val().abs().sum().into_scalar::<f32>() > 0.0);
+        assert_eq!(
+            lean.model.layers.iter().map(left).collect::<Vec<_>>(),
+            [false, true, false].map(|on| ([512, 512], on))
+        );
         let never = Options { margin: 0.0, ..Options::default() };
         let (compressed, verdicts) = compress(compressed.model, x, &never).unwrap();
         assert_eq!(compressed.sparse(), 0);
@@ -323,7 +338,8 @@ mod tests {
         bad.weight = bad.weight.map(|w| w * f32::NAN);
         let sample = Tensor::<2>::ones([1, 8], &current());
         let always = Options { least: 0.0, ..Options::default() };
-        let refused = compress(Chain(vec![layer(8, 2), bad]), sample, &always).map(|_| ()).unwrap_err().to_string();
+        let refused =
+            compress(Chain { layers: vec![layer(8, 2), bad] }, sample, &always).map(|_| ()).unwrap_err().to_string();
         assert!(refused.starts_with("1: ") && refused.contains("NaN"), "{refused}");
     }
 }
