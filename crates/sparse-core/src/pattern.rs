@@ -137,6 +137,14 @@ fn n_of_m(shape: &[usize], scores: &[f32], cols: usize, n: usize, m: usize) -> R
     if scores.par_iter().any(|s| s.is_nan()) {
         return Err(Error::Argument("a score is NaN".into()));
     }
+    // Groups that no word cuts, of sizes known when this is compiled.
+    match m {
+        2 => return Mask::from_words(shape, whole_groups::<2>(scores, n)),
+        4 => return Mask::from_words(shape, whole_groups::<4>(scores, n)),
+        8 => return Mask::from_words(shape, whole_groups::<8>(scores, n)),
+        16 => return Mask::from_words(shape, whole_groups::<16>(scores, n)),
+        _ => {}
+    }
     // A weight is kept if fewer than n of its group beat it; equal scores beat from the left.
     let beats = |a: (usize, f32), b: (usize, f32)| a.1 > b.1 || (a.1 == b.1 && a.0 < b.0);
     let keep = |i: usize| {
@@ -149,6 +157,23 @@ fn n_of_m(shape: &[usize], scores: &[f32], cols: usize, n: usize, m: usize) -> R
         (w * 64..end).fold(0u64, |bits, i| bits | (u64::from(keep(i)) << (i % 64)))
     });
     Mask::from_words(shape, words.collect())
+}
+
+/// The words of a mask that keeps `n` of every `M` scores, equal ones from the left.
+fn whole_groups<const M: usize>(scores: &[f32], n: usize) -> Vec<u64> {
+    let word = |scores: &[f32]| {
+        let mut bits = 0;
+        for (g, group) in scores.as_chunks::<M>().0.iter().enumerate() {
+            for (i, score) in group.iter().enumerate() {
+                let beats =
+                    |(j, other): (usize, &f32)| u8::from(other > score) | (u8::from(j < i) & u8::from(other == score));
+                let better: u8 = group.iter().enumerate().map(beats).sum();
+                bits |= u64::from(usize::from(better) < n) << (g * M + i);
+            }
+        }
+        bits
+    };
+    scores.par_chunks(64).map(word).collect()
 }
 
 /// Prunes whole `height` by `width` blocks, smallest sum of scores first.
@@ -194,6 +219,21 @@ mod tests {
         let mask = pattern.mask(&[4, 4], &SCORES, prune).unwrap();
         let row = |r: usize| (0..4).map(|c| if mask.keeps(r * 4 + c) { '1' } else { '0' }).collect::<String>();
         (0..4).map(row).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn groups_of_every_size_keep_their_largest_the_first_of_equal_ones() {
+        let scores: Vec<f32> = (0..480).map(|i| ((i * 7919 % 13) as f32 - 4.0).max(0.0)).collect();
+        for m in [2, 3, 4, 8, 16] {
+            for n in 1..=m {
+                let mask = Pattern::NofM { n, m }.mask(&[10, 48], &scores, 0).unwrap();
+                for group in 0..scores.len() / m {
+                    let mut order: Vec<usize> = (group * m..(group + 1) * m).collect();
+                    order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+                    assert!(order.iter().enumerate().all(|(i, at)| mask.keeps(*at) == (i < n)), "{n}:{m}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -226,6 +226,6 @@ pub fn compress_by<M>(
 ) -> Result<(Compressed<M>, Vec<Verdict>)> {
     let mut trial = Trial::new(options.clone());
     run(&model, &mut trial)?;
-    let (layers, weights, verdicts) = trial.finish()?;
+    let ((layers, weights), verdicts) = trial.finish()?;
     Ok((Compressed { model, layers, weights }, verdicts))
 }

@@ -98,6 +98,9 @@ impl fmt::Display for Verdict {
 /// Times, and which form won if one did.
 type Outcome = (Option<Duration>, Vec<(Kind, Duration)>, Option<Kind>);
 
+/// Layers that are to be computed sparse, and the weights of those.
+pub(super) type Chosen = (BTreeMap<String, Sparse>, Vec<ParamId>);
+
 /// Layers that are tried as a model runs.
 pub(super) struct Trial {
     options: Options,
@@ -116,10 +119,10 @@ impl Trial {
         Self { options, layers, weights, verdicts, known, failed: None }
     }
 
-    pub(super) fn finish(self) -> Result<(BTreeMap<String, Sparse>, Vec<ParamId>, Vec<Verdict>)> {
+    pub(super) fn finish(self) -> Result<(Chosen, Vec<Verdict>)> {
         match self.failed {
             Some(error) => Err(error),
-            None => Ok((self.layers, self.weights, self.verdicts)),
+            None => Ok(((self.layers, self.weights), self.verdicts)),
         }
     }
 
