@@ -2,12 +2,16 @@
 //!
 //! `cargo bench -p regrow-bench --bench checkpoint`; wants 5 GB of memory.
 
+mod reading;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use regrow_sparse_core::budget::{Budget, Layer};
 use regrow_sparse_core::pattern::Pattern;
+
+use reading::sum;
 
 /// Layers, and the shape of each: 1.08 billion weights.
 const LAYERS: usize = 24;
@@ -22,16 +26,6 @@ fn scores(layer: usize) -> Vec<f32> {
         scores.iter_mut().for_each(|score| *score = scale * rng.random::<f32>());
     });
     scores
-}
-
-/// Reads every value once, on all cores.
-fn sum(values: &[f32]) -> f32 {
-    let part = |part: &[f32]| {
-        let mut sums = [0.0f32; 64];
-        part.as_chunks::<64>().0.iter().for_each(|v| sums.iter_mut().zip(v).for_each(|(s, v)| *s += v));
-        sums.iter().sum::<f32>()
-    };
-    values.par_chunks(1 << 18).map(part).sum()
 }
 
 fn checkpoint(criterion: &mut Criterion) {

@@ -3,6 +3,8 @@
 //! `cargo bench -p regrow-bench --bench sparse`. `scripts/pytorch/sparse.py` runs the same cases and
 //! PyTorch's in turn, asking this program with `--answer` for one time after the other.
 
+mod reading;
+
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
@@ -14,6 +16,8 @@ use regrow_sparse_core::Pattern;
 use regrow_sparse_core::checkpoint::Dtype;
 use regrow_sparse_core::compute::{Packing, SparseLinear};
 use regrow_sparse_core::device::current;
+
+use reading::sum;
 
 const SIDE: usize = 4096;
 
@@ -89,17 +93,6 @@ fn cases() -> Vec<Case> {
         assert!(sum(&memory) > 0.0);
     }));
     cases
-}
-
-/// Reads every value once, on all cores.
-fn sum(values: &[f32]) -> f32 {
-    use rayon::prelude::*;
-    let part = |part: &[f32]| {
-        let mut sums = [0.0f32; 64];
-        part.as_chunks::<64>().0.iter().for_each(|v| sums.iter_mut().zip(v).for_each(|(s, v)| *s += v));
-        sums.iter().sum::<f32>()
-    };
-    values.par_chunks(1 << 18).map(part).sum()
 }
 
 /// The names of all cases, a line each, and an empty line; then, for each number that is asked for, the
