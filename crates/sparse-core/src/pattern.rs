@@ -134,16 +134,16 @@ fn n_of_m(shape: &[usize], scores: &[f32], cols: usize, n: usize, m: usize) -> R
     if m == 0 || n > m || !cols.is_multiple_of(m) {
         return Err(Error::Argument(format!("{n}:{m} does not divide rows of {cols} inputs (shape {shape:?})")));
     }
-    if scores.par_iter().any(|s| s.is_nan()) {
-        return Err(Error::Argument("a score is NaN".into()));
-    }
     // Groups that no word cuts, of sizes known when this is compiled.
     match m {
-        2 => return Mask::from_words(shape, whole_groups::<2>(scores, n)),
-        4 => return Mask::from_words(shape, whole_groups::<4>(scores, n)),
-        8 => return Mask::from_words(shape, whole_groups::<8>(scores, n)),
-        16 => return Mask::from_words(shape, whole_groups::<16>(scores, n)),
+        2 => return Mask::from_words(shape, whole_groups::<2, 32>(scores, n)?),
+        4 => return Mask::from_words(shape, whole_groups::<4, 16>(scores, n)?),
+        8 => return Mask::from_words(shape, whole_groups::<8, 8>(scores, n)?),
+        16 => return Mask::from_words(shape, whole_groups::<16, 4>(scores, n)?),
         _ => {}
+    }
+    if scores.par_iter().any(|s| s.is_nan()) {
+        return Err(Error::Argument("a score is NaN".into()));
     }
     // A weight is kept if fewer than n of its group beat it; equal scores beat from the left.
     let beats = |a: (usize, f32), b: (usize, f32)| a.1 > b.1 || (a.1 == b.1 && a.0 < b.0);
@@ -159,21 +159,58 @@ fn n_of_m(shape: &[usize], scores: &[f32], cols: usize, n: usize, m: usize) -> R
     Mask::from_words(shape, words.collect())
 }
 
-/// The words of a mask that keeps `n` of every `M` scores, equal ones from the left.
-fn whole_groups<const M: usize>(scores: &[f32], n: usize) -> Vec<u64> {
-    let word = |scores: &[f32]| {
-        let mut bits = 0;
-        for (g, group) in scores.as_chunks::<M>().0.iter().enumerate() {
-            for (i, score) in group.iter().enumerate() {
-                let beats =
-                    |(j, other): (usize, &f32)| u8::from(other > score) | (u8::from(j < i) & u8::from(other == score));
-                let better: u8 = group.iter().enumerate().map(beats).sum();
-                bits |= u64::from(usize::from(better) < n) << (g * M + i);
+/// Words per parallel piece.
+const PIECE: usize = 1 << 10;
+
+/// The words of a mask that keeps `n` of every `M` scores, equal ones from the left; `G` groups fill a word.
+fn whole_groups<const M: usize, const G: usize>(scores: &[f32], n: usize) -> Result<Vec<u64>> {
+    let mut words = vec![0u64; scores.len().div_ceil(64)];
+    let pieces = words.par_chunks_mut(PIECE).zip(scores.par_chunks(64 * PIECE));
+    let nan = pieces.map(|(words, scores)| {
+        let (whole, rest) = scores.as_chunks::<64>();
+        let mut nan = false;
+        for (word, scores) in words.iter_mut().zip(whole) {
+            *word = word_of_groups::<M, G>(scores, n, &mut nan);
+        }
+        if let (Some(word), false) = (words.get_mut(whole.len()), rest.is_empty()) {
+            let mut last = [0.0; 64];
+            last[..rest.len()].copy_from_slice(rest);
+            *word = word_of_groups::<M, G>(&last, n, &mut nan) & (u64::MAX >> (64 - rest.len()));
+        }
+        nan
+    });
+    match nan.reduce(|| false, |a, b| a || b) {
+        true => Err(Error::Argument("a score is NaN".into())),
+        false => Ok(words),
+    }
+}
+
+/// 64 scores, a row for each place in a group: every loop over groups is one over neighbours in memory.
+#[inline]
+fn word_of_groups<const M: usize, const G: usize>(scores: &[f32; 64], n: usize, nan: &mut bool) -> u64 {
+    let mut places = [[0f32; G]; M];
+    for (g, group) in scores.as_chunks::<M>().0.iter().enumerate() {
+        for (place, score) in places.iter_mut().zip(group) {
+            place[g] = *score;
+        }
+    }
+    let mut kept = [0u32; G];
+    let mut bad = 0u32;
+    for (j, own) in places.iter().enumerate() {
+        // How many of its group beat a score; equal ones beat from the left.
+        let mut better = [0u32; G];
+        for (i, other) in places.iter().enumerate().filter(|(i, _)| *i != j) {
+            for g in 0..G {
+                better[g] += if i < j { u32::from(other[g] >= own[g]) } else { u32::from(other[g] > own[g]) };
             }
         }
-        bits
-    };
-    scores.par_chunks(64).map(word).collect()
+        for g in 0..G {
+            kept[g] |= u32::from(better[g] < n as u32) << j;
+            bad |= u32::from(own[g].is_nan());
+        }
+    }
+    *nan |= bad != 0;
+    kept.iter().enumerate().fold(0, |word, (g, kept)| word | u64::from(*kept) << (g * M))
 }
 
 /// Prunes whole `height` by `width` blocks, smallest sum of scores first.
@@ -254,6 +291,11 @@ mod tests {
         assert!(Pattern::Unstructured.mask(&[2, 3], &[0.0; 6], 7).is_err());
         assert!(Pattern::Unstructured.mask(&[2, 3], &[f32::NAN; 6], 1).is_err());
         assert!(Pattern::NofM { n: 1, m: 3 }.mask(&[2, 3], &[f32::NAN; 6], 1).is_err());
+        for (last, cols) in [(63, 64), (3, 4)] {
+            let mut scores = vec![1.0; cols];
+            scores[last] = f32::NAN;
+            assert!(Pattern::NofM { n: 2, m: 4 }.mask(&[1, cols], &scores, 0).is_err());
+        }
     }
 
     #[test]

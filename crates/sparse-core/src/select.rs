@@ -1,9 +1,10 @@
 //! Choosing the `keep` largest of many scores: exact count, ties by index, no sorting.
 //!
-//! Two passes over the scores. The first counts them by the upper 16 bits of an order-preserving
-//! integer key; the second marks everything above the bucket that holds the threshold and collects
-//! that bucket, some thousandth of the scores, which alone is ordered. Nothing depends on the
-//! number of threads, so a result is the same on every machine.
+//! A sample of the scores, some n^(2/3) of them, says between which two values the threshold almost
+//! certainly lies (Floyd and Rivest, Algorithm 489). One pass over all scores then marks those above
+//! and collects those between, about a hundredth, which alone are searched for the threshold. Should
+//! the sample have misled, a second pass looks beyond. The answer is that of a stable sort, whatever
+//! was sampled and however many threads there are.
 
 use std::borrow::Cow;
 
@@ -16,7 +17,7 @@ const PIECE: usize = 1 << 16;
 
 /// One bit per score, low bit first: set for the `keep` scores with the largest `key(score)`.
 ///
-/// Of equal keys the lower index is kept. Cost: two reads of `scores`, one write of a bit each.
+/// Of equal keys the lower index is kept. Cost: one read of `scores`, one write of a bit each.
 ///
 /// # Errors
 /// If a key is NaN, or `keep` exceeds the number of scores.
@@ -24,22 +25,20 @@ pub fn top_k(scores: &[f32], keep: usize, key: impl Fn(f32) -> f32 + Sync) -> Re
     if keep > scores.len() {
         return Err(Error::Argument(format!("cannot keep {keep} of {} weights", scores.len())));
     }
-    let histogram = histogram(scores, &key)?;
-    if keep == 0 {
-        return Ok(vec![0; scores.len().div_ceil(64)]);
+    let mut bracket = Bracket::around(keep, scores.len(), &mut sample(scores, stride(scores.len()), &key));
+    loop {
+        let mut words = vec![0u64; scores.len().div_ceil(64)];
+        let pieces = scores.par_chunks(PIECE).zip(words.par_chunks_mut(PIECE / 64));
+        let sifted: Vec<Sifted> =
+            pieces.map(|(scores, words)| bracket.sift(scores, &key, |at, word| words[at] = word)).collect();
+        if let Some(beyond) = bracket.missed(&sifted, keep)? {
+            bracket = beyond;
+            continue;
+        }
+        let mut threshold = Threshold::of(&sifted, keep);
+        words.chunks_mut(PIECE / 64).zip(&sifted).for_each(|(words, sifted)| threshold.mark(sifted, words));
+        return Ok(words);
     }
-    let (bucket, above) = threshold_bucket(&histogram, keep);
-    let (mut words, mut ties) = mark_above(scores, bucket, &key);
-    // In the threshold's bucket: largest key first, then lowest index.
-    let rest = keep - above;
-    let order = |a: &(u32, usize), b: &(u32, usize)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
-    if rest < ties.len() {
-        ties.select_nth_unstable_by(rest, order);
-    }
-    for (_, index) in &ties[..rest] {
-        words[index / 64] |= 1 << (index % 64);
-    }
-    Ok(words)
 }
 
 /// The `keep` largest of every row of `cols` values by `key(column, value)`, as [`top_k`] gives them.
@@ -63,67 +62,40 @@ pub fn top_k_rows(
     let mut words = vec![0u64; values.len().div_ceil(64)];
     // 64 rows fill `cols` whole words.
     let pieces = words.par_chunks_mut(cols).zip(values.par_chunks(64 * cols));
-    let nan = pieces.map(|(words, values)| {
-        let mut row = Row::new(cols);
-        let mut nan = false;
+    pieces.try_for_each(|(words, values)| {
+        let mut keys = vec![0.0; cols];
         for (r, values) in values.chunks_exact(cols).enumerate() {
-            nan |= row.fill(values, &key);
-            row.mark(keep, words, r * cols);
+            keys.iter_mut().zip(values).enumerate().for_each(|(col, (slot, value))| *slot = key(col, *value));
+            put_at(&top_k_of_row(&keys, keep)?, words, r * cols);
         }
-        nan
-    });
-    match nan.reduce(|| false, |a, b| a || b) {
-        true => Err(Error::Argument("a score is NaN".into())),
-        false => Ok(words),
+        Ok(())
+    })?;
+    Ok(words)
+}
+
+/// [`top_k`] of what is in a cache already, on one thread.
+fn top_k_of_row(keys: &[f32], keep: usize) -> Result<Vec<u64>> {
+    let mut bracket = Bracket::around(keep, keys.len(), &mut sample(keys, stride(keys.len()), &|key| key));
+    loop {
+        let mut words = vec![0u64; keys.len().div_ceil(64)];
+        let sifted = [bracket.sift(keys, &|key| key, |at, word| words[at] = word)];
+        match bracket.missed(&sifted, keep)? {
+            Some(beyond) => bracket = beyond,
+            None => {
+                Threshold::of(&sifted, keep).mark(&sifted[0], &mut words);
+                return Ok(words);
+            }
+        }
     }
 }
 
-/// Upper bits of a key that are counted: sign, exponent and three bits of the fraction.
-const ROW_BITS: u32 = 12;
-
-/// One row's keys, counted by their upper bits.
-struct Row {
-    keys: Vec<u32>,
-    counts: Vec<u32>,
-    ties: Vec<u32>,
-}
-
-impl Row {
-    fn new(cols: usize) -> Self {
-        Self { keys: vec![0; cols], counts: vec![0; 1 << ROW_BITS], ties: Vec::with_capacity(cols) }
-    }
-
-    /// Takes in a row; whether a key was NaN.
-    fn fill(&mut self, values: &[f32], key: &(impl Fn(usize, f32) -> f32 + Sync)) -> bool {
-        let mut nan = false;
-        for (col, (slot, value)) in self.keys.iter_mut().zip(values).enumerate() {
-            let key = key(col, *value);
-            nan |= key.is_nan();
-            *slot = ordered(key);
-        }
-        self.counts.fill(0);
-        self.keys.iter().for_each(|key| self.counts[(key >> (32 - ROW_BITS)) as usize] += 1);
-        nan
-    }
-
-    /// Sets the bits of the `keep` largest keys, the first of them bit `start` of `words`.
-    fn mark(&mut self, keep: usize, words: &mut [u64], start: usize) {
-        if keep == 0 {
-            return;
-        }
-        let (bucket, above) = threshold_bucket(&self.counts, keep);
-        self.ties.clear();
-        self.ties.extend(self.keys.iter().filter(|key| **key >> (32 - ROW_BITS) == bucket));
-        let rest = keep - above;
-        let at = self.ties.len() - rest;
-        let (_, threshold, larger) = self.ties.select_nth_unstable(at);
-        let threshold = *threshold;
-        let mut equal = rest - larger.iter().filter(|key| **key > threshold).count();
-        for (col, key) in self.keys.iter().enumerate() {
-            let tie = *key == threshold && equal > 0;
-            equal -= usize::from(tie);
-            let bit = start + col;
-            words[bit / 64] |= u64::from(*key > threshold || tie) << (bit % 64);
+/// Sets those bits of `words`, from bit `start` on, that `row` has.
+fn put_at(row: &[u64], words: &mut [u64], start: usize) {
+    let (first, shift) = (start / 64, start % 64);
+    for (at, bits) in row.iter().enumerate().filter(|(_, bits)| **bits != 0) {
+        words[first + at] |= bits << shift;
+        if let Some(over) = bits.checked_shr(64 - shift as u32).filter(|over| *over != 0) {
+            words[first + at + 1] |= over;
         }
     }
 }
@@ -131,7 +103,7 @@ impl Row {
 /// How many of each of `scores` are among the `keep` largest of all of them together.
 ///
 /// Of equal scores those of the earlier slice, and in it the lower index, are kept. Nothing is
-/// copied but the scores that share the threshold's upper 16 bits.
+/// copied but a sample, and the scores that lie about the threshold.
 ///
 /// # Errors
 /// If a score is NaN, or `keep` exceeds their number.
@@ -139,7 +111,11 @@ pub fn shares(scores: &[&[f32]], keep: usize) -> Result<Vec<usize>> {
     shares_of(scores.len(), keep, |slice| Ok::<_, Error>(Cow::Borrowed(scores[slice])))
 }
 
-/// [`shares`] of `slices` slices that are not in memory together: each is asked for twice.
+/// Of how many scores of a slice one goes into the sample of all slices.
+const STRIDE: usize = 512;
+
+/// [`shares`] of `slices` slices that are not in memory together: each is asked for twice, and once
+/// more where the sample misled.
 ///
 /// # Errors
 /// As [`shares`], or what `slice` runs into.
@@ -148,127 +124,181 @@ pub fn shares_of<'s, E: From<Error>>(
     keep: usize,
     mut slice: impl FnMut(usize) -> Result<Cow<'s, [f32]>, E>,
 ) -> Result<Vec<usize>, E> {
-    let mut all = vec![0usize; 1 << 16];
+    let mut drawn = Vec::new();
     let mut total = 0;
     for index in 0..slices {
         let scores = slice(index)?;
         total += scores.len();
-        all.iter_mut().zip(histogram(&scores, &|x| x)?).for_each(|(sum, count)| *sum += count as usize);
+        drawn.extend(sample(&scores, STRIDE, &|score| score));
     }
     if keep > total {
         return Err(Error::Argument(format!("cannot keep {keep} of {total} weights")).into());
     }
-    if keep == 0 {
-        return Ok(vec![0; slices]);
-    }
-    let (bucket, above) = threshold_bucket(&all, keep);
-    let mut kept = Vec::with_capacity(slices);
-    let mut ties: Vec<(u32, usize)> = Vec::new();
-    for index in 0..slices {
-        let (higher, same) = split_at(&slice(index)?, bucket);
-        kept.push(higher);
-        ties.extend(same.into_iter().map(|key| (key, index)));
-    }
-    ties.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-    ties[..keep - above].iter().for_each(|(_, index)| kept[*index] += 1);
-    Ok(kept)
-}
-
-/// How many scores lie above `bucket`, and the keys of those inside it.
-fn split_at(scores: &[f32], bucket: u32) -> (usize, Vec<u32>) {
-    let piece = |scores: &[f32]| {
-        let mut same = Vec::new();
-        let mut higher = 0;
-        for key in scores.iter().map(|s| ordered(*s)) {
-            higher += usize::from(key >> 16 > bucket);
-            if key >> 16 == bucket {
-                same.push(key);
+    let mut bracket = Bracket::around(keep, total, &mut drawn);
+    loop {
+        let mut sifted = Vec::with_capacity(slices);
+        for index in 0..slices {
+            let scores = slice(index)?;
+            let pieces = scores.par_chunks(PIECE).map(|scores| bracket.sift(scores, &|score| score, |_, _| ()));
+            sifted.push(pieces.collect::<Vec<_>>().into_iter().collect::<Sifted>());
+        }
+        match bracket.missed(&sifted, keep)? {
+            Some(beyond) => bracket = beyond,
+            None => {
+                let mut threshold = Threshold::of(&sifted, keep);
+                let mut kept = |s: &Sifted| s.above + s.between.iter().filter(|(key, _)| threshold.takes(*key)).count();
+                return Ok(sifted.iter().map(&mut kept).collect());
             }
         }
-        (higher, same)
-    };
-    let parts: Vec<_> = scores.par_chunks(PIECE).map(piece).collect();
-    parts.into_iter().fold((0, Vec::new()), |(n, mut all), (higher, same)| {
-        all.extend(same);
-        (n + higher, all)
-    })
-}
-
-/// An integer that orders as the float does; -0 and +0 are one value.
-fn ordered(value: f32) -> u32 {
-    let bits = (value + 0.0).to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
-}
-
-fn histogram(scores: &[f32], key: &(impl Fn(f32) -> f32 + Sync)) -> Result<Vec<u32>> {
-    let count = |piece: &[f32]| {
-        let mut counts = vec![0u32; 1 << 16];
-        let mut nan = false;
-        for &score in piece {
-            let key = key(score);
-            nan |= key.is_nan();
-            counts[(ordered(key) >> 16) as usize] += 1;
-        }
-        (counts, nan)
-    };
-    // One histogram per thread, not per piece: each has 65,536 counters.
-    let size = scores.len().div_ceil(rayon::current_num_threads()).max(PIECE);
-    let add = |(mut a, nan_a): (Vec<u32>, bool), (b, nan_b): (Vec<u32>, bool)| {
-        a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
-        (a, nan_a || nan_b)
-    };
-    let (counts, nan) = scores.par_chunks(size).map(count).reduce(|| (vec![0; 1 << 16], false), add);
-    match nan {
-        true => Err(Error::Argument("a score is NaN".into())),
-        false => Ok(counts),
     }
 }
 
-/// The bucket in which the `keep`-th largest key lies, and how many keys lie above that bucket.
-fn threshold_bucket<C: Copy + TryInto<usize>>(histogram: &[C], keep: usize) -> (u32, usize) {
-    let mut above = 0;
-    for (bucket, &count) in histogram.iter().enumerate().rev() {
-        let count = count.try_into().unwrap_or(usize::MAX);
-        if above + count >= keep {
-            return (bucket as u32, above);
-        }
-        above += count;
-    }
-    (0, above)
+/// Of how many of `n` scores one is sampled: so that n^(2/3) are.
+fn stride(n: usize) -> usize {
+    (n as f64).cbrt() as usize
 }
 
-/// Bits of the scores above `bucket`, and key and index of those inside it.
-fn mark_above(scores: &[f32], bucket: u32, key: &(impl Fn(f32) -> f32 + Sync)) -> (Vec<u64>, Vec<(u32, usize)>) {
-    let mut words = vec![0u64; scores.len().div_ceil(64)];
-    let pieces = scores.par_chunks(PIECE).zip(words.par_chunks_mut(PIECE / 64)).enumerate();
-    let ties = pieces.map(|(piece, (scores, words))| mark_piece(scores, words, piece * PIECE, bucket, key));
-    let ties = ties.collect::<Vec<_>>().concat();
-    (words, ties)
+/// The keys of one score of every `stride`, its place among them scattered: a stride alone would see
+/// only one column of a matrix, or one place of an N:M pattern.
+fn sample(scores: &[f32], stride: usize, key: &impl Fn(f32) -> f32) -> Vec<f32> {
+    let scattered = |block: usize| (block as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let draw = |(block, scores): (usize, &[f32])| key(scores[scattered(block) as usize % scores.len()]);
+    scores.chunks(stride.max(1)).enumerate().map(draw).collect()
 }
 
-fn mark_piece(
-    scores: &[f32],
-    words: &mut [u64],
-    start: usize,
-    bucket: u32,
-    key: &impl Fn(f32) -> f32,
-) -> Vec<(u32, usize)> {
-    let mut ties = Vec::new();
-    for (w, (word, scores)) in words.iter_mut().zip(scores.chunks(64)).enumerate() {
-        let (mut high, mut same) = (0u64, 0u64);
-        for (b, &score) in scores.iter().enumerate() {
-            let top = ordered(key(score)) >> 16;
-            high |= u64::from(top > bucket) << b;
-            same |= u64::from(top == bucket) << b;
-        }
-        *word = high;
-        while same != 0 {
-            let b = same.trailing_zeros() as usize;
-            ties.push((ordered(key(scores[b])), start + w * 64 + b));
-            same &= same - 1;
+/// Keys above `high` are kept, those below `low` are not, the threshold is between them or one of them.
+#[derive(Clone, Copy, Debug)]
+struct Bracket {
+    low: f32,
+    high: f32,
+}
+
+impl Bracket {
+    /// The sample's keys four standard deviations to either side of the wanted rank.
+    fn around(keep: usize, total: usize, sample: &mut [f32]) -> Self {
+        let share = keep as f64 / total.max(1) as f64;
+        let drawn = sample.len() as f64;
+        let (rank, slack) = (share * drawn, 4.0 * (drawn * share * (1.0 - share)).sqrt() + 2.0);
+        let mut at = |rank: f64, beyond: f32| match rank {
+            rank if rank < 0.0 || rank >= drawn => beyond,
+            rank => *sample.select_nth_unstable_by(rank as usize, |a, b| b.total_cmp(a)).1,
+        };
+        let (high, low) = (at(rank - slack, f32::INFINITY), at(rank + slack, f32::NEG_INFINITY));
+        // A NaN brackets nothing; the pass over all keys will find it.
+        if high.is_nan() || low.is_nan() {
+            Self { low: f32::NEG_INFINITY, high: f32::INFINITY }
+        } else {
+            Self { low, high }
         }
     }
-    ties
+
+    /// The bits of the keys above, word by word, and the keys between.
+    fn sift(&self, scores: &[f32], key: &impl Fn(f32) -> f32, mut put: impl FnMut(usize, u64)) -> Sifted {
+        let mut sifted = Sifted::default();
+        let mut nan = [0u8; 64];
+        let (whole, rest) = scores.as_chunks::<64>();
+        // Of what a word lacks at the end the bits are cut off.
+        let mut last = [0.0; 64];
+        last[..rest.len()].copy_from_slice(rest);
+        let last = (!rest.is_empty()).then_some((&last, u64::MAX >> (64 - rest.len().max(1))));
+        for (at, (scores, exist)) in whole.iter().map(|scores| (scores, u64::MAX)).chain(last).enumerate() {
+            // A byte for a truth: what compilers turn into vectors.
+            let (mut above, mut least) = ([0u8; 64], [0u8; 64]);
+            for (i, score) in scores.iter().enumerate() {
+                let key = key(*score);
+                above[i] = u8::from(key > self.high);
+                least[i] = u8::from(key >= self.low);
+                nan[i] |= u8::from(key.is_nan());
+            }
+            let above = bits(&above) & exist;
+            let mut between = bits(&least) & exist & !above;
+            put(at, above);
+            sifted.above += above.count_ones() as usize;
+            while between != 0 {
+                let i = between.trailing_zeros() as usize;
+                sifted.between.push((key(scores[i]), (at * 64 + i) as u32));
+                between &= between - 1;
+            }
+        }
+        sifted.nan = nan.iter().any(|nan| *nan != 0);
+        sifted
+    }
+
+    /// Where to look instead if the threshold for `keep` is not in this bracket.
+    fn missed(&self, sifted: &[Sifted], keep: usize) -> Result<Option<Self>> {
+        if sifted.iter().any(|sifted| sifted.nan) {
+            return Err(Error::Argument("a score is NaN".into()));
+        }
+        let above: usize = sifted.iter().map(|sifted| sifted.above).sum();
+        let between: usize = sifted.iter().map(|sifted| sifted.between.len()).sum();
+        Ok(if keep < above {
+            Some(Self { low: self.high.next_up(), high: f32::INFINITY })
+        } else if keep > above + between {
+            Some(Self { low: f32::NEG_INFINITY, high: self.low.next_down() })
+        } else {
+            None
+        })
+    }
+}
+
+/// 64 truths as bits, low bit first.
+fn bits(truths: &[u8; 64]) -> u64 {
+    let byte = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    truths.as_chunks::<8>().0.iter().enumerate().fold(0, |word, (at, eight)| word | byte(eight) << (8 * at))
+}
+
+/// What a bracket leaves of scores.
+#[derive(Debug, Default)]
+struct Sifted {
+    /// How many keys are above it.
+    above: usize,
+    /// The keys in it, each with its index, which is counted from the start of its piece.
+    between: Vec<(f32, u32)>,
+    nan: bool,
+}
+
+impl FromIterator<Self> for Sifted {
+    fn from_iter<I: IntoIterator<Item = Self>>(parts: I) -> Self {
+        parts.into_iter().fold(Self::default(), |mut all, part| {
+            all.above += part.above;
+            all.between.extend(part.between);
+            all.nan |= part.nan;
+            all
+        })
+    }
+}
+
+/// The smallest key that is kept, and how many of those that equal it.
+struct Threshold {
+    key: f32,
+    equal: usize,
+}
+
+impl Threshold {
+    /// The threshold that keeps `keep`, of which those above the bracket are a part.
+    fn of(sifted: &[Sifted], keep: usize) -> Self {
+        let rest = keep - sifted.iter().map(|sifted| sifted.above).sum::<usize>();
+        let mut keys: Vec<f32> = sifted.iter().flat_map(|sifted| &sifted.between).map(|(key, _)| *key).collect();
+        if rest == 0 {
+            return Self { key: f32::INFINITY, equal: 0 };
+        }
+        let (larger, key, _) = keys.select_nth_unstable_by(rest - 1, |a, b| b.total_cmp(a));
+        Self { key: *key, equal: rest - larger.iter().filter(|larger| **larger > *key).count() }
+    }
+
+    /// Sets the bits of the keys between that are kept.
+    fn mark(&mut self, sifted: &Sifted, words: &mut [u64]) {
+        for (_, at) in sifted.between.iter().filter(|(key, _)| self.takes(*key)) {
+            words[*at as usize / 64] |= 1 << (at % 64);
+        }
+    }
+
+    /// Whether a key is kept, asked for each in order: of equal ones the first are.
+    fn takes(&mut self, key: f32) -> bool {
+        let tie = key == self.key && self.equal > 0;
+        self.equal -= usize::from(tie);
+        key > self.key || tie
+    }
 }
 
 #[cfg(test)]
@@ -297,16 +327,66 @@ mod tests {
         assert!(top_k_rows(&[1.0, 2.0], 2, 3, |_, x| x).is_err() && top_k_rows(&[1.0], 2, 1, |_, x| x).is_err());
     }
 
+    /// The indices of the `keep` largest, first of equal ones, by sorting.
+    fn sorted(scores: &[f32], keep: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|a, b| scores[*b].partial_cmp(&scores[*a]).unwrap().then(a.cmp(b)));
+        let mut kept = order[..keep].to_vec();
+        kept.sort_unstable();
+        kept
+    }
+
+    #[test]
+    fn of_many_pieces_what_a_stable_sort_keeps() {
+        let n = 2 * PIECE + 77;
+        for levels in [1u32, 3, 1000, u32::MAX] {
+            let score = |i: usize| ((i as u32).wrapping_mul(2_654_435_761).rotate_left(11) % levels) as f32 - 1.0;
+            let scores: Vec<f32> = (0..n).map(score).collect();
+            for keep in [0, 1, n / 3, n - 1, n] {
+                assert_eq!(kept(&scores, keep), sorted(&scores, keep), "{keep} of {levels} levels");
+            }
+            let half = kept(&scores, n / 2);
+            let first = half.iter().filter(|i| **i < PIECE).count();
+            assert_eq!(shares(&[&scores[..PIECE], &scores[PIECE..]], n / 2).unwrap(), [first, n / 2 - first]);
+        }
+    }
+
+    /// Scores of which those that a sample takes of each slice, up to one of `ends`, are all `misleading`.
+    fn misleading(ends: &[usize], stride: usize, misleading: f32) -> Vec<f32> {
+        let n = ends.last().copied().unwrap_or(0);
+        let places: Vec<f32> = (0..n).map(|i| i as f32).collect();
+        let mut scores: Vec<f32> = (0..n).map(|i| (i % 1009) as f32 / 1009.0).collect();
+        let mut start = 0;
+        for end in ends {
+            for place in sample(&places[start..*end], stride, &|place| place) {
+                scores[place as usize] = misleading;
+            }
+            start = *end;
+        }
+        let bracket = Bracket::around(n / 2, n, &mut vec![misleading; n / stride]);
+        let sifted = bracket.sift(&scores, &|score| score, |_, _| ());
+        assert!(bracket.missed(&[sifted], n / 2).unwrap().is_some(), "this sample does not mislead");
+        scores
+    }
+
+    #[test]
+    fn a_sample_that_misleads_costs_a_pass_and_nothing_else() {
+        let (n, cut) = (100_000, 30_000);
+        for value in [2.0, -2.0] {
+            let scores = misleading(&[n], stride(n), value);
+            assert_eq!(kept(&scores, n / 2), sorted(&scores, n / 2));
+            let scores = misleading(&[cut, n], STRIDE, value);
+            let first = sorted(&scores, n / 2).iter().filter(|i| **i < cut).count();
+            assert_eq!(shares(&[&scores[..cut], &scores[cut..]], n / 2).unwrap(), [first, n / 2 - first]);
+        }
+    }
+
     proptest! {
         #[test]
         fn equals_a_stable_sort(raw in prop::collection::vec(-4i32..4, 0..500), share in 0.0f64..=1.0) {
             let scores: Vec<f32> = raw.iter().map(|x| *x as f32 * 0.37).collect();
             let keep = (share * scores.len() as f64) as usize;
-            let mut order: Vec<usize> = (0..scores.len()).collect();
-            order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
-            let mut want = order[..keep].to_vec();
-            want.sort_unstable();
-            prop_assert_eq!(kept(&scores, keep), want);
+            prop_assert_eq!(kept(&scores, keep), sorted(&scores, keep));
         }
 
         #[test]
