@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p regrow-bench --bench speed`; `scripts/pytorch/speed.py` is the PyTorch side.
 
+use burn::nn::{Linear, LinearConfig};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Distribution, Int, Tensor};
@@ -53,7 +54,7 @@ fn steps(criterion: &mut Criterion) {
 }
 
 /// Half of a 4096x11008 matrix by magnitude: the selection alone, the method with its copy of the
-/// scores, and one pass of reading.
+/// scores, all of it from a layer to that layer under its mask, and one pass of reading.
 fn masks(criterion: &mut Criterion) {
     let shape = [4096, 11008];
     let tensor = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &regrow_sparse_core::device::current());
@@ -71,6 +72,11 @@ fn masks(criterion: &mut Criterion) {
     let method: &dyn Score = &Magnitude;
     criterion.bench_function("mask/4096x11008/magnitude", |b| {
         b.iter_batched(|| (), |()| Recipe::default().masks(&weight, method, 0.5), BatchSize::PerIteration);
+    });
+    let linear = LinearConfig::new(shape[1], shape[0]).with_bias(false).init(&regrow_sparse_core::device::current());
+    criterion.bench_function("mask/4096x11008/a layer of a model", |b| {
+        let prune = |linear: Linear| Recipe::default().prune(linear, method, 0.5);
+        b.iter_batched(|| linear.clone(), prune, BatchSize::PerIteration);
     });
 }
 

@@ -16,6 +16,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Side, get_global_parallelism};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use regrow_sparse_core::weight::transposed;
 use regrow_sparse_core::{Error, Result};
 
 /// Up to this many rows or columns a dense matrix is approximated by its Gram matrix.
@@ -102,8 +103,8 @@ impl LowRank {
     /// The transpose, `[d, m]`.
     pub fn transposed(&self) -> Self {
         let Self { rows, rank, cols, .. } = *self;
-        let turn = |values: &[f32], r: usize, c: usize| (0..r * c).map(|i| values[i % r * c + i / r]).collect();
-        Self { rows: cols, rank, cols: rows, left: turn(&self.right, rank, cols), right: turn(&self.left, rows, rank) }
+        let (left, right) = (transposed(&self.right, rank, cols), transposed(&self.left, rows, rank));
+        Self { rows: cols, rank, cols: rows, left, right }
     }
 
     /// The sum of the products of corresponding elements of both matrices.

@@ -407,7 +407,7 @@ pub fn prune_unseen(
 fn write(source: &Checkpoint, layer: &LayerRef, weight: Weight, solved: Solved, out: &mut Patch) -> Result<()> {
     let Solved { mask, values } = solved;
     let mut values = values.unwrap_or(weight.values);
-    values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, v)| *v = 0.0);
+    mask.fill_pruned(&mut values, 0.0);
     let values = if layer.transposed {
         transposed(&values, mask.shape()[0], mask.len() / mask.shape()[0].max(1))
     } else {

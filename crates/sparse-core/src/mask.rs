@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::{Error, Result, atomic};
+
+/// Words that one thread should have at least: fewer are sooner done than shared out.
+const FEW: usize = 1 << 10;
 
 /// Which weights of one tensor are kept (true) and which are pruned (false).
 ///
@@ -34,11 +38,25 @@ impl Mask {
         Self { words: (0..len.div_ceil(64)).map(word).collect(), shape }
     }
 
+    /// The mask of `shape` from one bool per weight, row-major, true = kept.
+    ///
+    /// # Errors
+    /// If their number does not fit `shape`.
+    pub fn from_bools(shape: impl Into<Vec<usize>>, keep: &[bool]) -> Result<Self> {
+        let shape = shape.into();
+        let len: usize = shape.iter().product();
+        if keep.len() != len {
+            return Err(Error::Argument(format!("a mask of shape {shape:?} needs {len} bools, not {}", keep.len())));
+        }
+        let word = |keep: &[bool]| keep.iter().enumerate().fold(0, |word, (b, keep)| word | u64::from(*keep) << b);
+        Self::from_words(shape, keep.par_chunks(64).with_min_len(FEW).map(word).collect())
+    }
+
     /// The mask of `shape` whose packed words, low bit first, are `words`.
     ///
     /// # Errors
     /// If the number of words does not fit `shape`. Bits past the end are cleared.
-    pub fn from_words(shape: impl Into<Vec<usize>>, mut words: Vec<u64>) -> Result<Self> {
+    pub fn from_words(shape: impl Into<Vec<usize>>, words: Vec<u64>) -> Result<Self> {
         let shape = shape.into();
         let len: usize = shape.iter().product();
         if words.len() != len.div_ceil(64) {
@@ -48,10 +66,16 @@ impl Mask {
                 words.len()
             )));
         }
+        Ok(Self::cut(shape, words))
+    }
+
+    /// As many words as `shape` needs, without the bits past the end.
+    fn cut(shape: Vec<usize>, mut words: Vec<u64>) -> Self {
+        let len: usize = shape.iter().product();
         if let Some(last) = words.last_mut().filter(|_| !len.is_multiple_of(64)) {
             *last &= (1u64 << (len % 64)) - 1;
         }
-        Ok(Self { shape, words })
+        Self { shape, words }
     }
 
     /// The shape, as PyTorch stores the tensor.
@@ -107,7 +131,7 @@ impl Mask {
 
     /// Kept exactly where `self` is pruned.
     pub fn inverted(&self) -> Self {
-        Self::from_fn(self.shape.clone(), |i| !self.keeps(i))
+        Self::cut(self.shape.clone(), self.words.iter().map(|word| !word).collect())
     }
 
     /// Whether everything kept here is kept in `other` too.
@@ -122,7 +146,22 @@ impl Mask {
 
     /// One bool per weight, true = kept, row-major.
     pub fn to_bools(&self) -> Vec<bool> {
-        (0..self.len()).map(|i| self.keeps(i)).collect()
+        let mut bools = vec![false; self.len()];
+        let words = bools.par_chunks_mut(64).zip(&self.words).with_min_len(FEW);
+        words.for_each(|(bools, word)| bools.iter_mut().enumerate().for_each(|(b, keep)| *keep = word >> b & 1 == 1));
+        bools
+    }
+
+    /// Sets to `value` those of `values`, one per weight, row-major, that are pruned. Values past the
+    /// last weight stay.
+    pub fn fill_pruned(&self, values: &mut [f32], value: f32) {
+        // A choice rather than a jump: which weights are pruned no processor can foresee.
+        let fill = |values: &mut [f32], word: u64| {
+            values.iter_mut().enumerate().for_each(|(b, v)| *v = if word >> b & 1 == 1 { *v } else { value });
+        };
+        let len = self.len().min(values.len());
+        let words = values[..len].par_chunks_mut(64).zip(&self.words).with_min_len(FEW);
+        words.filter(|(_, word)| **word != u64::MAX).for_each(|(values, word)| fill(values, *word));
     }
 
     /// Packed bits, 64 a word, low bit first.
@@ -338,6 +377,11 @@ mod tests {
         fn kept_and_pruned_add_up(bits in prop::collection::vec(any::<bool>(), 0..300)) {
             let m = Mask::from_fn([bits.len()], |i| bits[i]);
             prop_assert_eq!(m.to_bools(), bits.clone());
+            prop_assert_eq!(&Mask::from_bools([bits.len()], &bits).unwrap(), &m);
+            let mut values = vec![1.0; bits.len()];
+            m.fill_pruned(&mut values, 0.0);
+            prop_assert!(values.iter().zip(&bits).all(|(v, keep)| (*v == 1.0) == *keep));
+            prop_assert_eq!(m.inverted().to_bools(), bits.iter().map(|b| !b).collect::<Vec<_>>());
             prop_assert_eq!(m.kept(), bits.iter().filter(|b| **b).count());
             prop_assert_eq!(m.inverted().kept(), m.pruned());
             prop_assert!(m.is_within(&m.or(&m.inverted()).unwrap()));

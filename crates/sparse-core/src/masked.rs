@@ -1,6 +1,8 @@
 //! The mask inside the model: a Burn reparameterization, so layers, types, records and optimizers
 //! stay what they are.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::{Bool, Tensor, TensorData};
 
@@ -76,11 +78,8 @@ pub enum Base {
 /// # Errors
 /// If a mask names no linear, convolution or other matrix parameter, or has another shape.
 pub fn apply_masks<M: Module>(model: M, masks: &MaskSet, gradient: Gradient, base: Base) -> Result<M> {
-    let slots = matching_slots(&model, masks)?;
-    let flags = |path: &str| {
-        let slot = slots.iter().find(|s| s.path == path)?;
-        Some(slot.pruned_flags(masks.get(path)?))
-    };
+    let pruned = flags_by_path(&model, masks)?;
+    let flags = |path: &str| pruned.get(path).cloned();
     let present = mask_paths(&model);
     let model = match base {
         Base::Zeroed => model.map(&mut ScaleUnder { path: Vec::new(), pruned: &flags, factor: 0.0 }),
@@ -127,11 +126,8 @@ impl ModuleMapper for Form<'_> {
 /// # Errors
 /// If a mask names no such parameter, or has another shape.
 pub(crate) fn scale_under<M: Module>(model: M, masks: &MaskSet, factor: f32) -> Result<M> {
-    let slots = matching_slots(&model, masks)?;
-    let flags = |path: &str| {
-        let slot = slots.iter().find(|s| s.path == path)?;
-        Some(slot.pruned_flags(masks.get(path)?))
-    };
+    let pruned = flags_by_path(&model, masks)?;
+    let flags = |path: &str| pruned.get(path).cloned();
     Ok(model.map(&mut ScaleUnder { path: Vec::new(), pruned: &flags, factor }))
 }
 
@@ -168,6 +164,12 @@ pub(crate) fn matching_slots<M: Module>(model: &M, masks: &MaskSet) -> Result<Ve
     Ok(all)
 }
 
+/// One flag for each stored number of the parameters that `masks` names: true where they prune.
+fn flags_by_path<M: Module>(model: &M, masks: &MaskSet) -> Result<BTreeMap<String, Vec<bool>>> {
+    let flags = |slot: Slot| masks.get(&slot.path).map(|mask| (slot.path.clone(), slot.pruned_flags(mask)));
+    Ok(matching_slots(model, masks)?.into_iter().filter_map(flags).collect())
+}
+
 type Flags<'a> = &'a dyn Fn(&str) -> Option<Vec<bool>>;
 
 /// Attaches a mask to parameters that carry none yet.
@@ -188,7 +190,8 @@ impl Reparameterizer for Attach<'_> {
             return (param, None);
         }
         let masked = (self.pruned)(path).map(|flags| {
-            let flags = TensorData::new(flags.clone(), [flags.len()]);
+            let len = flags.len();
+            let flags = TensorData::new(flags, [len]);
             let pruned = Tensor::from_data(flags, &param.lazy_device());
             Masked {
                 pruned: Param::initialized(burn::module::ParamId::new(), pruned),

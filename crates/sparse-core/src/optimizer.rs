@@ -34,7 +34,8 @@ impl OptimizerMasks {
     pub fn pending(&self) -> MaskSet {
         let of = |(slot, handle): &(Slot, Handle)| {
             let flags = handle.lock();
-            flags.cleared.as_ref().map(|cleared| (slot.path.clone(), slot.mask_of(cleared)))
+            // Flags that the slot itself has made fit it.
+            flags.cleared.as_ref().and_then(|cleared| Some((slot.path.clone(), slot.mask_of(cleared).ok()?)))
         };
         self.0.iter().filter_map(of).collect()
     }

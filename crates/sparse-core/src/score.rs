@@ -126,7 +126,7 @@ fn checked(weight: &Weight, mut scores: Vec<f32>) -> Result<Vec<f32>> {
         return Err(Error::tensor(&weight.path, format!("the score of weight {nan} is NaN")));
     }
     if let Some(mask) = &weight.mask {
-        scores.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, s)| *s = f32::NEG_INFINITY);
+        mask.fill_pruned(&mut scores, f32::NEG_INFINITY);
     }
     Ok(scores)
 }

@@ -79,8 +79,7 @@ fn in_stored_order(slot: &Slot, values: &[f32]) -> Result<TensorData> {
     if values.len() != len {
         return Err(Error::tensor(&slot.path, format!("has {len} weights, its direction {} numbers", values.len())));
     }
-    let index = slot.kind.outer_index(&slot.stored);
-    Ok(TensorData::new((0..len).map(|i| values[index(i)]).collect::<Vec<_>>(), slot.stored.clone()))
+    Ok(TensorData::new(slot.to_stored(values.to_vec()), slot.stored.clone()))
 }
 
 struct Shift {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::masked::MASK_PATH;
 use crate::{Error, Mask, MaskSet, Result, pattern::matrix_dims};
@@ -50,9 +51,43 @@ impl Select {
     }
 }
 
+/// Rows and columns of the tiles by which a matrix is transposed.
+const TILE: usize = 16;
+
 /// The `values` of a row-major matrix `[rows, cols]` as those of its transpose `[cols, rows]`.
-pub fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-    (0..values.len()).map(|i| values[i % rows * cols + i / rows]).collect()
+///
+/// # Panics
+/// If there are not `rows * cols` of them.
+pub fn transposed<T: Copy + Default + Send + Sync>(values: &[T], rows: usize, cols: usize) -> Vec<T> {
+    assert_eq!(values.len(), rows * cols, "values of a matrix of {rows} rows and {cols} columns");
+    let mut out = vec![T::default(); values.len()];
+    let bands = out.par_chunks_mut((TILE * rows).max(1)).enumerate();
+    bands.for_each(|(band, out)| {
+        let (left, width) = (band * TILE, out.len() / rows);
+        for top in (0..rows).step_by(TILE) {
+            let height = TILE.min(rows - top);
+            // By way of a tile of its own, so that whole cache lines are read and written.
+            let mut tile = [[T::default(); TILE]; TILE];
+            for (r, row) in tile[..height].iter_mut().enumerate() {
+                row[..width].copy_from_slice(&values[(top + r) * cols + left..][..width]);
+            }
+            for c in 0..width {
+                let column = &mut out[c * rows + top..][..height];
+                column.iter_mut().zip(&tile).for_each(|(value, row)| *value = row[c]);
+            }
+        }
+    });
+    out
+}
+
+/// The first of `values` that is NaN or infinite.
+pub(crate) fn not_finite(values: &[f32]) -> Option<f32> {
+    // Whole pieces without an early exit: that the compiler turns into vector instructions.
+    let holds = |piece: &[f32]| piece.iter().fold(false, |found, v| found | !v.is_finite());
+    match values.par_chunks(1 << 16).any(holds) {
+        true => values.iter().copied().find(|v| !v.is_finite()),
+        false => None,
+    }
 }
 
 /// A prunable weight of a model, read out.
@@ -90,7 +125,7 @@ impl Weight {
             let shapes = format!("its mask has shape {:?}, the weight {:?}", mask.shape(), self.shape);
             return Err(Error::tensor(&self.path, shapes));
         }
-        self.values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, value)| *value = 0.0);
+        mask.fill_pruned(&mut self.values, 0.0);
         self.mask = Some(mask.clone());
         Ok(self)
     }
@@ -132,13 +167,6 @@ impl Kind {
             _ => shape.to_vec(),
         }
     }
-
-    /// For each stored position its index in PyTorch's order.
-    pub(crate) fn outer_index(self, stored: &[usize]) -> impl Fn(usize) -> usize + use<> {
-        let (rows, cols) = matrix_dims(stored);
-        let transposed = self == Self::Linear;
-        move |i| if transposed { i % cols * rows + i / cols } else { i }
-    }
 }
 
 /// A place in the module that holds a weight: everything but its values.
@@ -152,27 +180,34 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// One flag per stored position: true where `mask` prunes.
+    /// One flag per stored position: true where `mask`, which has this place's shape, prunes.
     pub(crate) fn pruned_flags(&self, mask: &Mask) -> Vec<bool> {
-        let index = self.kind.outer_index(&self.stored);
-        (0..mask.len()).map(|i| !mask.keeps(index(i))).collect()
+        self.to_stored(mask.inverted().to_bools())
     }
 
     /// The mask of flags in stored order, true = pruned.
-    pub(crate) fn mask_of(&self, pruned: &[bool]) -> Mask {
-        let pruned = self.to_outer(pruned.iter().map(|flag| f32::from(u8::from(*flag))).collect());
-        Mask::from_fn(self.kind.outer_shape(&self.stored), |i| pruned[i] == 0.0)
+    ///
+    /// # Errors
+    /// If there is not one for each position.
+    pub(crate) fn mask_of(&self, pruned: &[bool]) -> Result<Mask> {
+        let shape = self.kind.outer_shape(&self.stored);
+        let len: usize = shape.iter().product();
+        if pruned.len() != len {
+            return Err(Error::tensor(&self.path, format!("its mask has {} flags for {len} weights", pruned.len())));
+        }
+        Ok(Mask::from_bools(shape, &self.to_outer(pruned.to_vec()))?.inverted())
     }
 
     /// Values in stored order, brought to PyTorch's.
-    fn to_outer(&self, stored: Vec<f32>) -> Vec<f32> {
-        if self.kind != Kind::Linear {
-            return stored;
-        }
-        let index = self.kind.outer_index(&self.stored);
-        let mut values = vec![0.0; stored.len()];
-        stored.into_iter().enumerate().for_each(|(i, value)| values[index(i)] = value);
-        values
+    fn to_outer<T: Copy + Default + Send + Sync>(&self, stored: Vec<T>) -> Vec<T> {
+        let (rows, cols) = matrix_dims(&self.stored);
+        if self.kind == Kind::Linear { transposed(&stored, rows, cols) } else { stored }
+    }
+
+    /// Values in PyTorch's order, brought to that in which they are stored.
+    pub(crate) fn to_stored<T: Copy + Default + Send + Sync>(&self, outer: Vec<T>) -> Vec<T> {
+        let (rows, cols) = matrix_dims(&self.stored);
+        if self.kind == Kind::Linear { transposed(&outer, cols, rows) } else { outer }
     }
 }
 
@@ -184,7 +219,7 @@ pub fn weights<M: Module>(model: &M, select: &Select) -> Result<Vec<Weight>> {
     let mut weights = stored(model, select)?;
     for weight in &mut weights {
         let Some(mask) = &weight.mask else { continue };
-        weight.values.iter_mut().enumerate().filter(|(i, _)| !mask.keeps(*i)).for_each(|(_, value)| *value = 0.0);
+        mask.fill_pruned(&mut weight.values, 0.0);
     }
     Ok(weights)
 }
@@ -219,7 +254,7 @@ pub fn gradients<M: Module>(model: &M, select: &Select, grads: &GradientsParams)
 fn in_order(slot: &Slot, data: Option<TensorData>) -> Result<Vec<f32>> {
     let data = data.ok_or_else(|| Error::tensor(&slot.path, "has no gradient"))?;
     let stored = data.convert::<f32>().try_to_vec::<f32>().map_err(|e| Error::tensor(&slot.path, format!("{e:?}")))?;
-    if let Some(bad) = stored.iter().find(|g| !g.is_finite()) {
+    if let Some(bad) = not_finite(&stored) {
         return Err(Error::tensor(&slot.path, format!("its gradient holds {bad}")));
     }
     Ok(slot.to_outer(stored))
@@ -271,10 +306,10 @@ fn read(found: Found) -> Result<Weight> {
     let shape = slot.kind.outer_shape(&slot.stored);
     let unreadable = |e: &dyn std::fmt::Debug| Error::tensor(&slot.path, format!("{e:?}"));
     let flags = pruned.map(|flags| flags.convert::<bool>().try_to_vec::<bool>()).transpose();
-    let mask = flags.map_err(|e| unreadable(&e))?.map(|flags| slot.mask_of(&flags));
+    let mask = flags.map_err(|e| unreadable(&e))?.map(|flags| slot.mask_of(&flags)).transpose()?;
     let stored = data.map(|d| d.convert::<f32>().try_to_vec::<f32>()).transpose();
     let stored = stored.map_err(|e| unreadable(&e))?.unwrap_or_default();
-    if let Some(bad) = stored.iter().find(|v| !v.is_finite()) {
+    if let Some(bad) = not_finite(&stored) {
         return Err(Error::tensor(&slot.path, format!("holds {bad}, which cannot be ranked")));
     }
     let values = slot.to_outer(stored);
@@ -363,5 +398,31 @@ impl ModuleMapper for ScaleUnder<'_> {
             tensor = tensor.require_grad();
         }
         Param::from_mapped_value(id, tensor, mapper)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn transposing_turns_rows_into_columns(rows in 0usize..70, cols in 0usize..70) {
+            let values: Vec<u32> = (0..(rows * cols) as u32).collect();
+            let turned = transposed(&values, rows, cols);
+            for (i, value) in values.iter().enumerate() {
+                prop_assert_eq!(turned[i % cols * rows + i / cols], *value);
+            }
+            prop_assert_eq!(transposed(&turned, cols, rows), values);
+        }
+    }
+
+    #[test]
+    fn the_first_that_is_not_finite_is_told() {
+        assert_eq!(not_finite(&[0.0, f32::MAX]), None);
+        assert_eq!(not_finite(&[0.0, f32::NEG_INFINITY, f32::INFINITY]), Some(f32::NEG_INFINITY));
+        assert!(not_finite(&[f32::NAN]).is_some_and(f32::is_nan));
     }
 }
