@@ -95,18 +95,30 @@ impl<T: Clone> ReplayBuffer<T> {
 
     /// The slot of a full memory that an example of `label` replaces.
     fn balanced_slot(&self, label: usize, rng: &mut ChaCha8Rng) -> Option<usize> {
-        let count = |class: usize| self.kept.iter().filter(|k| k.label == class).count();
-        let most = self.kept.iter().map(|k| count(k.label)).max()?;
-        let of =
-            |class: usize| -> Vec<usize> { (0..self.kept.len()).filter(|i| self.kept[*i].label == class).collect() };
-        let pick = |slots: Vec<usize>, rng: &mut ChaCha8Rng| slots[rng.random_range(0..slots.len())];
+        let counts = self.kept_by_class();
+        let count = |class: usize| counts.get(class).copied().unwrap_or(0);
+        let most = counts.iter().copied().max()?;
+        let pick = |class: usize, rng: &mut ChaCha8Rng| {
+            let nth = rng.random_range(0..count(class));
+            (0..self.kept.len()).filter(|i| self.kept[*i].label == class).nth(nth)
+        };
         if count(label) == most {
             let seen = self.seen_by_class.get(label).copied().unwrap_or(0);
             let stays = rng.random_range(0..=seen) < most;
-            return stays.then(|| pick(of(label), rng));
+            return if stays { pick(label, rng) } else { None };
         }
         let largest = self.kept.iter().map(|k| k.label).find(|class| count(*class) == most)?;
-        Some(pick(of(largest), rng))
+        pick(largest, rng)
+    }
+
+    /// How many are kept of each class, up to the last that has any.
+    fn kept_by_class(&self) -> Vec<usize> {
+        let mut counts = Vec::new();
+        for kept in &self.kept {
+            counts.resize(counts.len().max(kept.label + 1), 0);
+            counts[kept.label] += 1;
+        }
+        counts
     }
 
     /// Keeps the first `each` of every class, in the order in which they came.
