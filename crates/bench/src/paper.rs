@@ -46,6 +46,14 @@ pub struct Figure {
     pub source: String,
 }
 
+impl Figure {
+    /// The value as it was published, with its spread if that was.
+    pub fn text(&self) -> String {
+        let std = self.std.map_or(String::new(), |std| format!(" ± {}", picture::number(std)));
+        format!("{}{std}", picture::number(self.value))
+    }
+}
+
 impl Paper {
     /// Reads a `paper.toml`.
     ///

@@ -11,7 +11,7 @@ use super::matrix::{self, Panel};
 use super::rows::{ADDED, BWT, FORGETTING, INCREMENTAL, STEP, name, place};
 use super::{Comparison, Method, Plan};
 use crate::claim::{Claim, Verdict};
-use crate::paper::Paper;
+use crate::paper::{Figure, Paper};
 use crate::picture::{self, Line};
 use crate::record::{Measure, Record, Report, mean_finding, mean_std, spread, values};
 use crate::{memory, setting, show};
@@ -86,7 +86,7 @@ fn published(paper: &Paper) {
     println!("Published ({}):", paper.setting);
     paper.statements.iter().for_each(|statement| println!("  {statement}"));
     for f in &paper.figures {
-        println!("  {}: {} {} ({})", f.setting, f.method, picture::number(f.value), f.source);
+        println!("  {}: {} {} ({})", f.setting, f.method, f.text(), f.source);
     }
     println!();
 }
@@ -111,7 +111,7 @@ impl Shown<'_> {
         let setting = format!("{}, {scenario}", plan.stream);
         let figures = |method: &str| {
             let those = paper.figures.iter().filter(|f| f.setting == setting && f.method == method);
-            let all: Vec<String> = those.map(|f| picture::number(f.value)).collect();
+            let all: Vec<String> = those.map(Figure::text).collect();
             if all.is_empty() { "-".into() } else { all.join(", ") }
         };
         let number = |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
