@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use regrow_bench::setting::Common;
 use regrow_bench::{
@@ -102,7 +103,10 @@ impl Table {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(mistake) => return usage(&mistake),
+    };
     let named: Vec<&str> = cli.device.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     let several = named.len() > 1 && !cli.table.spreads();
     let one = || Error::Argument("this table computes on one device; --device names several".into());
@@ -114,6 +118,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what clap has to say: help and version as they are, a mistake as one line.
+fn usage(mistake: &clap::Error) -> ExitCode {
+    if !mistake.use_stderr() || mistake.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        mistake.exit()
+    }
+    // The mistake comes first, perhaps a tip; usage and a hint at --help follow.
+    let message = mistake.to_string();
+    let paragraphs = message.split("\n\n").take_while(|p| !p.starts_with("Usage:") && !p.starts_with("For more"));
+    let lines = paragraphs.map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    eprintln!("{} (see --help)", lines.collect::<Vec<_>>().join("; "));
+    ExitCode::from(2)
 }
 
 fn run(table: Table) -> Result<()> {

@@ -58,6 +58,8 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     assert!(complaint(&["sms", "--dataset", "mnist"], &out).contains("--data"));
     assert!(complaint(&["sms", "--dataset", "mnist", "--data", "/no/such/folder"], &out).contains("/no/such/folder"));
     complaint(&["sms", "--arch", "resnet20"], &out);
+    assert!(complaint(&["sms", "--seedz", "3"], &out).contains("--seeds"));
+    assert!(complaint(&["pruning", "--learning-rate", "-1"], &out).contains("-1"));
     complaint(&["sms"], &file.join("below-a-file"));
     assert!(!out.join("sms.json").exists());
 }
