@@ -174,11 +174,11 @@ struct Bracket {
 }
 
 impl Bracket {
-    /// The sample's keys four standard deviations to either side of the wanted rank.
+    /// The sample's keys three standard deviations to either side of the wanted rank.
     fn around(keep: usize, total: usize, sample: &mut [f32]) -> Self {
         let share = keep as f64 / total.max(1) as f64;
         let drawn = sample.len() as f64;
-        let (rank, slack) = (share * drawn, 4.0 * (drawn * share * (1.0 - share)).sqrt() + 2.0);
+        let (rank, slack) = (share * drawn, 3.0 * (drawn * share * (1.0 - share)).sqrt() + 2.0);
         let mut at = |rank: f64, beyond: f32| match rank {
             rank if rank < 0.0 || rank >= drawn => beyond,
             rank => *sample.select_nth_unstable_by(rank as usize, |a, b| b.total_cmp(a)).1,
