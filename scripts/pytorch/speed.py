@@ -59,6 +59,12 @@ def mask(w):
     return magnitudes > threshold
 
 
+def wanda(w, norms):
+    scores = w.abs() * norms
+    kept = scores.topk(scores.shape[1] // 2, dim=1).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, kept, True)
+
+
 torch.manual_seed(0)
 y = torch.randint(0, 10, (128,))
 mlp = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
@@ -66,6 +72,8 @@ median("step/mlp 784-300-100-10, batch 128", step_of(mlp, torch.randn(128, 784),
 median("step/resnet20, batch 128", step_of(resnet20(), torch.randn(128, 3, 32, 32), y), 15)
 w = torch.randn(4096, 11008)
 median("mask/4096x11008, kthvalue and compare", lambda: mask(w), 5)
+norms = torch.rand(11008)
+median("mask/4096x11008, wanda by topk", lambda: wanda(w, norms), 5)
 layers = [nn.Linear(11008, 4096, bias=False) for _ in range(7)]
 median("mask/4096x11008, prune.l1_unstructured", lambda: prune.l1_unstructured(layers.pop(), "weight", 0.5), 5)
 median("mask/4096x11008, one pass (sum)", lambda: w.sum(), 20)

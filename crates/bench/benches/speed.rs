@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p regrow-bench --bench speed`; `scripts/pytorch/speed.py` is the PyTorch side.
 
+mod reading;
+
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
@@ -16,6 +18,8 @@ use regrow_sparse_core::sparsify::{KeepMasks, PruningOptimizer};
 use regrow_sparse_core::weight::{Select, Weight, weights};
 use regrow_sparse_core::{Classifier, Error, Pattern};
 use regrow_zoo::{Arch, Net};
+
+use reading::sum;
 
 const BATCH: usize = 128;
 
@@ -99,12 +103,6 @@ fn solvers(criterion: &mut Criterion) {
     let watching = watched();
     let _ = watching.solve(&weight, &half);
     criterion.bench_function("sparsegpt/2048x2048/factor at hand", |b| b.iter(|| watching.solve(&weight, &half)));
-}
-
-/// Reads every value once, on all cores.
-fn sum(values: &[f32]) -> f32 {
-    use rayon::prelude::*;
-    values.par_chunks(1 << 16).map(|part| part.iter().copied().fold(0.0, |a: f32, v| a.max(v))).reduce(|| 0.0, f32::max)
 }
 
 criterion_group! {
