@@ -25,6 +25,12 @@ impl Normalization {
     pub fn bytes(mean: &[f32], std: &[f32]) -> Self {
         Self { scale: 255.0, mean: mean.to_vec(), std: std.to_vec() }
     }
+
+    /// The input that each byte of `channel` becomes: 256 divisions rather than one for every pixel.
+    fn inputs(&self, channel: usize) -> [f32; 256] {
+        let (mean, std) = (self.mean[channel], self.std[channel]);
+        std::array::from_fn(|byte| (byte as f32 / self.scale - mean) / std)
+    }
 }
 
 /// Labelled images of one size: bytes in the order image, channel, row, column.
@@ -71,7 +77,7 @@ impl Images {
     /// The images at `indices`, in that order. Indices past the end are left out.
     pub fn select(&self, indices: &[usize]) -> Self {
         let indices: Vec<usize> = indices.iter().copied().filter(|i| *i < self.labels.len()).collect();
-        let pixels = indices.iter().flat_map(|i| self.bytes(*i).iter().copied()).collect();
+        let pixels = self.gathered(&indices);
         let labels = indices.iter().map(|i| self.labels[*i]).collect();
         Self { pixels, labels, ..self.clone_empty() }
     }
@@ -103,6 +109,13 @@ impl Images {
         &self.pixels[index * n..(index + 1) * n]
     }
 
+    /// The bytes of the images at `indices`, one after the other.
+    fn gathered(&self, indices: &[usize]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(indices.len() * self.size.iter().product::<usize>());
+        indices.iter().for_each(|i| bytes.extend_from_slice(self.bytes(*i)));
+        bytes
+    }
+
     fn clone_empty(&self) -> Self {
         Self {
             size: self.size,
@@ -116,12 +129,11 @@ impl Images {
 
     fn tensor(&self, bytes: &[u8], count: usize, device: &Device) -> Tensor<4> {
         let [c, h, w] = self.size;
-        let Normalization { scale, mean, std } = &self.normalization;
-        let value = |(i, byte): (usize, &u8)| {
-            let channel = i / (h * w) % c;
-            (f32::from(*byte) / scale - mean[channel]) / std[channel]
-        };
-        let values: Vec<f32> = bytes.iter().enumerate().map(value).collect();
+        let inputs: Vec<[f32; 256]> = (0..c).map(|channel| self.normalization.inputs(channel)).collect();
+        let mut values = Vec::with_capacity(bytes.len());
+        for (plane, inputs) in bytes.chunks((h * w).max(1)).zip(inputs.iter().cycle()) {
+            values.extend(plane.iter().map(|byte| inputs[usize::from(*byte)]));
+        }
         Tensor::from_data(TensorData::new(values, [count, c, h, w]), device)
     }
 }
@@ -132,14 +144,15 @@ impl Examples for Images {
     }
 
     fn images(&self, indices: &[usize], device: &Device) -> Tensor<4> {
-        let bytes: Vec<u8> = indices.iter().flat_map(|i| self.bytes(*i).iter().copied()).collect();
-        self.tensor(&bytes, indices.len(), device)
+        self.tensor(&self.gathered(indices), indices.len(), device)
     }
 
     fn augmented(&self, indices: &[usize], seed: u64, device: &Device) -> Tensor<4> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let bytes: Vec<u8> =
-            indices.iter().flat_map(|i| self.augmentation.apply(self.bytes(*i), self.size, &mut rng)).collect();
+        let mut bytes = Vec::with_capacity(indices.len() * self.size.iter().product::<usize>());
+        for i in indices {
+            bytes.extend(self.augmentation.apply(self.bytes(*i), self.size, &mut rng));
+        }
         self.tensor(&bytes, indices.len(), device)
     }
 
