@@ -197,8 +197,8 @@ impl Bracket {
         let mut sifted = Sifted::default();
         let mut nan = [0u8; 64];
         let (whole, rest) = scores.as_chunks::<64>();
-        // Of what a word lacks at the end the bits are cut off.
-        let mut last = [0.0; 64];
+        // What the last word lacks is filled with a score that there is; its bits are cut off.
+        let mut last = [rest.first().copied().unwrap_or_default(); 64];
         last[..rest.len()].copy_from_slice(rest);
         let last = (!rest.is_empty()).then_some((&last, u64::MAX >> (64 - rest.len().max(1))));
         for (at, (scores, exist)) in whole.iter().map(|scores| (scores, u64::MAX)).chain(last).enumerate() {
