@@ -250,7 +250,7 @@ fn continual_killed_and_resumed_has_the_same_matrices() {
     let patience = std::time::Instant::now();
     while !["task-1", "task-2", "task-3"].iter().any(|task| steps(task)) {
         assert!(running.try_wait().expect("its state").is_none(), "it ended before it could be killed");
-        assert!(patience.elapsed().as_secs() < 60, "nothing was saved");
+        assert!(patience.elapsed().as_secs() < 300, "nothing was saved");
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     running.kill().expect("killed");
