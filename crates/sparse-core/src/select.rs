@@ -2,9 +2,10 @@
 //!
 //! A sample of the scores, some n^(2/3) of them, says between which two values the threshold almost
 //! certainly lies (Floyd and Rivest, Algorithm 489). One pass over all scores then marks those above
-//! and collects those between, about a hundredth, which alone are searched for the threshold. Should
-//! the sample have misled, a second pass looks beyond. The answer is that of a stable sort, whatever
-//! was sampled and however many threads there are.
+//! and collects those between (the larger the slice, the smaller their share: about a hundredth of a
+//! large matrix), which alone are searched for the threshold. Should the sample have misled, a second
+//! pass looks beyond. The answer is that of a stable sort, whatever was sampled and however many
+//! threads there are.
 
 use std::borrow::Cow;
 
