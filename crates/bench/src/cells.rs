@@ -1,7 +1,10 @@
 //! The cells of a table done so far, kept on disk while it runs, so that it can be resumed.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use burn::tensor::Device;
+use regrow_sparse_core::crew::Crew;
 use regrow_sparse_core::{Error, Result, atomic};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -51,15 +54,16 @@ fn parts(out: &Path) -> Vec<PathBuf> {
 }
 
 impl Cells {
-    /// An empty table `name` in the folder `out`; with `resume`, what an interrupted run left there, and
-    /// what runs of some of its seeds have left in `out/part-*`.
+    /// An empty table `name` in the folder `out`, which is made; with `resume`, what an interrupted run left
+    /// there, and what runs of some of its seeds have left in `out/part-*`.
     ///
     /// # Errors
-    /// If such a run had another plan, or its file cannot be read.
+    /// A folder that cannot be made; if such a run had another plan, or its file cannot be read.
     pub fn open<P>(out: &Path, name: &str, plan: &P, resume: bool) -> Result<Self>
     where
         P: Serialize + DeserializeOwned + PartialEq,
     {
+        std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
         let mut cells = Self::left(out, name, plan, resume)?;
         if resume {
             for part in parts(out) {
@@ -104,6 +108,47 @@ impl Cells {
         let wanted = |r: &Record| (first..first + count).contains(&r.seed) && !there.contains(&cell(r));
         self.rows.extend(rows.into_iter().filter(wanted));
         Ok(())
+    }
+
+    /// The rows that `work` makes of the pieces `0..count`, shared out among `crew`, in the pieces' order. Those of
+    /// each are kept as soon as they are there.
+    ///
+    /// # Errors
+    /// What `work` runs into; as [`Cells::add`].
+    pub fn fill<P: Serialize + Sync>(
+        &mut self,
+        plan: &P,
+        crew: &Crew<'_>,
+        count: usize,
+        work: impl Fn(&Device, usize) -> Result<Vec<Record>> + Sync,
+    ) -> Result<()> {
+        let before = self.rows.len();
+        let kept = Mutex::new(&mut *self);
+        let made = crew.run(count, |device, piece| {
+            let rows = work(device, piece)?;
+            kept.lock().unwrap_or_else(PoisonError::into_inner).add(plan, rows.clone())?;
+            Ok::<_, Error>(rows)
+        })?;
+        // So far in the order in which they came.
+        self.rows.truncate(before);
+        self.rows.extend(made.into_iter().flatten());
+        Ok(())
+    }
+
+    /// The same, where a piece is a seed: all those of `first..first + count` that have no row.
+    ///
+    /// # Errors
+    /// As [`Cells::fill`].
+    pub fn fill_seeds<P: Serialize + Sync>(
+        &mut self,
+        plan: &P,
+        crew: &Crew<'_>,
+        (first, count): (u64, u64),
+        work: impl Fn(&Device, u64) -> Result<Vec<Record>> + Sync,
+    ) -> Result<()> {
+        let open = |seed: &u64| !self.rows.iter().any(|row| row.seed == *seed);
+        let open: Vec<u64> = (first..first + count).filter(open).collect();
+        self.fill(plan, crew, open.len(), |device, piece| work(device, open[piece]))
     }
 
     /// Keeps `rows` as well, on disk.

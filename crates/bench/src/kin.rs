@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cells::Cells;
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 use crate::record::Record;
 use crate::setting::{Common, Scale};
 use crate::tasks::{Family, Split};
@@ -182,21 +182,20 @@ impl<'a> Kin<'a> {
 ///
 /// # Errors
 /// What `of_seed` runs into; as [`Cells::open`].
-pub fn fill<P: Serialize + DeserializeOwned + PartialEq>(
+pub fn fill<P: Serialize + DeserializeOwned + PartialEq + Sync>(
     name: &str,
     plan: &P,
-    (first, count): (u64, u64),
+    seeds: (u64, u64),
     common: &Common,
     bar: &ProgressBar,
-    of_seed: &dyn Fn(u64) -> Result<Vec<Record>>,
+    of_seed: impl Fn(&Device, u64) -> Result<Vec<Record>> + Sync,
 ) -> Result<Vec<Record>> {
     let mut cells = Cells::open(&common.out, name, plan, common.resume)?;
-    for seed in first..first + count {
-        if !cells.rows.iter().any(|row| row.seed == seed) {
-            bar.set_message(format!("(seed {seed})"));
-            cells.add(plan, of_seed(seed)?)?;
-        }
-    }
+    let tell = lab::teller(bar);
+    cells.fill_seeds(plan, &lab::crew(common.parallel, &tell), seeds, |device, seed| {
+        bar.set_message(format!("(seed {seed})"));
+        of_seed(device, seed)
+    })?;
     cells.finish()
 }
 

@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
-use regrow_bench::setting::Common;
 use regrow_bench::{
-    bip, clr, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, slurm, sms,
+    bip, clr, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, sms,
 };
-use regrow_sparse_core::{Error, Result, device};
+use regrow_sparse_core::{Result, device};
 
 /// Run a paper's table on your machine.
 ///
@@ -18,7 +17,7 @@ use regrow_sparse_core::{Error, Result, device};
 #[command(name = "bench", version, after_help = "Example: bench sms --scale quick --seeds 5")]
 struct Cli {
     /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, remote:TICKET, as far as they were
-    /// compiled in; tables of many trainings take several, with commas between
+    /// compiled in; several, with commas between, share the table's cells or seeds
     #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true, value_delimiter = ',')]
     device: Vec<String>,
     #[command(subcommand)]
@@ -67,51 +66,13 @@ enum Table {
     Wa(Box<continual::Args>),
 }
 
-impl Table {
-    /// Whether its trainings can go to several devices.
-    fn spreads(&self) -> bool {
-        matches!(
-            self,
-            Self::Bip(_)
-                | Self::Clr(_)
-                | Self::Continual(_)
-                | Self::DstCl(_)
-                | Self::Granet(_)
-                | Self::Polarization(_)
-                | Self::Pruning(_)
-                | Self::Sms(_)
-                | Self::Wa(_)
-        )
-    }
-
-    /// The options that tables of cells share.
-    fn common(&self) -> Option<&Common> {
-        match self {
-            Self::List | Self::Report(_) => None,
-            Self::Bip(args) | Self::Granet(args) | Self::Polarization(args) | Self::Pruning(args) => Some(&args.common),
-            Self::Continual(args) | Self::DstCl(args) | Self::Wa(args) => Some(&args.common),
-            Self::Clr(args) => Some(&args.common),
-            Self::Llm(args) => Some(&args.common),
-            Self::Merge(args) => Some(&args.common),
-            Self::Opcm(args) => Some(&args.kin.common),
-            Self::Rd(args) => Some(&args.common),
-            Self::Reweighting(args) => Some(&args.common),
-            Self::Rmm(args) => Some(&args.kin.common),
-            Self::Sms(args) => Some(&args.common),
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(mistake) => return usage(&mistake),
     };
     let named: Vec<&str> = cli.device.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
-    let several = named.len() > 1 && !cli.table.spreads();
-    let one = || Error::Argument("this table computes on one device; --device names several".into());
-    let chosen = if several { Err(one()) } else { device::select_all(&named) };
-    match chosen.and_then(|_| run(cli.table)) {
+    match device::select_all(&named).and_then(|_| run(cli.table)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -134,13 +95,6 @@ fn usage(mistake: &clap::Error) -> ExitCode {
 }
 
 fn run(table: Table) -> Result<()> {
-    if let Some(common) = table.common().filter(|common| common.slurm) {
-        common.check()?;
-        let words: Vec<String> = std::env::args().skip(1).collect();
-        let program = std::env::current_exe().unwrap_or_else(|_| "bench".into());
-        print!("{}", slurm::script(&program, &words, common));
-        return Ok(());
-    }
     match table {
         Table::List => {
             for table in Cli::command().get_subcommands().filter(|t| t.get_name() != "list") {

@@ -8,6 +8,8 @@ use regrow_sparse_core::{Error, Result, device};
 use regrow_zoo::data::{DataSet, Images};
 use serde::{Deserialize, Serialize};
 
+use crate::slurm;
+
 /// Options of every table.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Common {
@@ -33,6 +35,9 @@ pub struct Common {
     /// same command gathers what the tasks have made
     #[arg(long)]
     pub slurm: bool,
+    /// Networks trained side by side on the processor; by default one per core. 1 for times that nothing else shares
+    #[arg(long)]
+    pub parallel: Option<usize>,
 }
 
 /// How much to run.
@@ -45,15 +50,20 @@ pub enum Scale {
 }
 
 impl Common {
-    /// Checks the settings and makes the output folder.
+    /// Checks the settings. Where a script was asked for in place of the table, prints it, and returns true.
     ///
     /// # Errors
-    /// No seed, or a folder that cannot be made.
-    pub fn check(&self) -> Result<()> {
+    /// No seed.
+    pub fn scripted(&self) -> Result<bool> {
         if self.seeds == 0 {
             return Err(Error::Argument("a table needs at least one seed (--seeds)".into()));
         }
-        std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))
+        if self.slurm {
+            let words: Vec<String> = std::env::args().skip(1).collect();
+            let program = std::env::current_exe().unwrap_or_else(|_| "bench".into());
+            print!("{}", slurm::script(&program, &words, self));
+        }
+        Ok(self.slurm)
     }
 }
 

@@ -75,6 +75,7 @@ mod tests {
             out: PathBuf::from("/tmp/my tables"),
             resume: false,
             slurm: true,
+            parallel: None,
         };
         let words = ["pruning", "--seeds", "3", "--method", "GMP,one-shot", "--first-seed=7", "--out", "x", "--slurm"];
         let script = script(Path::new("/bin/bench"), &words.map(String::from), &common);

@@ -2,9 +2,9 @@
 #![cfg(feature = "remote")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ fn a_peer() {
 struct Peer {
     child: Child,
     name: String,
+    /// Held open: the harness there may say later that its test takes long.
+    _lines: BufReader<ChildStdout>,
 }
 
 impl Peer {
@@ -37,9 +39,9 @@ impl Peer {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--exact", "a_peer", "--nocapture"]).env(PEER, "1");
         let mut child = command.stdout(Stdio::piped()).spawn().expect("a peer");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let name = lines.map_while(Result::ok).find(|line| line.starts_with("remote:"));
-        Self { child, name: name.expect("a ticket") }
+        let mut lines = BufReader::new(child.stdout.take().expect("its output"));
+        let name = lines.by_ref().lines().map_while(Result::ok).find(|line| line.starts_with("remote:"));
+        Self { child, name: name.expect("a ticket"), _lines: lines }
     }
 }
 
@@ -109,16 +111,51 @@ fn cells_of_a_table_go_to_a_peer() {
     assert_eq!(rows(&spread, "pruning"), rows(&whole, "pruning"));
 }
 
-#[test]
-fn a_list_of_devices_is_refused_where_one_computes() {
+/// That each table has the same figures with a peer beside.
+fn same_with_a_peer(tables: &[&[&str]]) {
     let dir = tempfile::tempdir().expect("a folder");
-    for (device, table, why) in [
-        ("flex,flex", "sms", "is named twice"),
-        ("flex,remote:x", "merge", "one device"),
-        ("flex,remote:garbage", "sms", "the ticket is garbage"),
-        ("flex,flx", "sms", "did you mean `flex`?"),
+    let peer = Peer::new();
+    let devices = format!("flex,{}", peer.name);
+    for table in tables {
+        let (whole, spread) = (dir.path().join("whole").join(table[0]), dir.path().join("spread").join(table[0]));
+        let ran = |device: &str, out: &Path| {
+            let said = bench(device, &[table, &["--parallel", "1"][..]].concat(), out).output().expect("ran");
+            assert!(said.status.success(), "{}: {}", table[0], String::from_utf8_lossy(&said.stderr));
+        };
+        ran("flex", &whole);
+        ran(&devices, &spread);
+        let name = if table[0] == "reweighting" { "reweighting-language" } else { table[0] };
+        assert_eq!(rows(&spread, name), rows(&whole, name), "{name}");
+    }
+}
+
+#[test]
+fn seeds_of_a_table_go_to_a_peer() {
+    same_with_a_peer(&[
+        &["merge", "--seeds", "2", "--epochs", "1", "--parent-epochs", "1"],
+        &["opcm", "--seeds", "2", "--epochs", "1", "--tune", "1", "--count", "2", "--orders", "1"],
+        &["rd", "--seeds", "2", "--epochs", "1", "--retrain", "1", "--amounts", "4", "--sparsity", "0.9"],
+        &["rmm", "--seeds", "2", "--epochs", "1", "--tune", "1", "--count", "2", "--rank", "4"],
+    ]);
+}
+
+#[test]
+fn cells_of_a_language_model_go_to_a_peer() {
+    same_with_a_peer(&[
+        &["llm", "--seeds", "1", "--sparsity", "0.5", "--pattern", "2:4", "--method", "wanda", "--steps", "2"],
+        &["reweighting", "--seeds", "1", "--part", "language", "--steps", "3"],
+    ]);
+}
+
+#[test]
+fn a_list_of_devices_with_a_mistake_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (device, why) in [
+        ("flex,flex", "is named twice"),
+        ("flex,remote:garbage", "the ticket is garbage"),
+        ("flex,flx", "did you mean `flex`?"),
     ] {
-        let said = bench(device, &[table], dir.path()).output().expect("ran");
+        let said = bench(device, &["sms"], dir.path()).output().expect("ran");
         let said = String::from_utf8(said.stderr).expect("text");
         assert!(said.starts_with("error: ") && said.contains(why) && said.trim_end().lines().count() == 1, "{said}");
     }

@@ -61,7 +61,10 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     assert!(complaint(&["sms", "--seedz", "3"], &out).contains("--seeds"));
     assert!(complaint(&["pruning", "--learning-rate", "-1"], &out).contains("-1"));
     complaint(&["sms"], &file.join("below-a-file"));
-    assert!(!out.join("sms.json").exists());
+    complaint(&["continual", "--memory", "0"], &out);
+    // A script whose tasks would be refused is none.
+    complaint(&["pruning", "--slurm", "--epochs", "3"], &out);
+    assert!(!out.exists());
 }
 
 #[test]

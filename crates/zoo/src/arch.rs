@@ -201,7 +201,8 @@ pub fn convnet([channels, classes]: [usize; 2], seed: u64, device: &Device) -> N
     drawn(seed, device, || Net::ConvNet(ConvNet::new(channels, classes, device)))
 }
 
-fn drawn(seed: u64, device: &Device, build: impl FnOnce() -> Net) -> Net {
+/// What `build` draws of parameters on `device`, beginning at `seed`, whatever other threads draw meanwhile.
+pub fn drawn<M: Module>(seed: u64, device: &Device, build: impl FnOnce() -> M) -> M {
     // The generator belongs to the device, and parameters are drawn at their first use: seed,
     // build and draw under one lock, or two threads would share one sequence.
     static DRAWING: Mutex<()> = Mutex::new(());

@@ -32,7 +32,7 @@ pub mod models;
 pub mod names;
 mod store;
 
-pub use arch::{Arch, TensorSpec, convnet, mlp, resnet};
+pub use arch::{Arch, TensorSpec, convnet, drawn, mlp, resnet};
 pub use models::Net;
 pub use names::Role;
 pub use store::{Checked, check, load, save};

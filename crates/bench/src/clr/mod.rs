@@ -50,9 +50,6 @@ pub struct Args {
     /// Test on a fifth of the training images, held out: for choosing settings
     #[arg(long)]
     validate: bool,
-    /// Networks trained side by side; by default one per core
-    #[arg(long)]
-    parallel: Option<usize>,
 }
 
 /// Everything that decides the numbers of the table.
@@ -88,13 +85,15 @@ pub struct Plan {
 /// Impossible settings, data that is missing, an output folder that cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let plan = args.plan()?;
-    args.common.check()?;
+    if args.common.scripted()? {
+        return Ok(());
+    }
     let ground = ground::Ground::open(&plan, args.common.data.as_deref())?;
     let started = Instant::now();
     let of_seed = plan.anchor_epochs + plan.methods.len() * ground.tasks.len() * plan.epochs;
     let (bar, device) = (lab::progress(of_seed * plan.seeds.1 as usize), regrow_sparse_core::device::current());
     let tell = lab::teller(&bar);
-    let crew = lab::crew(args.parallel, &tell);
+    let crew = lab::crew(args.common.parallel, &tell);
     let table = rows::Table { plan: &plan, ground: &ground, device: &device, crew, bar: &bar };
     let rows = table.fill(&args.common.out, args.common.resume)?;
     bar.finish_and_clear();

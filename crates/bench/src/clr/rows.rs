@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 
 use burn::module::Module;
 use burn::optim::AdamConfig;
@@ -97,11 +96,8 @@ impl Table<'_> {
             self.bar.set_message(format!("(seed {seed}: the anchor)"));
             let (anchor, right) = self.anchor(seed)?;
             self.bar.set_message(format!("(seed {seed})"));
-            let cells = Mutex::new(&mut cells);
-            self.crew.run(open.len(), |device, i| {
-                let row = self.cell(&open[i], onto(&anchor, device), right, seed)?;
-                let mut cells = cells.lock().map_err(|_| Error::Argument("a method died".into()))?;
-                cells.add(self.plan, [row])
+            cells.fill(self.plan, &self.crew, open.len(), |device, i| {
+                Ok(vec![self.cell(&open[i], onto(&anchor, device), right, seed)?])
             })?;
         }
         let order = |row: &Record| (row.seed, self.plan.methods.iter().position(|m| *m == row.method));

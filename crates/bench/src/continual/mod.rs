@@ -66,9 +66,6 @@ pub struct Args {
     /// Test on a fifth of the training images, held out: for choosing settings
     #[arg(long)]
     pub validate: bool,
-    /// Networks trained side by side; by default one per core
-    #[arg(long)]
-    pub parallel: Option<usize>,
     /// Save each cell after so many steps, and after every task, so that --resume goes on within it
     #[arg(long)]
     pub checkpoint_every: Option<usize>,
@@ -163,7 +160,13 @@ impl Comparison<'_> {
     pub fn run(&self, args: &Args) -> Result<()> {
         let methods = self.chosen(args)?;
         let plan = args.plan(&methods, self.scenarios)?;
-        args.common.check()?;
+        if args.common.scripted()? {
+            return Ok(());
+        }
+        // What a strategy refuses is said before anything is written.
+        for method in &methods {
+            plan.scenarios.iter().try_for_each(|scenario| method.make(&plan, *scenario).map(drop))?;
+        }
         let (train, test) = args.data(&plan)?;
         let started = Instant::now();
         let cells = plan.seeds.1 as usize * plan.scenarios.len() * methods.len();
@@ -175,7 +178,7 @@ impl Comparison<'_> {
             methods: &methods,
             train: &train,
             test: &test,
-            crew: lab::crew(args.parallel, &tell),
+            crew: lab::crew(args.common.parallel, &tell),
             every: args.checkpoint_every,
             bar: &bar,
         };

@@ -63,7 +63,8 @@ pub struct Table<'a> {
     pub bar: &'a ProgressBar,
 }
 
-type Open<'a> = (Scenario, &'a Method);
+/// A cell that is still open.
+type Open<'a> = (u64, Scenario, &'a Method);
 
 impl Table<'_> {
     /// All rows. Finished cells are kept in `out` until the table is complete, and taken from there with
@@ -78,20 +79,16 @@ impl Table<'_> {
             removed(&runs)?;
         }
         let (first, count) = self.plan.seeds;
-        for seed in first..first + count {
-            let open = self.open(seed, &cells.rows)?;
-            for group in open.chunks(self.crew.places()) {
-                let names: Vec<String> = group.iter().map(|(s, m)| name(&m.name, *s)).collect();
-                self.bar.set_message(format!("(seed {seed}: {})", names.join("; ")));
-                let rows = self.crew.run(group.len(), |device, i| {
-                    let (scenario, method) = group[i];
-                    let folder = runs.join(format!("{seed}-{}-{scenario}", method.name));
-                    let named = |e: Error| Error::Argument(format!("{}: {e}", name(&method.name, scenario)));
-                    self.cell(scenario, method, seed, folder, device).map_err(named)
-                })?;
-                cells.add(self.plan, rows)?;
-            }
-        }
+        let of_seed = |seed: u64| self.open(seed, &cells.rows);
+        let open = (first..first + count).map(of_seed).collect::<Result<Vec<_>>>()?.concat();
+        cells.fill(self.plan, &self.crew, open.len(), |device, i| {
+            let (seed, scenario, method) = open[i];
+            let row = name(&method.name, scenario);
+            self.bar.set_message(format!("(seed {seed}: {row})"));
+            let folder = runs.join(format!("{seed}-{}-{scenario}", method.name));
+            let named = |e: Error| Error::Argument(format!("{row}: {e}"));
+            Ok(vec![self.cell(scenario, method, seed, folder, device).map_err(named)?])
+        })?;
         removed(&runs)?;
         cells.finish()
     }
@@ -104,7 +101,7 @@ impl Table<'_> {
                 let row = name(&method.name, *scenario);
                 let done = rows.iter().any(|r| r.seed == seed && r.method == row);
                 if !done && method.make(self.plan, *scenario)?.fits(*scenario) {
-                    open.push((*scenario, method));
+                    open.push((seed, *scenario, method));
                 }
             }
         }

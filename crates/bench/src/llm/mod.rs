@@ -67,9 +67,6 @@ pub struct Args {
     /// Rank of its low-rank terms; by default 16, or 2 of the small model that is trained here
     #[arg(long)]
     pub rank: Option<usize>,
-    /// Models pruned side by side; by default one per core
-    #[arg(long)]
-    pub parallel: Option<usize>,
 }
 
 /// Everything that decides the numbers of the table.
@@ -109,13 +106,15 @@ pub struct Plan {
 /// Impossible settings, a model or text that cannot be read, an output folder that cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let plan = args.plan()?;
-    args.common.check()?;
+    if args.common.scripted()? {
+        return Ok(());
+    }
     let started = Instant::now();
     let (bar, device) = (lab::progress(0), regrow_sparse_core::device::current());
     bar.set_length(plan.seeds.1 * rows::cells(&plan) as u64);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let table =
-        rows::Table { plan: &plan, args, device: &device, parallel: args.parallel.unwrap_or(cores).max(1), bar: &bar };
+    let tell = lab::teller(&bar);
+    let crew = lab::crew(args.common.parallel, &tell);
+    let table = rows::Table { plan: &plan, args, device: &device, crew, bar: &bar };
     let (rows, notes) = table.fill(&args.common.out, args.common.resume)?;
     bar.finish_and_clear();
     print::show(&plan, &rows, &notes, &args.common.out, &device, started.elapsed().as_secs_f64())

@@ -9,8 +9,8 @@ use indicatif::ProgressBar;
 use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::{Layerwise, Owl, Perp, Settings, Sharing, find_layerwise};
 use regrow_sparse_core::checkpoint::Patch;
+use regrow_sparse_core::crew::Crew;
 use regrow_sparse_core::hidden::Hidden;
-use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::train::{Training, mix};
 use regrow_sparse_core::{Error, Pattern, Result};
 use regrow_zoo::lm::{NextToken, Transformer, batch, perplexity, perplexity_of, sliding};
@@ -33,10 +33,10 @@ pub struct Table<'a> {
     pub plan: &'a Plan,
     /// The command line, which names files.
     pub args: &'a Args,
-    /// Where tensors live.
+    /// Where a seed's model is trained.
     pub device: &'a Device,
-    /// Cells worked on side by side.
-    pub parallel: usize,
+    /// Who prunes it, cell by cell.
+    pub crew: Crew<'a>,
     /// Counts cells.
     pub bar: &'a ProgressBar,
 }
@@ -101,12 +101,12 @@ impl Table<'_> {
                 cells.add(self.plan, [self.dense(&subject, seed)?])?;
             }
             self.bar.inc(1);
-            for group in open.chunks(self.parallel) {
-                say(group.iter().map(Cell::name).collect::<Vec<_>>().join("; "));
-                let rows = side_by_side(group.len(), self.parallel, |i| self.cell(&subject, group[i], seed))?;
-                cells.add(self.plan, rows.into_iter().flatten())?;
-                self.bar.inc(group.len() as u64);
-            }
+            cells.fill(self.plan, &self.crew, open.len(), |device, i| {
+                say(open[i].name());
+                let rows = self.cell(&subject, open[i], seed, device)?;
+                self.bar.inc(1);
+                Ok(rows)
+            })?;
         }
         let floor = floors.iter().sum::<f64>() / floors.len().max(1) as f64;
         let notes = (!floors.is_empty())
@@ -122,15 +122,15 @@ impl Table<'_> {
     }
 
     /// The rows of one way of pruning: as it is, and retrained.
-    fn cell(&self, subject: &Subject, cell: Cell<'_>, seed: u64) -> Result<Vec<Record>> {
+    fn cell(&self, subject: &Subject, cell: Cell<'_>, seed: u64, device: &Device) -> Result<Vec<Record>> {
         // Cells side by side need folders of their own.
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let out = subject.place.path().join(format!("pruned{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let named = |e: Error| Error::Argument(format!("{}: {e}", cell.name()));
         let started = Instant::now();
-        self.prune(subject, cell, seed, &out).map_err(named)?;
+        self.prune(subject, cell, seed, (&out, device)).map_err(named)?;
         let seconds = started.elapsed().as_secs_f64();
-        let model = Transformer::open(&out, self.device)?;
+        let model = Transformer::open(&out, device)?;
         let record = |form: Option<&str>, value, seconds| Record {
             pattern: if cell.goal.1 == Pattern::Unstructured { String::new() } else { cell.goal.1.to_string() },
             ..Record::new(&row(cell.method, cell.owl, form), cell.goal.0, seed, value, seconds)
@@ -138,7 +138,7 @@ impl Table<'_> {
         let mut rows = vec![record(None, measured(&model, subject).map_err(named)?, seconds)];
         for form in self.forms(cell) {
             let started = Instant::now();
-            let (value, trained) = self.retrain(&model, subject, form, seed).map_err(named)?;
+            let (value, trained) = self.retrain(&model, subject, form, (seed, device)).map_err(named)?;
             let row = record(Some(form), value, seconds + started.elapsed().as_secs_f64());
             rows.push(Record { findings: [(TRAINED.into(), trained)].into(), ..row });
         }
@@ -155,11 +155,11 @@ impl Table<'_> {
         }
     }
 
-    fn prune(&self, subject: &Subject, cell: Cell<'_>, seed: u64, out: &Path) -> Result<()> {
-        let model = Transformer::open(&subject.folder, self.device)?;
+    fn prune(&self, subject: &Subject, cell: Cell<'_>, seed: u64, (out, device): (&Path, &Device)) -> Result<()> {
+        let model = Transformer::open(&subject.folder, device)?;
         let solver = find_layerwise(cell.method)?.make(&Settings::new(seed))?;
         let embedding = model.embedding()?;
-        let hidden = subject.calibration.iter().map(|s| embedding.forward(batch(&[s], self.device))).collect();
+        let hidden = subject.calibration.iter().map(|s| embedding.forward(batch(&[s], device))).collect();
         let mut patch = Patch::create(model.checkpoint(), out, "")?;
         let run = Layerwise {
             model: &model,
@@ -179,7 +179,13 @@ impl Table<'_> {
 
     /// The perplexity of `model` after it was retrained and merged, and the percentage of its parameters
     /// that were trained.
-    fn retrain(&self, model: &Transformer, subject: &Subject, form: &str, seed: u64) -> Result<(f64, f64)> {
+    fn retrain(
+        &self,
+        model: &Transformer,
+        subject: &Subject,
+        form: &str,
+        (seed, device): (u64, &Device),
+    ) -> Result<(f64, f64)> {
         let Plan { steps, rank, learning_rate, .. } = self.plan;
         let decoder = model.whole()?;
         let perp = Perp::new(Form::parse(form)?).with_rank(*rank, 2.0 * *rank as f64)?.with_pruned(decoder.layers());
@@ -191,7 +197,7 @@ impl Table<'_> {
         let settings = Training { epochs, batch: BATCH, lr: rate(*learning_rate), seed: mix(seed, 6) };
         let decoder = perp.merge(perp.retrain(decoder, &problem, &settings, None, &mut |_| {})?)?;
         let windows = sliding(&subject.test, subject.window, subject.window)?;
-        let value = perplexity_of(&decoder, &model.config, &windows, self.device)?.value();
+        let value = perplexity_of(&decoder, &model.config, &windows, device)?.value();
         Ok((finite(value)?, 100.0 * trained.trained as f64 / trained.all as f64))
     }
 }

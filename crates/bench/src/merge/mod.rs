@@ -118,7 +118,9 @@ const CLAIMS: [Claim; 7] = [
 /// Impossible settings, data or networks that are missing, an output folder that cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let plan = args.plan()?;
-    args.common.check()?;
+    if args.common.scripted()? {
+        return Ok(());
+    }
     let arch = Arch::parse(&plan.arch)?;
     let data = data::open(&plan.dataset, args.common.data.as_deref())?;
     if data.train.size != arch.input() {
@@ -127,26 +129,25 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let (started, device, bar) = (Instant::now(), regrow_sparse_core::device::current(), lab::progress(0));
     let mut cells = Cells::open(&args.common.out, "merge", &plan, args.common.resume)?;
-    for seed in plan.seeds.0..plan.seeds.0 + plan.seeds.1 {
-        if cells.rows.iter().any(|r| r.seed == seed) {
-            continue;
-        }
+    let tell = lab::teller(&bar);
+    let crew = lab::crew(args.common.parallel, &tell);
+    cells.fill_seeds(&plan, &crew, plan.seeds, |device, seed| {
         bar.set_message(format!("(seed {seed})"));
-        let trained = subjects::trained(&plan, arch, &data, seed, &device, &bar)?;
+        let trained = subjects::trained(&plan, arch, &data, seed, device, &bar)?;
         // Nothing about the networks of others is drawn at random.
         let first = seed == plan.seeds.0;
         let below = args.common.data.as_deref();
-        let others = if first { subjects::of_others(&plan, below, &device)? } else { Vec::new() };
+        let others = if first { subjects::of_others(&plan, below, device)? } else { Vec::new() };
         let mut rows = Vec::new();
         for subject in trained.iter().chain(&others) {
             bar.set_message(format!("(seed {seed}: {})", subject.name));
-            rows.extend(rows::rows(subject, seed, &device)?);
+            rows.extend(rows::rows(subject, seed, device)?);
         }
         if let Some(folder) = below.filter(|_| plan.networks.iter().any(|n| n == subjects::ADAPTERS)) {
             rows.extend(adapters::rows(&folder.join(subjects::ADAPTERS), seed)?);
         }
-        cells.add(&plan, rows)?;
-    }
+        Ok(rows)
+    })?;
     let rows = cells.finish()?;
     bar.finish_and_clear();
     print(&plan, &rows, args, &device, started.elapsed().as_secs_f64())

@@ -9,6 +9,7 @@ mod rows;
 
 use std::time::Instant;
 
+use burn::tensor::Device;
 use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -55,12 +56,14 @@ pub struct Plan {
 /// Impossible settings, data that is missing, an output folder that cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let (plan, common) = (args.plan()?, &args.kin.common);
-    common.check()?;
+    if common.scripted()? {
+        return Ok(());
+    }
     let kin = Kin::open(&plan.kin, common.data.as_deref())?;
     let (started, device) = (Instant::now(), regrow_sparse_core::device::current());
     let bar = lab::progress((plan.kin.epochs + plan.kin.count * plan.kin.tune) * plan.kin.seeds.1 as usize);
-    let of_seed = |seed: u64| rows::of_seed(&plan, kin.family(seed, true, &device, &bar)?, seed);
-    let rows = kin::fill("opcm", &plan, plan.kin.seeds, common, &bar, &of_seed)?;
+    let of_seed = |device: &Device, seed| rows::of_seed(&plan, kin.family(seed, true, device, &bar)?, seed);
+    let rows = kin::fill("opcm", &plan, plan.kin.seeds, common, &bar, of_seed)?;
     bar.finish_and_clear();
     print::show(&plan, &rows, &common.out, &device, started.elapsed().as_secs_f64())
 }

@@ -52,9 +52,6 @@ pub struct Args {
     /// How much of the data.
     #[command(flatten)]
     pub part: Part,
-    /// Networks trained side by side; by default one per core
-    #[arg(long)]
-    pub parallel: Option<usize>,
 }
 
 /// Everything that decides the numbers of the table.
@@ -157,7 +154,9 @@ impl Comparison<'_> {
     pub fn run(&self, args: &Args) -> Result<()> {
         let methods = self.chosen(args)?;
         let plan = args.plan(&methods, self.spared.sparsities)?;
-        args.common.check()?;
+        if args.common.scripted()? {
+            return Ok(());
+        }
         let arch = Arch::parse(&plan.arch)?;
         let data = plan.part.of(data::open(&plan.dataset, args.common.data.as_deref())?);
         if data.train.size != arch.input() {
@@ -174,7 +173,7 @@ impl Comparison<'_> {
             arch,
             data: &data,
             exact: self.spared.exact,
-            crew: lab::crew(args.parallel, &tell),
+            crew: lab::crew(args.common.parallel, &tell),
             bar: &bar,
         };
         let rows = table.fill(&args.common.out, args.common.resume)?;

@@ -64,15 +64,13 @@ impl Table<'_> {
     pub fn fill(&self, out: &Path, resume: bool) -> Result<Vec<Record>> {
         let mut cells = Cells::open(out, self.name, self.plan, resume)?;
         let (first, count) = self.plan.seeds;
-        for seed in first..first + count {
-            let open = self.open(seed, &cells.rows);
-            for group in open.chunks(self.crew.places()) {
-                let names: Vec<&str> = group.iter().map(Open::name).collect();
-                self.bar.set_message(format!("(seed {seed}: {})", names.join(", ")));
-                let rows = self.crew.run(group.len(), |device, i| self.cell(group[i], seed, device))?;
-                cells.add(self.plan, rows)?;
-            }
-        }
+        let of_seed = |seed: u64| self.open(seed, &cells.rows).into_iter().map(move |open| (seed, open));
+        let open: Vec<(u64, Open<'_>)> = (first..first + count).flat_map(of_seed).collect();
+        cells.fill(self.plan, &self.crew, open.len(), |device, i| {
+            let (seed, open) = open[i];
+            self.bar.set_message(format!("(seed {seed}: {})", open.name()));
+            Ok(vec![self.cell(open, seed, device)?])
+        })?;
         cells.finish()
     }
 

@@ -99,7 +99,9 @@ fn whole() -> f64 {
 /// Impossible settings, data or a checkpoint that is missing, an output folder that cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let plan = args.plan()?;
-    args.common.check()?;
+    if args.common.scripted()? {
+        return Ok(());
+    }
     let arch = Arch::parse(&plan.arch)?;
     let data = plan.part.of(data::open(&plan.dataset, args.common.data.as_deref())?);
     if data.train.size != arch.input() {
@@ -109,7 +111,9 @@ pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let bar = lab::progress(0);
     let device = regrow_sparse_core::device::current();
-    let table = rows::Table { plan: &plan, arch, data: &data, checkpoint: args.checkpoint.as_deref(), device: &device };
+    let tell = lab::teller(&bar);
+    let crew = lab::crew(args.common.parallel, &tell);
+    let table = rows::Table { plan: &plan, arch, data: &data, checkpoint: args.checkpoint.as_deref(), crew };
     let (rows, notes) = table.fill(&args.common.out, args.common.resume, &bar)?;
     bar.finish_and_clear();
     print::show(&plan, &rows, &notes, &args.common.out, &device, started.elapsed().as_secs_f64())

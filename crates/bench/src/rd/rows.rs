@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use indicatif::ProgressBar;
 use regrow_pruners::Magnitude;
 use regrow_pruners::rd::{Distortion, allocate, distortions, grid};
 use regrow_sparse_core::classifier::{Classifier, Examples};
+use regrow_sparse_core::crew::Crew;
 use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::masked::masks;
 use regrow_sparse_core::score::Recipe;
@@ -44,8 +45,8 @@ pub struct Table<'a> {
     pub data: &'a DataSet,
     /// The network's file; trained for each seed without one.
     pub checkpoint: Option<&'a Path>,
-    /// Where tensors live.
-    pub device: &'a Device,
+    /// Who works on the seeds.
+    pub crew: Crew<'a>,
 }
 
 /// A seed's network, ready to be pruned.
@@ -66,17 +67,13 @@ impl Table<'_> {
     /// All rows, and findings in words. Finished seeds are kept in `out` until the table is complete.
     pub fn fill(&self, out: &Path, resume: bool, bar: &ProgressBar) -> Result<(Vec<Record>, Vec<String>)> {
         let mut cells = Cells::open(out, "rd", self.plan, resume)?;
-        let (first, count) = self.plan.seeds;
-        for seed in first..first + count {
-            if cells.rows.iter().any(|r| r.seed == seed) {
-                continue;
-            }
+        let data = self.normalized();
+        cells.fill_seeds(self.plan, &self.crew, self.plan.seeds, |device, seed| {
             bar.set_message(format!("(seed {seed}: the dense network)"));
-            let data = self.normalized();
-            let lab = self.lab(&data.train, bar);
-            let subject = self.subject(lab, &data, seed)?;
-            cells.add(self.plan, self.rows_of(&subject)?)?;
-        }
+            let lab =
+                Lab { train: &data.train, device, bar, batch: self.plan.batch, momentum: 0.9, recalibration: 0.2 };
+            self.rows_of(&self.subject(lab, &data, seed)?)
+        })?;
         let rows = cells.finish()?;
         let notes = self.sums(&rows).into_iter().chain([solver_times()?]).collect();
         Ok((rows, notes))
@@ -91,14 +88,10 @@ impl Table<'_> {
         data
     }
 
-    fn lab<'a>(&'a self, train: &'a Images, bar: &'a ProgressBar) -> Lab<'a> {
-        Lab { train, device: self.device, bar, batch: self.plan.batch, momentum: 0.9, recalibration: 0.2 }
-    }
-
     fn subject<'a>(&self, lab: Lab<'a>, data: &'a DataSet, seed: u64) -> Result<Subject<'a>> {
-        let autodiff = self.device.clone().autodiff();
+        let autodiff = lab.device.clone().autodiff();
         let net = match self.checkpoint {
-            Some(path) => load(self.arch, path, self.device)?.0.valid(),
+            Some(path) => load(self.arch, path, lab.device)?.0.valid(),
             None => {
                 let fit = Fit { epochs: self.plan.epochs, lr: LrSchedule::cosine(0.1), decay: 1e-4, seed };
                 lab.fit(self.arch.init(data.train.classes, seed, &autodiff), KeepMasks, &fit)?
@@ -106,7 +99,7 @@ impl Table<'_> {
         };
         let share = self.plan.calibration as f64 / data.train.len() as f64;
         let (_, chosen) = data.train.split(share.min(1.0), mix(seed, 1));
-        let calibration = chosen.images(&(0..chosen.len()).collect::<Vec<_>>(), self.device);
+        let calibration = chosen.images(&(0..chosen.len()).collect::<Vec<_>>(), lab.device);
         let outputs = |net: &Net| net.logits(calibration.clone());
         let mut watch = |layer: &str| lab.bar.set_message(format!("(seed {seed}: distortion of {layer})"));
         let curves = distortions(&net, &select(), &self.grid(), outputs, &mut watch)?;

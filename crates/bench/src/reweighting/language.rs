@@ -19,7 +19,6 @@ use rand_chacha::ChaCha8Rng;
 use regrow_continual::reweight::bilevel::Fixed;
 use regrow_continual::reweight::{LossBased, ScaleBiO, Shape, Sources, WeighSamples, WeighSources, factors};
 use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::parallel::side_by_side;
 use regrow_sparse_core::sparsify::KeepMasks;
 use regrow_sparse_core::train::{Course, Moment, Problem, Training, mix, take};
 use regrow_sparse_core::{Error, Result};
@@ -163,13 +162,14 @@ fn ways() -> Vec<(String, Way)> {
 /// # Errors
 /// Texts that are missing, an output folder that cannot be written.
 pub fn run(args: &Args, plan: &Plan) -> Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (parallel, out) = (args.parallel.unwrap_or(cores).max(1), &args.common.out);
+    let out = &args.common.out;
     let (started, device) = (Instant::now(), regrow_sparse_core::device::current());
     let mut cells = Cells::open(out, "reweighting-language", plan, args.common.resume)?;
     let bar = lab::progress(0);
     // ScaleBiO trains two models before the one that is measured.
     bar.set_length(plan.seeds.1 * (ways().len() as u64 + 2));
+    let tell = lab::teller(&bar);
+    let crew = lab::crew(args.common.parallel, &tell);
     for seed in plan.seeds.0..plan.seeds.0 + plan.seeds.1 {
         let done = |name: &String| cells.rows.iter().any(|r| r.seed == seed && r.method == *name);
         let open: Vec<(String, Way)> = ways().into_iter().filter(|(name, _)| !done(name)).collect();
@@ -181,20 +181,31 @@ pub fn run(args: &Args, plan: &Plan) -> Result<()> {
             Texts::MadeUp => Ground::made_up(plan.noise, mix(seed, 1))?,
             Texts::Real => Ground::real(args.folder().as_deref(), plan.noise, mix(seed, 1))?,
         };
-        let subject = Subject::new(plan, ground, out, seed, &device)?;
-        for group in open.chunks(parallel) {
-            cells.add(plan, side_by_side(group.len(), parallel, |i| subject.row(&group[i], &bar))?)?;
-        }
+        let start = Start::new(&ground, out, seed)?;
+        cells.fill(plan, &crew, open.len(), |device, i| {
+            Ok(vec![Subject::new(plan, &ground, &start, seed, device)?.row(&open[i], &bar)?])
+        })?;
     }
     bar.finish_and_clear();
     let rows = cells.finish()?;
     print(plan, &rows, out, &device, started.elapsed().as_secs_f64())
 }
 
-/// A seed's texts and the model that all trainings start from.
+/// A seed's fresh model on disk, which every training starts from.
+struct Start(TempDir);
+
+impl Start {
+    fn new(ground: &Ground, out: &Path, seed: u64) -> Result<Self> {
+        let place = TempDir::new_in(out).map_err(|e| Error::io(out, e))?;
+        ground.sizes.create(place.path(), mix(seed, 2))?;
+        Ok(Self(place))
+    }
+}
+
+/// A seed's texts and fresh model on the device of one training.
 struct Subject<'a> {
     plan: &'a Plan,
-    ground: Ground,
+    ground: &'a Ground,
     config: Config,
     start: Decoder,
     device: &'a Device,
@@ -202,10 +213,8 @@ struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    fn new(plan: &'a Plan, ground: Ground, out: &Path, seed: u64, device: &'a Device) -> Result<Self> {
-        let place = TempDir::new_in(out).map_err(|e| Error::io(out, e))?;
-        ground.sizes.create(place.path(), mix(seed, 2))?;
-        let model = Transformer::open(place.path(), device)?;
+    fn new(plan: &'a Plan, ground: &'a Ground, start: &Start, seed: u64, device: &'a Device) -> Result<Self> {
+        let model = Transformer::open(start.0.path(), device)?;
         let start = model.whole()?;
         Ok(Self { plan, ground, config: model.config.clone(), start, device, seed })
     }

@@ -48,9 +48,6 @@ pub struct Args {
     /// Learning rate of ScaleBiO's weights (the authors: 0.01)
     #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     pub source_rate: f64,
-    /// Language models trained side by side; by default one per core
-    #[arg(long)]
-    pub parallel: Option<usize>,
 }
 
 /// A part of the table.
@@ -86,8 +83,10 @@ impl Args {
 /// # Errors
 /// Impossible settings, texts that are missing, an output folder that cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    args.common.check()?;
     let language = language::Plan::new(args)?;
+    if args.common.scripted()? {
+        return Ok(());
+    }
     let paper = Paper::parse(include_str!("../../../../papers/reweighting/paper.toml"))?;
     println!("{}\n{}\n", paper.title, paper.source);
     if args.part != Some(Part::Language) {

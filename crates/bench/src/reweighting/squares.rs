@@ -20,6 +20,7 @@ use regrow_sparse_core::train::mix;
 use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::cells::Cells;
 use crate::claim::Claim;
 use crate::picture::{self, Line};
 use crate::record::{Measure, Record, mean_std, spread, values};
@@ -79,17 +80,22 @@ pub fn run(args: &Args) -> Result<()> {
     let seeds = (args.common.first_seed, args.common.seeds);
     let plan = Plan { dataset: "least squares".into(), rates: args.rates.clone(), most: args.most, seeds };
     let started = Instant::now();
-    let mut rows = Vec::new();
+    let mut cells = Cells::open(&args.common.out, "reweighting", &plan, args.common.resume)?;
     for seed in seeds.0..seeds.0 + seeds.1 {
+        if cells.rows.iter().any(|row| row.seed == seed) {
+            continue;
+        }
+        let mut rows = Vec::new();
         for equal in [true, false] {
             let problem = Problem::new(equal, seed);
             for (name, shape, r) in ways() {
                 rows.push(cell(&plan, &problem, (name, shape, r), equal, seed)?);
             }
         }
+        cells.add(&plan, rows)?;
     }
     let notes = sources(&plan)?;
-    print(&plan, &rows, &notes, args, started.elapsed().as_secs_f64())
+    print(&plan, &cells.finish()?, &notes, args, started.elapsed().as_secs_f64())
 }
 
 /// Rows and their labels, and the vector that made them.

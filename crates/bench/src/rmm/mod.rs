@@ -10,6 +10,7 @@ mod rows;
 
 use std::time::Instant;
 
+use burn::tensor::Device;
 use regrow_sparse_core::{Error, Result};
 use regrow_zoo::Arch;
 use serde::{Deserialize, Serialize};
@@ -57,13 +58,15 @@ pub struct Plan {
 /// Impossible settings, data that is missing, an output folder that cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let (plan, common) = (args.plan()?, &args.kin.common);
-    common.check()?;
+    if common.scripted()? {
+        return Ok(());
+    }
     let kin = Kin::open(&plan.kin, common.data.as_deref())?;
     let (started, device) = (Instant::now(), regrow_sparse_core::device::current());
     let of_seed = plan.kin.epochs + plan.kin.count * plan.kin.tune * (1 + plan.ranks.len());
     let bar = lab::progress(of_seed * plan.kin.seeds.1 as usize);
-    let of_seed = |seed: u64| rows::of_seed(&plan, &kin.family(seed, false, &device, &bar)?, seed);
-    let rows = kin::fill("rmm", &plan, plan.kin.seeds, common, &bar, &of_seed)?;
+    let of_seed = |device: &Device, seed| rows::of_seed(&plan, &kin.family(seed, false, device, &bar)?, seed);
+    let rows = kin::fill("rmm", &plan, plan.kin.seeds, common, &bar, of_seed)?;
     bar.finish_and_clear();
     print::show(&plan, &rows, &common.out, &device, started.elapsed().as_secs_f64())
 }

@@ -6,7 +6,7 @@ use regrow_merging::LowRank;
 use regrow_sparse_core::train::mix;
 use regrow_sparse_core::weight::transposed;
 use regrow_sparse_core::{Error, Result};
-use regrow_zoo::Net;
+use regrow_zoo::{Net, drawn};
 
 use super::Plan;
 use crate::tasks::Family;
@@ -21,11 +21,10 @@ pub type Child = Vec<LowRank>;
 pub fn by_lora(family: &Family<'_>, plan: &Plan, rank: usize, seed: u64) -> Result<Vec<Child>> {
     let one = |task: usize| {
         let seed = mix(seed, (1000 * rank + task) as u64);
-        family.lab.device.seed(seed);
         // The spread of PEFT's initialization, for the inputs of the first matrix.
         let spread = 1.0 / (3.0 * family.shapes[0][1] as f64).sqrt();
         let lora = Lora { init_std: Some(spread), ..Lora::new(rank, SCALE * rank as f64) };
-        let adapted = family.parent.clone().apply_lora(lora);
+        let adapted = drawn(seed, family.lab.device, || family.parent.clone().apply_lora(lora));
         let net = family.learn(adapted, task, plan.kin.tune, plan.lora_rate, seed)?;
         factors(&net, rank, &family.shapes)
     };

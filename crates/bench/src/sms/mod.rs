@@ -42,9 +42,6 @@ pub struct Args {
     /// Epochs of pretraining; a phase has a fifth of it
     #[arg(long)]
     epochs: Option<usize>,
-    /// Candidates trained side by side; by default one per core
-    #[arg(long)]
-    parallel: Option<usize>,
 }
 
 /// What the candidates of a phase differ in.
@@ -102,7 +99,9 @@ pub struct Plan {
 /// Impossible settings, data that is missing, an output folder that cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     let plan = args.plan()?;
-    args.common.check()?;
+    if args.common.scripted()? {
+        return Ok(());
+    }
     let arch = Arch::parse(&plan.arch)?;
     let data = data::open(&plan.dataset, args.common.data.as_deref())?;
     if data.train.size != arch.input() {
@@ -117,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = lab::progress(rows::epochs(&plan));
     let device = regrow_sparse_core::device::current();
     let tell = lab::teller(&bar);
-    let crew = lab::crew(args.parallel, &tell);
+    let crew = lab::crew(args.common.parallel, &tell);
     let table = rows::Table { plan: &plan, arch, data: &data, device: &device, crew, bar: &bar };
     let rows = table.fill(&args.common.out, args.common.resume)?;
     bar.finish_and_clear();
