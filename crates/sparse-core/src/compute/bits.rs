@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Level;
-use super::kernel::{self, Number, SLACK, WORD};
+use super::kernel::{self, Number, SLACK, Sums, WORD};
 use super::rows::{Part, Rows, Scratch};
 use crate::{Error, Result};
 
@@ -121,6 +121,10 @@ impl<N: Number> Rows for Bits<N> {
         let values = N::widened(&self.values[part.at..][..offsets.len()], values);
         kernel::spread(level, offsets, values, source, out);
         part.at + offsets.len()
+    }
+
+    fn beside(&self, level: Level, part: &Part, x: &[f32], ahead: usize, sums: &mut Sums) -> usize {
+        part.at + N::beside(level, self.words_at(part), &self.values[part.at..], x, ahead, sums)
     }
 
     fn ask(&self, part: &Part) {

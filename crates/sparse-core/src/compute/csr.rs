@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Level;
-use super::kernel::{self, Number, portable_listed};
+use super::kernel::{self, LANES, Number, Sums, portable_listed};
 use super::rows::{Part, Rows, Scratch};
 
 /// A matrix `[rows, cols]`.
@@ -19,6 +19,15 @@ pub(super) struct Csr<N> {
 enum Columns {
     Short(Vec<u16>),
     Long(Vec<u32>),
+}
+
+impl Columns {
+    fn at(&self, i: usize) -> usize {
+        match self {
+            Self::Short(columns) => usize::from(columns[i]),
+            Self::Long(columns) => columns[i] as usize,
+        }
+    }
 }
 
 impl<N: Number> Csr<N> {
@@ -69,14 +78,8 @@ impl<N: Number> Rows for Csr<N> {
 
     fn expand(&self, _level: Level, part: &Part, out: &mut [f32]) -> usize {
         out.fill(0.0);
-        let mut put = |column: usize, value: N| out[column] = value.wide();
         let end = self.range(part.row).end;
-        for i in part.at..end {
-            match &self.columns {
-                Columns::Short(columns) => put(usize::from(columns[i]), self.values[i]),
-                Columns::Long(columns) => put(columns[i] as usize, self.values[i]),
-            }
-        }
+        (part.at..end).for_each(|i| out[self.columns.at(i)] = self.values[i].wide());
         end
     }
 
@@ -92,6 +95,17 @@ impl<N: Number> Rows for Csr<N> {
         }
         kernel::spread(level, offsets, N::widened(&self.values[range.clone()], values), source, out);
         range.end
+    }
+
+    fn beside(&self, _level: Level, part: &Part, x: &[f32], _ahead: usize, sums: &mut Sums) -> usize {
+        let end = self.range(part.row).end;
+        for i in part.at..end {
+            let (column, value) = (self.columns.at(i), self.values[i].wide());
+            for (b, sums) in sums.iter_mut().enumerate() {
+                sums[column % LANES] += value * x[(column / LANES * LANES + b) * LANES + column % LANES];
+            }
+        }
+        end
     }
 
     fn ask(&self, _part: &Part) {}

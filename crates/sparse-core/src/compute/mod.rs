@@ -33,6 +33,7 @@ mod kernel;
 mod layers;
 mod level;
 mod linear;
+mod panel;
 mod product;
 mod rows;
 #[cfg(test)]

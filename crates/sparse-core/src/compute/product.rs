@@ -3,7 +3,8 @@
 //! Up to [`FEW`] inputs go through the matrix together, each along its columns. Of more inputs the columns
 //! are laid beside each other, `[cols, lanes]`, so that every kept weight is one multiplication of a vector;
 //! zeros cost nothing then. Where few weights are zero, finding those that are not takes longer than
-//! multiplying them all: some rows at a time get their zeros back, in the nearest cache.
+//! multiplying them all: rows get their zeros back, of one [`panel`](super::panel) of inputs in a register, else some
+//! rows at a time in the nearest cache.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use super::Level;
 use super::aligned::Aligned;
 use super::kernel::{BLOCK, LANES, TILE, WORD, tile};
+use super::panel::panel;
 use super::rows::{Part, Rows, Scratch};
 
 /// The most inputs that go along the columns.
@@ -56,7 +58,13 @@ pub(super) fn multiply<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Lev
 
 /// Calls `work(first, part)` for parts of `out` that hold whole rows of `width`, on several threads where
 /// there are `products` enough.
-fn by_rows(out: &mut [f32], width: usize, products: usize, multiple: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn by_rows(
+    out: &mut [f32],
+    width: usize,
+    products: usize,
+    multiple: usize,
+    work: impl Fn(usize, &mut [f32]) + Sync,
+) {
     let (rows, threads) = (out.len() / width.max(1), rayon::current_num_threads());
     let parts = (products / SMALL).clamp(1, 8 * threads);
     if parts == 1 {
@@ -116,6 +124,9 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], 
     let batch = out.len() / rows;
     let lanes = (LANES * batch.div_ceil(LANES).next_power_of_two()).min(4 * LANES);
     let full = R::PARTS && matrix.kept() as f64 > MANY * (rows * cols) as f64;
+    if full && lanes == LANES && level.is_avx512() {
+        return panel(matrix, [rows, cols], level, x, out);
+    }
     let block = match (full, R::PARTS) {
         (true, _) => BLOCK * LANES / lanes,
         (false, true) => 2 * BLOCK * LANES / lanes,
@@ -155,9 +166,7 @@ impl<R: Rows> Panels<'_, R> {
         by_rows(&mut sums, self.lanes, products, TILE, |first, sums| {
             self.rows(&source, first, &mut Scratch::default(), sums);
         });
-        for (i, sums) in sums.chunks(TOGETHER * self.lanes).enumerate() {
-            self.turn(sums, i * TOGETHER, rows, out);
-        }
+        turn(&sums, self.lanes, rows, out);
     }
 
     /// One panel by one thread.
@@ -168,7 +177,7 @@ impl<R: Rows> Panels<'_, R> {
         for first in (0..rows).step_by(TOGETHER) {
             let sums = &mut sums[..TOGETHER.min(rows - first) * self.lanes];
             self.rows(source, first, &mut scratch, sums);
-            self.turn(sums, first, rows, out);
+            turned(sums, self.lanes, first, rows, out);
         }
     }
 
@@ -229,12 +238,19 @@ impl<R: Rows> Panels<'_, R> {
             self.matrix.ask(&Part { row: first + i, columns: columns.clone(), at: *at });
         }
     }
+}
 
-    /// Puts `sums`, `[.., lanes]`, of rows from `first` on, into `out`, `[inputs, rows]`.
-    fn turn(&self, sums: &[f32], first: usize, rows: usize, out: &mut [f32]) {
-        for (lane, out) in out.chunks_mut(rows).enumerate() {
-            let sums = sums[lane..].iter().step_by(self.lanes);
-            out[first..].iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum);
-        }
+/// Puts `sums`, `[rows, lanes]`, into `out`, `[inputs, rows]`.
+pub(super) fn turn(sums: &[f32], lanes: usize, rows: usize, out: &mut [f32]) {
+    for (i, sums) in sums.chunks(TOGETHER * lanes).enumerate() {
+        turned(sums, lanes, i * TOGETHER, rows, out);
+    }
+}
+
+/// The same of rows from `first` on.
+fn turned(sums: &[f32], lanes: usize, first: usize, rows: usize, out: &mut [f32]) {
+    for (lane, out) in out.chunks_mut(rows).enumerate() {
+        let sums = sums[lane..].iter().step_by(lanes);
+        out[first..].iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum);
     }
 }

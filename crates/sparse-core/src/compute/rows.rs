@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Level;
-use super::kernel::Number;
+use super::kernel::{Number, Sums};
 
 /// A sparse matrix by its rows.
 pub(super) trait Rows: Sync {
@@ -26,6 +26,11 @@ pub(super) trait Rows: Sync {
     /// Adds the products of a part with `source`, the inputs of its columns beside each other, `[cols, lanes]`, to
     /// `out`, `[lanes]`. Where the values of the next part begin.
     fn add(&self, level: Level, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize;
+
+    /// Adds the products of a part with [`LANES`](super::kernel::LANES) inputs, which lie as
+    /// [`Number::beside`] wants them, and asks memory for what lies `ahead` values further on. Where the values of the
+    /// next part begin.
+    fn beside(&self, level: Level, part: &Part, x: &[f32], ahead: usize, sums: &mut Sums) -> usize;
 
     /// Asks memory for what [`Rows::expand`] or [`Rows::add`] will read, more or less.
     fn ask(&self, part: &Part);

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, LANES, SLACK, WORD};
+use super::{BLOCK, LANES, LINE, SLACK, Sums, WORD};
 
 /// How many sums each input has side by side: a sum waits four cycles for the one before.
 const fn chains(inputs: usize) -> usize {
@@ -248,6 +248,76 @@ pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], sou
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
     }
 }
+
+/// The 16 weights of columns with this mask, their values beginning at `from`.
+///
+/// # Safety
+/// Of all three: 16 values may be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2")]
+unsafe fn sixteen_f32(mask: u16, from: *const f32) -> __m512 {
+    // SAFETY: the caller's.
+    _mm512_maskz_expand_ps(mask, unsafe { _mm512_loadu_ps(from) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2")]
+unsafe fn sixteen_f16(mask: u16, from: *const f16) -> __m512 {
+    // SAFETY: the caller's.
+    wide_f16(_mm256_maskz_expand_epi16(mask, unsafe { _mm256_loadu_epi16(from.cast()) }))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2")]
+unsafe fn sixteen_bf16(mask: u16, from: *const bf16) -> __m512 {
+    // SAFETY: the caller's.
+    wide_bf16(_mm256_maskz_expand_epi16(mask, unsafe { _mm256_loadu_epi16(from.cast()) }))
+}
+
+macro_rules! beside {
+    ($name:ident, $type:ty, $sixteen:ident) => {
+        /// # Safety
+        /// `values` has the values of all bits and [`SLACK`] more; `x` has [`LANES`] numbers for every bit. `ahead` may
+        /// be anything.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt")]
+        pub(super) unsafe fn $name(words: &[u64], values: &[$type], x: &[f32], ahead: usize, sums: &mut Sums) -> usize {
+            debug_assert!(SLACK >= 16 && x.len() >= words.len() * WORD * LANES);
+            let mut acc = [_mm512_setzero_ps(); LANES];
+            for (acc, sums) in acc.iter_mut().zip(&*sums) {
+                // SAFETY: there are 16.
+                *acc = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
+            }
+            let mut at = 0;
+            for (word, x) in words.iter().zip(x.chunks_exact(WORD * LANES)) {
+                for line in 0..2 {
+                    // A hint: nothing is read through the pointer, wherever it leads.
+                    let to = values.as_ptr().wrapping_add(at + ahead + line * LINE / size_of::<$type>());
+                    _mm_prefetch::<_MM_HINT_T1>(to.cast());
+                }
+                for part in 0..4 {
+                    let mask = (word >> (16 * part)) as u16;
+                    // SAFETY: `at` values went before; 16 may be read beyond the last.
+                    let weights = unsafe { $sixteen(mask, values.as_ptr().add(at)) };
+                    at += mask.count_ones() as usize;
+                    for (b, acc) in acc.iter_mut().enumerate() {
+                        // SAFETY: the chunk has as many for each of four parts.
+                        let x = unsafe { load(x, (part * LANES + b) * 16) };
+                        *acc = _mm512_fmadd_ps(weights, x, *acc);
+                    }
+                }
+            }
+            for (acc, sums) in acc.iter().zip(sums) {
+                // SAFETY: there are 16.
+                unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *acc) };
+            }
+            at
+        }
+    };
+}
+
+beside!(beside_f32, f32, sixteen_f32);
+beside!(beside_f16, f16, sixteen_f16);
+beside!(beside_bf16, bf16, sixteen_bf16);
 
 /// # Safety
 /// `values` has the values of all bits and [`SLACK`] more; `out` has a number for every bit.

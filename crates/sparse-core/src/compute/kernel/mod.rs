@@ -26,6 +26,9 @@ const LINE: usize = 64;
 /// Lanes in the smallest vector of lanes.
 pub(super) const LANES: usize = 16;
 
+/// Sums of a row's products with [`LANES`] inputs, of each sixteen: those of every sixteenth column.
+pub(super) type Sums = [[f32; 16]; LANES];
+
 /// A type that weights are stored in.
 pub(super) trait Number: Copy + Default + Send + Sync + 'static {
     /// Its name in files.
@@ -44,6 +47,11 @@ pub(super) trait Number: Copy + Default + Send + Sync + 'static {
     /// [`SLACK`] at least; inputs have a number for every bit.
     fn bits<const B: usize>(level: Level, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
 
+    /// Adds the products of a row of bits with [`LANES`] inputs to `sums`, and tells how many bits are set. Inputs lie
+    /// in `x` as `[columns / 16, LANES, 16]`; `values` as for [`Number::bits`]. Memory is asked for what lies `ahead`
+    /// values further on.
+    fn beside(level: Level, words: &[u64], values: &[Self], x: &[f32], ahead: usize, sums: &mut Sums) -> usize;
+
     /// The products of a row, its columns given, with `B` inputs, which are longer than any column.
     fn listed<const B: usize>(level: Level, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
 
@@ -56,7 +64,7 @@ pub(super) trait Number: Copy + Default + Send + Sync + 'static {
 }
 
 macro_rules! number {
-    ($type:ty, $dtype:ident, $bits:ident, $listed:ident, $expand:ident, $sorted:expr, $narrow:expr, $wide:expr, $widened:expr) => {
+    ($type:ty, $dtype:ident, $bits:ident, $beside:ident, $listed:ident, $expand:ident, $sorted:expr, $narrow:expr, $wide:expr, $widened:expr) => {
         impl Number for $type {
             const DTYPE: Dtype = Dtype::$dtype;
 
@@ -81,6 +89,16 @@ macro_rules! number {
                     _ => {}
                 }
                 portable::bits(words, values, x)
+            }
+
+            fn beside(level: Level, words: &[u64], values: &[Self], x: &[f32], ahead: usize, sums: &mut Sums) -> usize {
+                #[cfg(target_arch = "x86_64")]
+                if level.is_avx512() {
+                    // SAFETY: as above; there are inputs for all bits, or the slice is too short for this loop.
+                    assert!(x.len() >= words.len() * WORD * LANES);
+                    return unsafe { avx512::$beside(words, values, x, ahead, sums) };
+                }
+                portable::beside(words, values, x, ahead, sums)
             }
 
             fn listed<const B: usize>(level: Level, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B] {
@@ -112,9 +130,9 @@ macro_rules! number {
     };
 }
 
-number!(f32, F32, bits_f32, listed_f32, expand_f32, false, identity, identity, same);
-number!(f16, F16, bits_f16, listed_f16, expand_f16, false, f16::from_f32, f16::to_f32, convert);
-number!(bf16, BF16, bits_bf16, listed_bf16, expand_bf16, true, bf16::from_f32, bf16::to_f32, convert);
+number!(f32, F32, bits_f32, beside_f32, listed_f32, expand_f32, false, identity, identity, same);
+number!(f16, F16, bits_f16, beside_f16, listed_f16, expand_f16, false, f16::from_f32, f16::to_f32, convert);
+number!(bf16, BF16, bits_bf16, beside_bf16, listed_bf16, expand_bf16, true, bf16::from_f32, bf16::to_f32, convert);
 
 fn same<'a>(values: &'a [f32], _room: &'a mut Vec<f32>) -> &'a [f32] {
     values

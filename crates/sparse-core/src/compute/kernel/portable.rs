@@ -1,6 +1,6 @@
 //! For any processor.
 
-use super::{BLOCK, LANES, Number, WORD};
+use super::{BLOCK, LANES, Number, Sums, WORD};
 
 pub(super) fn bits<N: Number, const B: usize>(words: &[u64], values: &[N], x: &[&[f32]; B]) -> [f32; B] {
     let (mut sums, mut next) = ([0.0; B], values.iter());
@@ -14,6 +14,23 @@ pub(super) fn bits<N: Number, const B: usize>(words: &[u64], values: &[N], x: &[
         }
     }
     sums
+}
+
+pub(super) fn beside<N: Number>(words: &[u64], values: &[N], x: &[f32], _ahead: usize, sums: &mut Sums) -> usize {
+    let mut values = values.iter();
+    let count = values.len();
+    for (first, word) in words.iter().enumerate() {
+        let mut left = *word;
+        while left != 0 {
+            let column = first * WORD + left.trailing_zeros() as usize;
+            let value = values.next().map_or(0.0, |v| v.wide());
+            for (b, sums) in sums.iter_mut().enumerate() {
+                sums[column % LANES] += value * x[(column / LANES * LANES + b) * LANES + column % LANES];
+            }
+            left &= left - 1;
+        }
+    }
+    count - values.len()
 }
 
 pub(super) fn listed<N: Number, const B: usize>(
