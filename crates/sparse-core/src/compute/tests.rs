@@ -5,6 +5,7 @@ use burn::tensor::{Distribution, Tensor};
 use proptest::prelude::*;
 use safetensors::Dtype;
 
+use super::kernel::{LANES, Number, SLACK, WORD};
 use super::*;
 use crate::device::current;
 use crate::masked::{Base, Gradient, apply_masks};
@@ -90,13 +91,39 @@ proptest! {
 #[test]
 fn batches_of_every_kind_and_several_threads() {
     // Enough products that rows are shared among threads, and every number of lanes.
-    let shape = [301, 500];
-    let dense = matrix(301, 500, 8, 3);
+    // Rows longer than what stays in the nearest cache, and some of them empty.
+    let shape = [301, 1100];
+    let dense = matrix(301, 1100, 12, 3);
     let half = thinned(dense.clone(), 2, 4);
     for batch in [1, 2, 3, 7, 8, 9, 16, 17, 33, 64, 65, 150] {
         check(&dense, shape, Packing::Csr, batch);
         check(&dense, shape, Packing::Bitmask, batch);
         check(&half, shape, Packing::NofM { n: 2, m: 4 }, batch);
+    }
+}
+
+#[test]
+fn sums_of_a_row_go_on_where_they_were() {
+    let words = [0x8000_0000_0000_0001, 0, u64::MAX, 0x0123_4567_89ab_cdef];
+    let count = words.iter().map(|w| w.count_ones() as usize).sum::<usize>();
+    let values: Vec<f32> = (0..count + SLACK).map(number).collect();
+    let x: Vec<f32> = (0..words.len() * WORD * LANES).map(|i| number(i + 7)).collect();
+    let mut expected = vec![0.0; LANES];
+    let mut next = 0;
+    for column in (0..words.len() * WORD).filter(|c| words[c / WORD] >> (c % WORD) & 1 == 1) {
+        let place = |b: usize| (column / 16 * LANES + b) * 16 + column % 16;
+        expected.iter_mut().enumerate().for_each(|(b, sum)| *sum += values[next] * x[place(b)]);
+        next += 1;
+    }
+    for level in Level::all() {
+        let mut sums = [[0.0; 16]; LANES];
+        for twice in 1..=2 {
+            assert_eq!(f32::beside(level, &words, &values, &x, 7, &mut sums), count, "{level}");
+            for (sums, expected) in sums.iter().zip(&expected) {
+                let near = (sums.iter().sum::<f32>() - twice as f32 * expected).abs() < 1e-3;
+                assert!(near, "{level}");
+            }
+        }
     }
 }
 
