@@ -2,9 +2,11 @@
 //!
 //! `cargo run --release -p regrow-examples --example burn_train --features train`
 //!
-//! With `--device cuda:0,cuda:1`, or peers by their tickets (feature `remote`), each step's images are shared out
-//! among the devices: Burn's own data-parallel training, the optimizer and the pruner on the first.
+//! With `--device cuda:0,cuda:1`, or peers by their tickets (feature `remote`), every device has a batch of its own in
+//! each step, so that an epoch has fewer steps: Burn's own data-parallel training, the optimizer and the pruner on the
+//! first.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use burn::data::dataloader::batcher::Batcher;
@@ -26,6 +28,11 @@ use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::schedule::Curve;
 use regrow_sparse_core::{Schedule, device, masked};
 use regrow_zoo::data::Images;
+
+/// Images of a device in a step.
+const BATCH: usize = 64;
+/// Passes over the training images.
+const EPOCHS: usize = 40;
 
 /// The user's model with burn-train's steps; nothing in it knows of pruning.
 #[derive(Module, Debug)]
@@ -71,7 +78,7 @@ impl Batcher<usize, Batch> for Pick {
 
 fn loader(images: Images, device: &Device) -> Arc<dyn DataLoader<Batch>> {
     let all = InMemDataset::new((0..images.len()).collect());
-    DataLoaderBuilder::new(Pick(Arc::new(images))).batch_size(64).shuffle(0).set_device(device.clone()).build(all)
+    DataLoaderBuilder::new(Pick(Arc::new(images))).batch_size(BATCH).shuffle(0).set_device(device.clone()).build(all)
 }
 
 /// Prune a small network while burn-train trains it
@@ -82,7 +89,7 @@ struct Args {
     device: Vec<String>,
 }
 
-/// One device, or several that share the images of each step.
+/// One device, or several with a batch each in every step.
 fn strategy(devices: &[Device]) -> ExecutionStrategy {
     let devices: Vec<Device> = devices.iter().map(|device| device.clone().autodiff()).collect();
     match &devices[..] {
@@ -91,15 +98,26 @@ fn strategy(devices: &[Device]) -> ExecutionStrategy {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let devices = device::select_all(&args.device.iter().map(String::as_str).collect::<Vec<_>>())?;
     let digits = regrow_zoo::data::open("digits", None)?;
     let device = device::current().autodiff();
     device.seed(0);
     let net = Net { model: Model::new(&device) };
 
-    let schedule = Schedule::new(Curve::Cubic, 0.0, 0.9, 100, 20, 20)?;
+    // From the first tenth of the training to the middle.
+    let steps = EPOCHS * digits.train.len().div_ceil(BATCH * devices.len());
+    let schedule = Schedule::new(Curve::Cubic, 0.0, 0.9, steps / 10, (steps / 50).max(1), 20)?;
     let pruner = Scheduled::new(Magnitude, schedule);
     let (net, optimizer) = Pruned::new(pruner, AdamConfig::new().build(), net)?; // the one new line
 
@@ -107,7 +125,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (train, valid) = (loader(digits.train, &device), loader(digits.test.clone(), &device::current()));
     let result = SupervisedTraining::new(logs.path(), train, valid)
         .metrics((AccuracyMetric::new(), LossMetric::new()))
-        .num_epochs(40)
+        .num_epochs(EPOCHS)
         .with_training_strategy(strategy(devices).into())
         .launch(Learner::new(net, optimizer, 2e-3));
 

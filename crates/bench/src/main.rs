@@ -9,6 +9,10 @@ use regrow_bench::{
 };
 use regrow_sparse_core::{Result, device};
 
+/// Tensors come and go by the megabyte: the system's allocator gives such memory back and asks for it anew each time.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Run a paper's table on your machine.
 ///
 /// Beside the printed table, `<table>.json` (records in long form) and `<table>.svg` are written

@@ -28,6 +28,10 @@ use regrow_sparse_core::device;
 
 use error::Result;
 
+/// Tensors come and go by the megabyte: the system's allocator gives such memory back and asks for it anew each time.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Look inside checkpoints, prune, merge, measure them; make networks narrower; hear language models.
 #[derive(Parser)]
 #[command(name = "regrow", version)]
