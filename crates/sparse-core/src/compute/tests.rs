@@ -109,11 +109,10 @@ fn sums_of_a_row_go_on_where_they_were() {
     let values: Vec<f32> = (0..count + SLACK).map(number).collect();
     let x: Vec<f32> = (0..words.len() * WORD * LANES).map(|i| number(i + 7)).collect();
     let mut expected = vec![0.0; LANES];
-    let mut next = 0;
-    for column in (0..words.len() * WORD).filter(|c| words[c / WORD] >> (c % WORD) & 1 == 1) {
+    let set = (0..words.len() * WORD).filter(|c| words[c / WORD] >> (c % WORD) & 1 == 1);
+    for (column, value) in set.zip(&values) {
         let place = |b: usize| (column / 16 * LANES + b) * 16 + column % 16;
-        expected.iter_mut().enumerate().for_each(|(b, sum)| *sum += values[next] * x[place(b)]);
-        next += 1;
+        expected.iter_mut().enumerate().for_each(|(b, sum)| *sum += value * x[place(b)]);
     }
     for level in Level::all() {
         let mut sums = [[0.0; 16]; LANES];
