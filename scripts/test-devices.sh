@@ -16,11 +16,10 @@ cd "$(dirname "$0")/.."
 export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-$(mktemp -d)}"
 failed=()
 
-# Prunes while two peers train: both have a batch in every step.
+# Prunes while two peers, by the program that the tests before were run on, train: both have a batch in every step.
 data_parallel() (
   trap 'kill $(jobs -p)' EXIT
   peers="$(mktemp -d)"
-  cargo build --release -p regrow --features remote || exit
   for peer in a b; do
     target/release/regrow --device flex serve --bind 127.0.0.1:0 --lives 1h --ticket-file "$peers/$peer" &
   done
