@@ -135,6 +135,9 @@ impl Args {
         if self.checkpoint.is_none() && self.epochs == 0 {
             return Err(Error::Argument("the network needs at least one epoch (--epochs), or a --checkpoint".into()));
         }
+        if let Some(path) = &self.checkpoint {
+            std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        }
         let file = self.checkpoint.as_deref().and_then(|path| path.file_name());
         Ok(Plan {
             dataset: self.dataset.clone(),

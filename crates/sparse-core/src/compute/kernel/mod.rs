@@ -94,8 +94,8 @@ macro_rules! number {
             fn beside(level: Level, words: &[u64], values: &[Self], x: &[f32], ahead: usize, sums: &mut Sums) -> usize {
                 #[cfg(target_arch = "x86_64")]
                 if level.is_avx512() {
-                    // SAFETY: as above; there are inputs for all bits, or the slice is too short for this loop.
-                    assert!(x.len() >= words.len() * WORD * LANES);
+                    assert!(x.len() >= words.len() * WORD * LANES, "an input for every bit");
+                    // SAFETY: as above, and there is an input for every bit.
                     return unsafe { avx512::$beside(words, values, x, ahead, sums) };
                 }
                 portable::beside(words, values, x, ahead, sums)
