@@ -3,57 +3,26 @@
 //! `cargo bench -p regrow-bench --bench speed`; `scripts/pytorch/speed.py` is the PyTorch side.
 
 mod reading;
+mod stepping;
 
 use burn::nn::{Linear, LinearConfig};
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Distribution, Int, Tensor};
+use burn::tensor::{Distribution, Tensor};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use regrow_pruners::{Magnitude, SparseGpt, Wanda};
+use regrow_sparse_core::Pattern;
 use regrow_sparse_core::blockwise::{Goal, LayerSolver};
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::score::{Recipe, Score};
 use regrow_sparse_core::select::top_k;
-use regrow_sparse_core::sparsify::{KeepMasks, PruningOptimizer};
-use regrow_sparse_core::weight::{Select, Weight, weights};
-use regrow_sparse_core::{Classifier, Error, Pattern};
-use regrow_zoo::{Arch, Net};
+use regrow_sparse_core::weight::Weight;
+use regrow_zoo::Arch;
 
 use reading::sum;
-
-const BATCH: usize = 128;
-
-/// One SGD step of `arch`, dense or with 90 % of its weights masked.
-fn step(criterion: &mut Criterion, arch: Arch, masked: bool) -> Result<(), Error> {
-    let device = regrow_sparse_core::device::current().autodiff();
-    let mut net: Net = arch.init(10, 0, &device);
-    if masked {
-        let masks = Recipe::default().masks(&weights(&net, &Select::default())?, &Magnitude, 0.9)?;
-        net = apply_masks(net, &masks, Gradient::Masked, Base::Zeroed)?;
-    }
-    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
-    let sgd = SgdConfig::new().with_momentum(Some(momentum)).build();
-    let mut optimizer = PruningOptimizer::new(KeepMasks, sgd, &net)?;
-    let [channels, height, width] = arch.input();
-    let images = Tensor::<4>::random([BATCH, channels, height, width], Distribution::Default, &device);
-    let labels = Tensor::<1, Int>::arange(0..BATCH as i64, &device).remainder_scalar(10);
-    let loss = burn::nn::loss::CrossEntropyLossConfig::new().init(&device);
-    let mut net = Some(net);
-    criterion.bench_function(&format!("step/{arch}/{}", if masked { "masked" } else { "dense" }), |b| {
-        b.iter(|| {
-            let Some(now) = net.take() else { return };
-            let loss = loss.forward(now.logits(images.clone()), labels.clone());
-            let grads = GradientsParams::from_grads(loss.backward(), &now);
-            // So small a rate that every iteration does the same work: no loss of zero, no denormals.
-            net = optimizer.step(1e-6, now, grads).ok();
-        });
-    });
-    Ok(())
-}
+use stepping::stepper;
 
 fn steps(criterion: &mut Criterion) {
     for (arch, masked) in [(Arch::Mlp, false), (Arch::Mlp, true), (Arch::ResNet20, false), (Arch::ResNet20, true)] {
-        step(criterion, arch, masked).expect("a network of the zoo can be masked");
+        let step = stepper(arch, masked).expect("a network of the zoo can be masked");
+        criterion.bench_function(&format!("step/{arch}/{}", if masked { "masked" } else { "dense" }), |b| b.iter(step));
     }
 }
 

@@ -88,11 +88,16 @@ impl Lab<'_> {
     }
 }
 
-/// The devices of this process as a table gives them work: so many networks side by side on the processor, by
-/// default one per core, and one on every other device.
+/// The devices of this process as a table gives them work: so many networks side by side on each, by default one
+/// per core on the processor and one on any other; on a peer's never more than one.
 pub fn crew<'a>(parallel: Option<usize>, tell: &'a (dyn Fn(&str) + Sync)) -> Crew<'a> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Crew::new(device::all(), parallel.unwrap_or(cores)).with_tell(tell)
+    let places = |device: &Device| match (device::is_peer(device), device::is_host(device)) {
+        (true, _) => 1,
+        (false, true) => parallel.unwrap_or(cores),
+        (false, false) => parallel.unwrap_or(1),
+    };
+    Crew::new(device::all(), places).with_tell(tell)
 }
 
 /// Says a line above `bar`.

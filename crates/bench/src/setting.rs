@@ -35,7 +35,8 @@ pub struct Common {
     /// same command gathers what the tasks have made
     #[arg(long)]
     pub slurm: bool,
-    /// Networks trained side by side on the processor; by default one per core. 1 for times that nothing else shares
+    /// Networks trained side by side on a device; by default one per core on the processor, one on any other. 1 for
+    /// times that nothing else shares
     #[arg(long)]
     pub parallel: Option<usize>,
 }

@@ -61,10 +61,11 @@ fn two_tasks_end_where_mammoth_ends() {
         ("agem", Box::new(AGem::new(16).unwrap()), all),
     ];
     assert_eq!(cases.len(), fixture.parameters.len());
+    let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
     for (name, strategy, scope) in cases {
         let (ours, theirs) = (trained(strategy, scope), &fixture.parameters[name]);
         for (a, b) in ours.iter().flatten().zip(theirs.iter().flatten()) {
-            assert!((a - b).abs() < 2e-6, "{name}: {a} {b}");
+            assert!((a - b).abs() < (4.0 * roundoff).max(2e-6), "{name}: {a} {b}");
         }
         // The method is not fine-tuning by another name.
         let plain = fixture.parameters["finetune"].iter().flatten();

@@ -65,8 +65,11 @@ mod tests {
         let hb = gb * s * s + 2.0 * b * s * ds;
         let raw = [a[0] * ha[0], a[1] * ha[1], b * hb];
         let sum = raw.iter().sum::<f64>().abs();
+        // The difference of gradients makes more of what products are off.
+        let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
+        let tolerance = f64::from(20.0 * roundoff).max(2e-4);
         for (got, want) in scores.concat().iter().zip(raw) {
-            assert!((f64::from(*got) - want / sum).abs() < 2e-4, "{got} {}", want / sum);
+            assert!((f64::from(*got) - want / sum).abs() < tolerance, "{got} {}", want / sum);
         }
     }
 }

@@ -10,13 +10,13 @@ use std::cell::OnceCell;
 
 use burn::tensor::{Device, Tensor};
 use faer::linalg::matmul::matmul;
-use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
+use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Mat, MatMut, MatRef, Side, get_global_parallelism};
 use rayon::prelude::*;
 use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Watching};
 use regrow_sparse_core::budget::rounded;
 use regrow_sparse_core::select::top_k;
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::weight::{Weight, transposed};
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
 use crate::Settings;
@@ -93,9 +93,10 @@ impl Moments {
         let make = || {
             let [cols, _] = self.moment.dims();
             let scale = 2.0 / self.sequences.max(1) as f32;
-            let moment: Vec<f32> = self.moment.to_data().convert::<f32>().iter::<f32>().map(|v| v * scale).collect();
+            let mut moment = self.moment.to_data().convert::<f32>().try_to_vec::<f32>().ok()?;
+            moment.par_iter_mut().for_each(|v| *v *= scale);
             let dead: Vec<bool> = (0..cols).map(|j| moment[j * cols + j] == 0.0).collect();
-            let finite = moment.iter().all(|v| v.is_finite());
+            let finite = moment.par_iter().all(|v| v.is_finite());
             let upper = finite.then(|| factor(&moment, &dead, self.settings.damping)).flatten()?;
             Some(Factor { upper, dead })
         };
@@ -144,24 +145,27 @@ fn columns(pattern: Pattern, block: usize, cols: usize) -> std::result::Result<u
 /// `U` with `U^T U = H^-1`, row-major; the damping grows tenfold where `H` has no factor, up to its
 /// diagonal.
 ///
-/// From behind: with `J` reversing the order, `J H J = L L^T` gives `H = R R^T` for the upper triangular
-/// `R = J L J`, and `U = R^-1`.
+/// From behind: with `J` reversing the order, `J H J = L L^T` gives `H = (J L J) (J L J)^T`, and `J L J`
+/// is upper triangular: `U = (J L J)^-1 = J L^-1 J`.
 fn factor(moment: &[f32], dead: &[bool], damping: f64) -> Option<Vec<f32>> {
     let n = dead.len();
     let diagonal = |j: usize| if dead[j] { 1.0 } else { f64::from(moment[j * n + j]) };
     let mean = (0..n).map(diagonal).sum::<f64>() / n.max(1) as f64;
     let mut damping = damping;
     loop {
-        let reversed = Mat::<f64>::from_fn(n, n, |i, j| {
-            let (i, j) = (n - 1 - i, n - 1 - j);
-            if i == j { diagonal(i) + damping * mean } else { f64::from(moment[i * n + j]) }
+        let mut reversed = Mat::<f64>::zeros(n, n);
+        reversed.as_mut().par_col_iter_mut().enumerate().for_each(|(j, column)| {
+            // Symmetric, so that a column of it is read along a row of the moment.
+            let row = moment[(n - 1 - j) * n..][..n].iter().rev();
+            column.iter_mut().zip(row).for_each(|(value, moment)| *value = f64::from(*moment));
         });
+        (0..n).for_each(|j| reversed[(j, j)] = diagonal(n - 1 - j) + damping * mean);
         if let Ok(llt) = reversed.llt(Side::Lower) {
-            let l = llt.L();
-            let r = Mat::<f64>::from_fn(n, n, |i, j| if i <= j { l[(n - 1 - i, n - 1 - j)] } else { 0.0 });
-            let mut upper = Mat::<f64>::identity(n, n);
-            solve_upper_triangular_in_place(r.as_ref(), upper.as_mut(), get_global_parallelism());
-            return Some((0..n * n).map(|i| upper[(i / n, i % n)] as f32).collect());
+            let inverse = &mut reversed;
+            inverse.fill(0.0);
+            invert_lower_triangular(inverse.as_mut(), llt.L(), get_global_parallelism());
+            drop(llt);
+            return Some(turned(inverse));
         }
         if damping >= 1.0 {
             return None;
@@ -169,6 +173,17 @@ fn factor(moment: &[f32], dead: &[bool], damping: f64) -> Option<Vec<f32>> {
         damping = if damping > 0.0 { 10.0 * damping } else { 0.01 };
         tracing::warn!(damping, "the second moment has no Cholesky factor: damped more");
     }
+}
+
+/// `J X J`, row-major.
+fn turned(matrix: &Mat<f64>) -> Vec<f32> {
+    let n = matrix.nrows();
+    let mut columns = vec![0.0; n * n];
+    columns.par_chunks_mut(n.max(1)).enumerate().for_each(|(j, values)| {
+        let column = matrix.col(n - 1 - j);
+        values.iter_mut().rev().zip(column.iter()).for_each(|(value, x)| *value = *x as f32);
+    });
+    transposed(&columns, n, n)
 }
 
 /// A layer under way, row-major.
@@ -249,6 +264,7 @@ fn group(weights: &[f32], diagonal: &[f32], n: usize, kept: &mut [bool]) {
 mod tests {
     use burn::tensor::TensorData;
     use faer::Par;
+    use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
     use regrow_sparse_core::train::mix;
 
     use super::*;

@@ -9,6 +9,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_pruners::{grasp, snip, synflow};
 use regrow_sparse_core::MaskSet;
+use regrow_sparse_core::device::{current, roundoff};
 use regrow_sparse_core::score::Recipe;
 use regrow_sparse_core::sensitivity::with_fixed_statistics;
 use regrow_sparse_core::weight::{Select, weights};
@@ -115,13 +116,22 @@ fn as_many(net: &Net, scores: Vec<Vec<f32>>, theirs: &[&str]) -> MaskSet {
     recipe.masks_of(&weights(net, &recipe.select).unwrap(), scores, sparsity).unwrap()
 }
 
+/// How many weights there are, and of how many ours says another thing than theirs.
+fn others(ours: &MaskSet, theirs: &[&str]) -> (usize, usize) {
+    let ours = drawn(ours).concat();
+    let other = ours.chars().zip(theirs.concat().chars()).filter(|(a, b)| a != b).count();
+    (ours.len(), other)
+}
+
 #[test]
 fn snip_equals_the_harness() {
     let (net, fixture, loss) = setting();
     let scores = snip(&net, &select(), |net| loss(net, 1.0)).unwrap();
-    assert!(apart(&scores, &lists(&fixture["snip"]["scores"])) < 1e-5);
+    let (apart, roundoff) = (apart(&scores, &lists(&fixture["snip"]["scores"])), roundoff(&current()));
+    assert!(apart < (20.0 * roundoff).max(1e-5), "{apart}");
     let theirs = strings(&fixture["snip"]["masks_at_density_0.3"]);
-    assert_eq!(drawn(&as_many(&net, scores, &theirs)), theirs);
+    let (ours, other) = others(&as_many(&net, scores, &theirs), &theirs);
+    assert!(other as f32 <= 20.0 * roundoff * ours as f32, "{other} of {ours} differ");
 }
 
 /// The harness differentiates twice, ours takes a difference of gradients.
@@ -130,11 +140,12 @@ fn grasp_equals_the_harness() {
     let (net, fixture, loss) = setting();
     let scores = grasp(&net, &select(), |net| loss(net, 200.0)).unwrap();
     let apart = apart(&scores, &lists(&fixture["grasp"]["scores"]));
-    assert!(apart < 2e-3, "{apart}");
+    // The difference makes more of what products are off.
+    let roundoff = roundoff(&current());
+    assert!(apart < (100.0 * roundoff).max(2e-3), "{apart}");
     let theirs = strings(&fixture["grasp"]["masks_at_density_0.3"]);
-    let ours = drawn(&as_many(&net, scores, &theirs)).concat();
-    let other = ours.chars().zip(theirs.concat().chars()).filter(|(a, b)| a != b).count();
-    assert!(other <= 2, "{other} of {} differ", ours.len());
+    let (ours, other) = others(&as_many(&net, scores, &theirs), &theirs);
+    assert!(other as f32 <= (100.0 * roundoff * ours as f32).max(2.0), "{other} of {ours} differ");
 }
 
 #[test]

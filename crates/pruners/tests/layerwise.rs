@@ -51,11 +51,13 @@ fn sparsegpt_gives_the_same_weights() {
     // Theirs prunes one weight more than half of each block of 16 x 8.
     let half = Goal { sparsity: 65.0 / 128.0, pattern: Pattern::Unstructured };
     let solver = SparseGpt::default().with_settings(8, 0.01).unwrap();
+    let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
+    let tolerance = (4.0 * roundoff).max(1e-4);
     for (key, goal) in [("sparsegpt", half), ("sparsegpt 2:4", TWO_OF_FOUR)] {
         let Solved { mask, values } = solve(&fixture, &solver, &goal);
         for (i, (ours, theirs)) in values.unwrap().iter().zip(numbers(&fixture[key])).enumerate() {
             assert_eq!(mask.keeps(i), theirs != 0.0, "{key}: {i}");
-            assert!((ours - theirs).abs() < 1e-4, "{key}: {i}: {ours} {theirs}");
+            assert!((ours - theirs).abs() < tolerance, "{key}: {i}: {ours} {theirs}");
         }
     }
 }

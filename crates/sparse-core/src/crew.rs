@@ -1,7 +1,7 @@
 //! Pieces of work given to several devices: candidates of a soup, cells and seeds of a table.
 //!
-//! A crew has places: one for each device, and for the processor as many as were asked for. A place that is free
-//! takes the next piece. A peer that dies loses the piece it was at, which another place takes, and gets no more.
+//! A crew has places, on each device as many as were asked for. A place that is free takes the next piece. A
+//! peer that dies loses the piece it was at, which another place takes, and gets no more.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Device;
 
-use crate::device::{is_host, is_peer, probe, title};
+use crate::device::{is_peer, probe, title};
 use crate::parallel::quietly;
 use crate::{Error, Result};
 
@@ -36,9 +36,9 @@ struct Job<T, E> {
 }
 
 impl<'a> Crew<'a> {
-    /// A place for each of `devices`, and `side_by_side` for the one that is the processor's threads.
-    pub fn new(devices: &[Device], side_by_side: usize) -> Self {
-        let times = |device: &Device| if is_host(device) { side_by_side.max(1) } else { 1 };
+    /// As many places on each of `devices` as `side_by_side` says, at least one.
+    pub fn new(devices: &[Device], side_by_side: impl Fn(&Device) -> usize) -> Self {
+        let times = |device: &Device| side_by_side(device).max(1);
         let place = |device: &Device| Place { device: device.clone(), lost: AtomicBool::new(false) };
         let places = devices.iter().flat_map(|device| (0..times(device)).map(move |_| place(device))).collect();
         Self { places, tell: &|_| () }
@@ -181,7 +181,7 @@ mod tests {
 
     /// A crew of so many places on one device, whatever it is.
     fn crew(places: usize) -> Crew<'static> {
-        Crew::new(&vec![current(); places], 1)
+        Crew::new(&vec![current(); places], |_| 1)
     }
 
     #[test]
@@ -197,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_has_as_many_places_as_are_asked_for() {
-        let host = is_host(&current());
-        assert_eq!(Crew::new(&[current()], 3).places(), if host { 3 } else { 1 });
-        assert_eq!(Crew::new(&[current()], 0).places(), 1);
+    fn a_device_has_as_many_places_as_are_asked_for() {
+        for (asked, places) in [(3, 3), (0, 1)] {
+            assert_eq!(Crew::new(&[current()], |_| asked).places(), places);
+        }
     }
 
     #[test]

@@ -97,7 +97,9 @@ fn built(backend: &str, rest: Option<&str>) -> Option<Device> {
         #[cfg(feature = "vulkan")]
         ("vulkan", rest) => adapter(rest).map(Device::vulkan),
         #[cfg(feature = "cuda")]
-        ("cuda", rest) => rest.unwrap_or("0").parse::<usize>().ok().map(Device::cuda),
+        ("cuda", rest) => {
+            rest.unwrap_or("0").parse::<usize>().ok().filter(|index| *index < MOST_GPUS).map(Device::cuda)
+        }
         #[cfg(feature = "libtorch")]
         ("libtorch", rest) => libtorch(rest),
         _ => None,
@@ -142,6 +144,10 @@ fn unknown(name: &str) -> Error {
 /// # Errors
 /// If the device is not there, with the first line of what its driver says.
 pub fn probe(name: &str, device: &Device) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Some(reason) = missing_gpu(device) {
+        return Err(Error::Argument(format!("the device `{name}` is not there: {reason}")));
+    }
     let works = quietly(|| {
         let ones: Tensor<2> = Tensor::ones([2, 2], device);
         let sum: f32 = ones.clone().matmul(ones).into_data().convert::<f32>().iter::<f32>().sum();
@@ -154,6 +160,33 @@ pub fn probe(name: &str, device: &Device) -> Result<()> {
         }
         Err(line) => Err(Error::Argument(format!("the device `{name}` is not there: {line}"))),
     }
+}
+
+/// What is missing where `device` is an NVIDIA GPU that is not there: asked to compute, a thread of Burn's would panic
+/// beside this one.
+#[cfg(feature = "cuda")]
+fn missing_gpu(device: &Device) -> Option<String> {
+    let index = (0..MOST_GPUS).find(|index| *device == Device::cuda(*index))?;
+    match Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().count() {
+        0 => Some("no NVIDIA GPU with a driver was found".into()),
+        count => (index >= count).then(|| format!("the GPUs that were found end with cuda:{}", count - 1)),
+    }
+}
+
+/// More NVIDIA GPUs than one machine has.
+#[cfg(feature = "cuda")]
+const MOST_GPUS: usize = 1024;
+
+/// How far a product of matrices may be off on `device`, as a fraction of what is summed: 2^-24 where factors are
+/// f32, 2^-11 where they are rounded to TF32 first. Burn does that on NVIDIA GPUs, without being asked.
+pub fn roundoff(device: &Device) -> f32 {
+    const SIDE: usize = 64;
+    // A number of f32, between two of TF32.
+    let odd = 1.0 + 1.0 / 4096.0;
+    let factor = |value: f32| Tensor::<2>::full([SIDE, SIDE], value, device);
+    let sums = factor(odd).matmul(factor(1.0)).into_data().convert::<f32>();
+    let exact = |sum: f32| (sum / SIDE as f32 - odd).abs() < 1e-6;
+    if sums.iter::<f32>().all(exact) { 2f32.powi(-24) } else { 2f32.powi(-11) }
 }
 
 /// Makes the device of that name, or Burn's default without one, the [`current`] one of this process.
@@ -271,6 +304,16 @@ mod tests {
             assert!(is_host(&device) && !is_peer(&device));
             probe("flex", &device).unwrap();
         }
+    }
+
+    #[test]
+    fn roundoff_is_that_of_f32_where_nothing_is_rounded_before() {
+        let (device, roundoff) = (current(), roundoff(&current()));
+        assert!(roundoff == 2f32.powi(-24) || !is_host(&device));
+        // One third is no number of either type: a product by one shows the rounding.
+        let third = Tensor::<2>::full([8, 8], 1.0 / 3.0, &device).matmul(Tensor::eye(8, &device));
+        let off = third.into_data().iter::<f32>().map(|v| (v - 1.0 / 3.0).abs()).fold(0.0, f32::max);
+        assert!(off <= roundoff, "{off} {roundoff}");
     }
 
     #[test]

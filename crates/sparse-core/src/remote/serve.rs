@@ -245,7 +245,7 @@ mod tests {
         let devices = names.each_ref().map(|name| parse(name).unwrap());
         let lost = std::sync::Mutex::new(Vec::new());
         let tell = |line: &str| lost.lock().unwrap().push(line.to_string());
-        let crew = Crew::new(&devices, 1).with_tell(&tell);
+        let crew = Crew::new(&devices, |_| 1).with_tell(&tell);
         let sums = crew.run::<_, Error>(6, |device, piece| {
             // The second peer goes while it is at a piece.
             if *device == devices[1] {
