@@ -8,7 +8,7 @@
 # data-parallel training by two peers.
 # libtorch wants PyTorch 2.9.0: LIBTORCH_USE_PYTORCH=1, its python first in PATH, and LD_LIBRARY_PATH over
 # torch/lib. wgpu in software wants Mesa's Vulkan driver (Debian: mesa-vulkan-drivers libvulkan1) and the name
-# wgpu:cpu. One build per backend, of some minutes.
+# wgpu:cpu. One build per backend, of some minutes. REGROW_FEATURES adds cargo features, as cuda-cpp,autotune,fusion.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2; }
@@ -37,6 +37,6 @@ for device in "$@"; do
     continue
   fi
   REGROW_DEVICE="$device" cargo test --release --workspace --no-default-features \
-    --features "${device%%:*},hub" --no-fail-fast --lib --bins --tests || failed+=("$device")
+    --features "${device%%:*},hub${REGROW_FEATURES:+,$REGROW_FEATURES}" --no-fail-fast --lib --bins --tests || failed+=("$device")
 done
 [ ${#failed[@]} -eq 0 ] || { printf 'failed on: %s\n' "${failed[*]}"; exit 1; }

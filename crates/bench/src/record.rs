@@ -192,4 +192,15 @@ mod tests {
         assert_eq!(mean_std(&[1.0, 2.0, 3.0]), (2.0, 1.0));
         assert_eq!(mean_std(&[5.0]), (5.0, 0.0));
     }
+
+    #[test]
+    fn a_number_comes_back_from_a_file_as_it_was() {
+        // The first came back as -20.71904724586856 once, and a resumed table was another.
+        for value in [-20.719047245868556, 0.1 + 0.2, 97.91666666666666, f64::MIN_POSITIVE] {
+            let record = Record::new("a method", 0.9, 0, value, 1.0);
+            let text = serde_json::to_string(&record).expect("text");
+            let back: Record = serde_json::from_str(&text).expect("a record");
+            assert_eq!(back.value.to_bits(), value.to_bits(), "{text}");
+        }
+    }
 }

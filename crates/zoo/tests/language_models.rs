@@ -82,7 +82,6 @@ fn a_text_goes_on_as_if_read_again_for_every_token() {
     let greedy = Choice { temperature: 0.0, seed: 0 };
     // However fast they are.
     let always = Options { least: 0.0, margin: f64::INFINITY, ..Options::default() };
-    let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
     for (name, model) in fixture["models"].as_object().unwrap() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), model);
