@@ -21,8 +21,9 @@ use stepping::stepper;
 
 fn steps(criterion: &mut Criterion) {
     for (arch, masked) in [(Arch::Mlp, false), (Arch::Mlp, true), (Arch::ResNet20, false), (Arch::ResNet20, true)] {
-        let step = stepper(arch, masked).expect("a network of the zoo can be masked");
-        criterion.bench_function(&format!("step/{arch}/{}", if masked { "masked" } else { "dense" }), |b| b.iter(step));
+        let mut step = stepper(arch, masked).expect("a network of the zoo can be masked");
+        criterion
+            .bench_function(&format!("step/{arch}/{}", if masked { "masked" } else { "dense" }), |b| b.iter(&mut step));
     }
 }
 
