@@ -76,9 +76,15 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     QUIET.set(outer);
     done.map_err(|said| {
         let said = said.downcast_ref::<String>().map(String::as_str).or(said.downcast_ref::<&str>().copied());
-        let line = said.and_then(|said| said.lines().find(|line| !line.trim().is_empty()));
-        line.unwrap_or("it said nothing").trim().to_string()
+        first_line(said.unwrap_or_default()).to_string()
     })
+}
+
+/// The first line that says something. An error that was unwrapped stands there as it is debugged, all its lines in one.
+fn first_line(said: &str) -> &str {
+    let line = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing");
+    let line = line.strip_prefix("called `Result::unwrap()` on an `Err` value: ").unwrap_or(line);
+    line.split_once("\\n").map_or(line, |(first, _)| first)
 }
 
 fn died<E: From<Error>>() -> E {
@@ -140,6 +146,8 @@ mod tests {
     fn a_panic_that_is_expected_is_its_first_line() {
         assert_eq!(quietly(|| 3), Ok(3));
         assert_eq!(quietly(|| -> u8 { panic!("\n no driver\nand more") }), Err("no driver".to_string()));
+        let unwrapped = || "x".parse::<u8>().map_err(|_| "no such GPU\nframe #0").unwrap();
+        assert_eq!(quietly(unwrapped), Err("\"no such GPU".to_string()));
         assert!(!QUIET.get());
     }
 
