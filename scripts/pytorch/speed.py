@@ -1,13 +1,10 @@
 """The PyTorch side of `cargo bench -p regrow-bench --bench speed`: milliseconds, median of rounds, two threads."""
-import sys
-
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
 from common import median, mlp, resnet20, step_of, wanda
 
-sys.argv = sys.argv[:1]
 torch.set_num_threads(2)
 
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use regrow_sparse_core::device::{compiled, parse, probe};
+use regrow_sparse_core::device::{compiled, parse, probe, roundoff};
 
 use crate::error::Result;
 
@@ -17,6 +17,9 @@ pub struct Args {
     size: u16,
 }
 
+/// That of f32.
+const ROUNDOFF: f32 = 0.5 * f32::EPSILON;
+
 /// Tries every device.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let size = usize::from(args.size);
@@ -27,10 +30,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
                 let seconds = product(size, &device);
                 let rate = 2.0 * (size as f64).powi(3) / seconds / 1e9;
                 let took = format!("{:.2} ms", 1e3 * seconds);
-                writeln!(
-                    out,
-                    "{name:<10} works: a product of {size} x {size} in f32 takes {took} ({rate:.0} GFLOP/s)"
-                )?;
+                let kind = if roundoff(&device) > ROUNDOFF { "TF32" } else { "f32" };
+                let product = format!("a product of {size} x {size} in {kind} takes {took} ({rate:.0} GFLOP/s)");
+                writeln!(out, "{name:<10} works: {product}")?;
             }
             Err(reason) => writeln!(out, "{name:<10} {reason}")?,
         }
