@@ -1,7 +1,7 @@
 //! A layer of a large language model and a training step on whatever device: what magnitude, Wanda and
 //! SparseGPT take from the layer on the device to the layer under its mask there.
 //!
-//! `REGROW_DEVICE=cuda:0 cargo bench -p regrow-bench --features cuda,autotune,fusion --bench layer`;
+//! `REGROW_DEVICE=cuda:0 cargo bench -p regrow-bench --no-default-features --features cuda-cpp --bench layer`;
 //! `scripts/pytorch/layer.py` is the PyTorch side. Prints the median and the range of some rounds in
 //! milliseconds; `-- ROWS COLS` takes another layer than 4096x11008.
 

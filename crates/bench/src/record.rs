@@ -195,8 +195,9 @@ mod tests {
 
     #[test]
     fn a_number_comes_back_from_a_file_as_it_was() {
-        // The first came back as -20.71904724586856 once, and a resumed table was another.
-        for value in [-20.719047245868556, 0.1 + 0.2, 97.91666666666666, f64::MIN_POSITIVE] {
+        // Read without serde_json's `float_roundtrip`, all of these are others in their last digit.
+        for (right, of) in [(1, 37), (34, 37), (47, 48), (58, 62), (61, 62)] {
+            let value = 100.0 * f64::from(right) / f64::from(of);
             let record = Record::new("a method", 0.9, 0, value, 1.0);
             let text = serde_json::to_string(&record).expect("text");
             let back: Record = serde_json::from_str(&text).expect("a record");
