@@ -11,6 +11,8 @@
 //! task).
 
 use burn::optim::GradientsParams;
+use faer::linalg::solvers::Solve;
+use faer::{Mat, Side};
 use regrow_sparse_core::Result;
 use regrow_sparse_core::classifier::Headed;
 
@@ -23,9 +25,10 @@ use crate::stream::Example;
 
 /// The ridge of the quadratic program.
 const RIDGE: f64 = 1e-3;
-/// Most rounds of coordinate descent, and the movement at which it ends.
-const ROUNDS: usize = 5000;
-const STILL: f64 = 1e-12;
+/// Most rounds of active sets, which end by themselves but for rounding, and the part of its terms that a slope's rounding
+/// may be.
+const ROUNDS: usize = 1000;
+const ROUNDING: f64 = 1e-12;
 
 /// Gradient episodic memory.
 #[derive(Clone, Debug)]
@@ -44,22 +47,49 @@ impl Gem {
     }
 }
 
-/// What minimizes `1/2 v P v + q v` over `v >= margin`, for a positive definite `P`: coordinate descent.
+/// What minimizes `1/2 v P v + q v` over `v >= margin`, for a positive definite `P`: by active sets (Lawson & Hanson,
+/// Solving Least Squares Problems, ch. 23).
+///
+/// All are held at the margin first. The one with the steepest descent is let go, and all that are free move to where
+/// their slopes are zero, or until one of them meets the margin and is held again; and so on while a slope descends.
 pub fn program(p: &[Vec<f64>], q: &[f64], margin: f64) -> Vec<f64> {
     let mut v = vec![margin; q.len()];
+    let mut free = Vec::new();
     for _ in 0..ROUNDS {
-        let mut moved = 0.0f64;
-        for i in 0..v.len() {
-            let others: f64 = (0..v.len()).filter(|j| *j != i).map(|j| p[i][j] * v[j]).sum();
-            let best = (-(q[i] + others) / p[i][i]).max(margin);
-            moved = moved.max((best - v[i]).abs());
-            v[i] = best;
+        let held = (0..q.len()).filter(|i| !free.contains(i)).map(|i| (i, descent(&p[i], q[i], &v)));
+        match held.max_by(|(_, a), (_, b)| a.total_cmp(b)) {
+            Some((steepest, descent)) if descent > ROUNDING => free.push(steepest),
+            _ => break,
         }
-        if moved <= STILL {
-            break;
+        while let Some(wanted) = stationary(p, q, margin, &free) {
+            let met = |(i, wanted): (&usize, &f64)| {
+                (*wanted <= margin).then(|| (*i, (v[*i] - margin) / (v[*i] - wanted).max(f64::MIN_POSITIVE)))
+            };
+            let first = free.iter().zip(&wanted).filter_map(met).min_by(|(_, a), (_, b)| a.total_cmp(b));
+            let (hit, step) = first.map_or((None, 1.0), |(i, step)| (Some(i), step));
+            free.iter().zip(&wanted).for_each(|(i, wanted)| v[*i] += step * (wanted - v[*i]));
+            let Some(hit) = hit else { break };
+            v[hit] = margin;
+            free.retain(|i| v[*i] > margin);
         }
     }
     v
+}
+
+/// How steeply the program falls along one of `v`, whose row of `P` is `p`, over the size of what its slope is the sum of.
+fn descent(p: &[f64], q: f64, v: &[f64]) -> f64 {
+    let terms = || p.iter().zip(v).map(|(p, v)| p * v).chain([q]);
+    -terms().sum::<f64>() / terms().map(f64::abs).sum::<f64>().max(f64::MIN_POSITIVE)
+}
+
+/// Where the slopes of all that are `free` are zero while the others are held at the margin; `None` if none is free,
+/// or where numbers are not finite.
+fn stationary(p: &[Vec<f64>], q: &[f64], margin: f64, free: &[usize]) -> Option<Vec<f64>> {
+    let held = |i: usize| (0..q.len()).filter(|j| !free.contains(j)).map(|j| p[i][j] * margin).sum::<f64>();
+    let right = Mat::from_fn(free.len(), 1, |a, _| -q[free[a]] - held(free[a]));
+    let left = Mat::from_fn(free.len(), free.len(), |a, b| p[free[a]][free[b]]);
+    let found = left.llt(Side::Lower).ok().filter(|_| !free.is_empty())?.solve(right);
+    (0..free.len()).map(|a| Some(found[(a, 0)]).filter(|v| v.is_finite())).collect()
 }
 
 /// `g` moved so that it goes against none of `references`; as it is if it goes against none.
@@ -141,27 +171,52 @@ mod tests {
         assert!(Gem::new(9, -0.1).is_err() && Gem::new(0, 0.5).is_err() && Gem::new(9, f64::NAN).is_err());
     }
 
+    /// Fails unless `program` is where Kuhn and Tucker say, and what `project` gives goes against no reference.
+    fn check(g: [f32; 5], references: &[[f32; 5]]) {
+        let (g, references) = (vector(g), references.iter().copied().map(vector).collect::<Vec<_>>());
+        let q: Vec<f64> = references.iter().map(|r| r.dot(&g)).collect();
+        let ridge = |i: usize, j: usize| if i == j { RIDGE } else { 0.0 };
+        let product = |i: usize, j: usize| references[i].dot(&references[j]) + ridge(i, j);
+        let p: Vec<Vec<f64>> = (0..q.len()).map(|i| (0..q.len()).map(|j| product(i, j)).collect()).collect();
+        let v = program(&p, &q, 0.0);
+        let moved = project(&g, &references, 0.0);
+        for (i, reference) in references.iter().enumerate() {
+            // The slope is zero, or positive where v is at its bound.
+            let slope = q[i] + p[i].iter().zip(&v).map(|(p, v)| p * v).sum::<f64>();
+            assert!(slope > -1e-9 && (v[i] == 0.0 || slope < 1e-9), "{slope} {v:?}");
+            if q.iter().any(|along| *along < 0.0) {
+                assert!(moved.dot(reference) >= -RIDGE * v[i] - 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn references_that_nearly_depend_on_each_other() {
+        // Coordinate descent was 6e-6 away from the minimum here after 5000 rounds.
+        let references = [
+            [-0.7123702, 0.0, -0.16223678, -1.5732957, 0.0],
+            [-1.8628728, -1.7025373, 1.4270787, -1.3684267, -0.8383037],
+            [1.0115418, 0.08832741, -0.61425024, 1.2938793, -0.052431423],
+            [0.0, 1.1381938, 0.5301671, 0.0, 0.89626026],
+        ];
+        check([0.0, 0.0, 0.0, 1.4916606, 0.0], &references);
+        let twice = [[1.0, 0.0, 0.0, 0.0, 0.0]; 3];
+        check([-1.0, 1.0, 0.0, 0.0, 0.0], &twice);
+    }
+
+    #[test]
+    fn where_numbers_are_not_finite_or_nothing_is_asked_it_ends() {
+        assert_eq!(program(&[vec![f64::NAN]], &[-1.0], 0.5), [0.5]);
+        assert_eq!(program(&[], &[], 0.5), [0.0; 0]);
+    }
+
     proptest! {
         #[test]
         fn no_reference_is_gone_against(
             g in prop::array::uniform5(-2.0f32..2.0),
-            references in prop::collection::vec(prop::array::uniform5(-2.0f32..2.0), 1..5),
+            references in prop::collection::vec(prop::array::uniform5(-2.0f32..2.0), 1..9),
         ) {
-            let (g, references) = (vector(g), references.into_iter().map(vector).collect::<Vec<_>>());
-            let q: Vec<f64> = references.iter().map(|r| r.dot(&g)).collect();
-            let p: Vec<Vec<f64>> = (0..q.len())
-                .map(|i| (0..q.len()).map(|j| references[i].dot(&references[j]) + if i == j { RIDGE } else { 0.0 }).collect())
-                .collect();
-            let v = program(&p, &q, 0.0);
-            let moved = project(&g, &references, 0.0);
-            for (i, reference) in references.iter().enumerate() {
-                // Kuhn and Tucker: the slope is zero, or positive where v is at its bound.
-                let slope = q[i] + p[i].iter().zip(&v).map(|(p, v)| p * v).sum::<f64>();
-                prop_assert!(slope > -1e-6 && (v[i] == 0.0 || slope < 1e-6), "{slope} {v:?}");
-                if q.iter().any(|along| *along < 0.0) {
-                    prop_assert!(moved.dot(reference) >= -RIDGE * v[i] - 1e-4);
-                }
-            }
+            check(g, &references);
         }
     }
 }
