@@ -93,7 +93,7 @@ impl Moments {
         let make = || {
             let [cols, _] = self.moment.dims();
             let scale = 2.0 / self.sequences.max(1) as f32;
-            let mut moment = self.moment.to_data().convert::<f32>().try_to_vec::<f32>().ok()?;
+            let mut moment = self.moment.to_data().try_into_vec_as::<f32>().ok()?;
             moment.par_iter_mut().for_each(|v| *v *= scale);
             let dead: Vec<bool> = (0..cols).map(|j| moment[j * cols + j] == 0.0).collect();
             let finite = moment.par_iter().all(|v| v.is_finite());

@@ -4,6 +4,7 @@
 //! squares of input `j`; within each output (row) the smallest go, or the smallest of each group of N:M.
 
 use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
 use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Squares, Watching};
 use regrow_sparse_core::budget::rounded;
 use regrow_sparse_core::select::top_k_rows;
@@ -75,7 +76,10 @@ impl Watching for Norms {
     fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
         let (_, cols) = weight.dims();
         let norms = self.squares.norms(weight)?;
-        let score = |col: usize, w: f32| w.abs() * norms[col];
+        // eq. 1, for a row.
+        let score = |values: &[f32], scores: &mut [f32]| {
+            scores.iter_mut().zip(values).zip(&norms).for_each(|((score, w), norm)| *score = w.abs() * norm);
+        };
         let mask = match (goal.pattern, self.group) {
             (Pattern::Unstructured, Group::Row) => {
                 let keep = cols - rounded(goal.sparsity, cols);
@@ -84,7 +88,9 @@ impl Watching for Norms {
                 Mask::from_words(weight.shape.clone(), words)?
             }
             _ => {
-                let scores: Vec<f32> = weight.values.iter().enumerate().map(|(i, w)| score(i % cols, *w)).collect();
+                let mut scores = vec![0.0; weight.values.len()];
+                let rows = weight.values.par_chunks(cols.max(1)).zip(scores.par_chunks_mut(cols.max(1)));
+                rows.for_each(|(values, scores)| score(values, scores));
                 goal.mask(weight, &scores)?
             }
         };

@@ -1,4 +1,4 @@
-//! Which instructions the kernels use.
+//! Which instructions the inner loops use: found when the program runs.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -18,9 +18,9 @@ enum Kind {
 
 impl Level {
     #[cfg(target_arch = "x86_64")]
-    pub(super) const AVX2: Self = Self(Kind::Avx2);
+    pub(crate) const AVX2: Self = Self(Kind::Avx2);
     #[cfg(target_arch = "x86_64")]
-    pub(super) const AVX512: Self = Self(Kind::Avx512);
+    pub(crate) const AVX512: Self = Self(Kind::Avx512);
 
     /// Those that this processor has, the slowest first: portable code always, AVX2 (with FMA and F16C),
     /// AVX-512 (F, BW, VL, VBMI2: Ice Lake, Zen 4 and later).
@@ -49,13 +49,49 @@ impl Level {
         *BEST.get_or_init(|| Self::all().pop().unwrap_or(Self(Kind::Portable)))
     }
 
-    pub(super) fn is_avx512(self) -> bool {
+    pub(crate) fn is_avx512(self) -> bool {
         match self.0 {
             Kind::Portable => false,
             #[cfg(target_arch = "x86_64")]
             kind => kind == Kind::Avx512,
         }
     }
+}
+
+/// An inner loop that is compiled for each level; the compiler makes vectors of it.
+pub(crate) trait Work {
+    /// What comes of it.
+    type Output;
+
+    /// Does it, on `level`. To be marked `#[inline(always)]`, and so is what it calls: what is not inlined knows
+    /// nothing of the instructions.
+    fn done(self, level: Level) -> Self::Output;
+}
+
+impl Level {
+    /// Does `work` with these instructions.
+    pub(crate) fn run<W: Work>(self, work: W) -> W::Output {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: there is no such level where the processor lacks the instructions.
+        match self.0 {
+            Kind::Avx512 => return unsafe { with_avx512(work) },
+            Kind::Avx2 => return unsafe { with_avx2(work) },
+            Kind::Portable => {}
+        }
+        work.done(self)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi2")]
+fn with_avx512<W: Work>(work: W) -> W::Output {
+    work.done(Level::AVX512)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+fn with_avx2<W: Work>(work: W) -> W::Output {
+    work.done(Level::AVX2)
 }
 
 impl fmt::Display for Level {

@@ -50,6 +50,7 @@ pub mod exchange;
 pub mod gates;
 pub mod hidden;
 pub mod layout;
+mod level;
 pub mod lr;
 mod mask;
 pub mod masked;

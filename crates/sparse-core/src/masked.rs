@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer};
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, Tensor};
 
 use crate::weight::{ScaleUnder, Select, Slot, slots, weights};
 use crate::{Error, MaskSet, Result};
@@ -164,13 +164,13 @@ pub(crate) fn matching_slots<M: Module>(model: &M, masks: &MaskSet) -> Result<Ve
     Ok(all)
 }
 
-/// One flag for each stored number of the parameters that `masks` names: true where they prune.
-fn flags_by_path<M: Module>(model: &M, masks: &MaskSet) -> Result<BTreeMap<String, Vec<bool>>> {
-    let flags = |slot: Slot| masks.get(&slot.path).map(|mask| (slot.path.clone(), slot.pruned_flags(mask)));
+/// One flag for each stored number of the parameters that `masks` names, on their device: true where they prune.
+fn flags_by_path<M: Module>(model: &M, masks: &MaskSet) -> Result<BTreeMap<String, Tensor<1, Bool>>> {
+    let flags = |slot: Slot| masks.get(&slot.path).map(|mask| (slot.path.clone(), slot.pruned(mask)));
     Ok(matching_slots(model, masks)?.into_iter().filter_map(flags).collect())
 }
 
-type Flags<'a> = &'a dyn Fn(&str) -> Option<Vec<bool>>;
+type Flags<'a> = &'a dyn Fn(&str) -> Option<Tensor<1, Bool>>;
 
 /// Attaches a mask to parameters that carry none yet.
 struct Attach<'a> {
@@ -189,14 +189,9 @@ impl Reparameterizer for Attach<'_> {
         if self.present.contains(&format!("{path}.{MASK_PATH}")) {
             return (param, None);
         }
-        let masked = (self.pruned)(path).map(|flags| {
-            let len = flags.len();
-            let flags = TensorData::new(flags, [len]);
-            let pruned = Tensor::from_data(flags, &param.lazy_device());
-            Masked {
-                pruned: Param::initialized(burn::module::ParamId::new(), pruned),
-                dense_gradient: Param::from_bool(false),
-            }
+        let masked = (self.pruned)(path).map(|pruned| Masked {
+            pruned: Param::initialized(burn::module::ParamId::new(), pruned),
+            dense_gradient: Param::from_bool(false),
         });
         (param, masked)
     }
@@ -221,7 +216,7 @@ impl ModuleMapper for Replace<'_> {
         let path = self.path.join(".");
         let Some(owner) = path.strip_suffix(&format!(".{MASK_PATH}")) else { return param };
         let Some(flags) = (self.pruned)(owner) else { return param };
-        param.map(|old| Tensor::from_data(TensorData::new(flags, old.shape()), &old.device()))
+        param.map(|old| flags.reshape(old.shape()))
     }
 }
 

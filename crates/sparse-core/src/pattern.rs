@@ -8,6 +8,7 @@ use std::fmt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::level::{Level, Work};
 use crate::{Error, Mask, Result, select::top_k};
 
 /// Where zeros may stand.
@@ -166,27 +167,42 @@ const PIECE: usize = 1 << 10;
 fn whole_groups<const M: usize, const G: usize>(scores: &[f32], n: usize) -> Result<Vec<u64>> {
     let mut words = vec![0u64; scores.len().div_ceil(64)];
     let pieces = words.par_chunks_mut(PIECE).zip(scores.par_chunks(64 * PIECE));
-    let nan = pieces.map(|(words, scores)| {
-        let (whole, rest) = scores.as_chunks::<64>();
-        let mut nan = false;
-        for (word, scores) in words.iter_mut().zip(whole) {
-            *word = word_of_groups::<M, G>(scores, n, &mut nan);
-        }
-        if let (Some(word), false) = (words.get_mut(whole.len()), rest.is_empty()) {
-            let mut last = [0.0; 64];
-            last[..rest.len()].copy_from_slice(rest);
-            *word = word_of_groups::<M, G>(&last, n, &mut nan) & (u64::MAX >> (64 - rest.len()));
-        }
-        nan
-    });
+    let nan = pieces.map(|(words, scores)| Level::best().run(Groups::<M, G> { scores, n, words }));
     match nan.reduce(|| false, |a, b| a || b) {
         true => Err(Error::Argument("a score is NaN".into())),
         false => Ok(words),
     }
 }
 
+/// A parallel piece.
+struct Groups<'a, const M: usize, const G: usize> {
+    scores: &'a [f32],
+    n: usize,
+    words: &'a mut [u64],
+}
+
+impl<const M: usize, const G: usize> Work for Groups<'_, M, G> {
+    /// Whether a score is NaN.
+    type Output = bool;
+
+    #[inline(always)]
+    fn done(self, _level: Level) -> bool {
+        let (whole, rest) = self.scores.as_chunks::<64>();
+        let mut nan = false;
+        for (word, scores) in self.words.iter_mut().zip(whole) {
+            *word = word_of_groups::<M, G>(scores, self.n, &mut nan);
+        }
+        if let (Some(word), false) = (self.words.get_mut(whole.len()), rest.is_empty()) {
+            let mut last = [0.0; 64];
+            last[..rest.len()].copy_from_slice(rest);
+            *word = word_of_groups::<M, G>(&last, self.n, &mut nan) & (u64::MAX >> (64 - rest.len()));
+        }
+        nan
+    }
+}
+
 /// 64 scores, a row for each place in a group: every loop over groups is one over neighbours in memory.
-#[inline]
+#[inline(always)]
 fn word_of_groups<const M: usize, const G: usize>(scores: &[f32; 64], n: usize, nan: &mut bool) -> u64 {
     let mut places = [[0f32; G]; M];
     for (g, group) in scores.as_chunks::<M>().0.iter().enumerate() {
@@ -270,6 +286,22 @@ mod tests {
                     assert!(order.iter().enumerate().all(|(i, at)| mask.keeps(*at) == (i < n)), "{n}:{m}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_level_chooses_the_same_of_each_group() {
+        let scores: Vec<f32> = (0..300).map(|i| (i * 7919 % 13) as f32 - 4.0).collect();
+        for level in Level::all() {
+            for n in 1..=4 {
+                let mut words = [0u64; 5];
+                assert!(!level.run(Groups::<4, 16> { scores: &scores, n, words: &mut words }), "{level}");
+                let want = Pattern::NofM { n, m: 4 }.mask(&[1, 300], &scores, 0).unwrap();
+                assert_eq!(words, want.words(), "{level}, {n}:4");
+            }
+            let mut words = [0u64; 1];
+            let scores = [1.0, 2.0, f32::NAN, 3.0];
+            assert!(level.run(Groups::<4, 16> { scores: &scores, n: 2, words: &mut words }), "{level}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::masked::MASK_PATH;
@@ -167,6 +167,11 @@ impl Kind {
             _ => shape.to_vec(),
         }
     }
+
+    /// A tensor as it is stored, brought to PyTorch's order on its device.
+    fn outer<const D: usize>(self, stored: Tensor<D>) -> Tensor<D> {
+        if self == Self::Linear && D == 2 { stored.swap_dims(0, 1) } else { stored }
+    }
 }
 
 /// A place in the module that holds a weight: everything but its values.
@@ -177,10 +182,20 @@ pub(crate) struct Slot {
     pub(crate) kind: Kind,
     /// As stored in Burn.
     pub(crate) stored: Vec<usize>,
+    /// Where.
+    pub(crate) device: Device,
 }
 
 impl Slot {
-    /// One flag per stored position: true where `mask`, which has this place's shape, prunes.
+    /// One flag per stored position, on the weight's device: true where `mask`, which has this place's shape, prunes.
+    pub(crate) fn pruned(&self, mask: &Mask) -> Tensor<1, Bool> {
+        let (rows, cols) = matrix_dims(mask.shape());
+        let flags = TensorData::new(mask.inverted().to_bools(), [rows, cols]);
+        let flags = Tensor::<2, Bool>::from_data(flags, &self.device);
+        if self.kind == Kind::Linear { flags.transpose() } else { flags }.reshape([mask.len()])
+    }
+
+    /// The same on the host.
     pub(crate) fn pruned_flags(&self, mask: &Mask) -> Vec<bool> {
         self.to_stored(mask.inverted().to_bools())
     }
@@ -253,11 +268,11 @@ pub fn gradients<M: Module>(model: &M, select: &Select, grads: &GradientsParams)
 
 fn in_order(slot: &Slot, data: Option<TensorData>) -> Result<Vec<f32>> {
     let data = data.ok_or_else(|| Error::tensor(&slot.path, "has no gradient"))?;
-    let stored = data.convert::<f32>().try_to_vec::<f32>().map_err(|e| Error::tensor(&slot.path, format!("{e:?}")))?;
-    if let Some(bad) = not_finite(&stored) {
-        return Err(Error::tensor(&slot.path, format!("its gradient holds {bad}")));
+    let values = data.try_into_vec_as::<f32>().map_err(|e| Error::tensor(&slot.path, format!("{e:?}")))?;
+    match not_finite(&values) {
+        Some(bad) => Err(Error::tensor(&slot.path, format!("its gradient holds {bad}"))),
+        None => Ok(values),
     }
-    Ok(slot.to_outer(stored))
 }
 
 /// Fetches the gradients of `slots`.
@@ -270,7 +285,8 @@ struct GradientReader<'a> {
 impl ModuleVisitor for GradientReader<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(slot) = self.slots.iter().find(|slot| slot.id == param.id) {
-            self.found.insert(slot.path.clone(), self.grads.get::<D>(param.id).map(Tensor::into_data));
+            let gradient = self.grads.get::<D>(param.id).map(|gradient| slot.kind.outer(gradient).into_data());
+            self.found.insert(slot.path.clone(), gradient);
         }
     }
 }
@@ -300,23 +316,22 @@ fn drop_head(found: &mut Vec<Found>, select: &Select) {
     }
 }
 
-/// From stored order to PyTorch's, checking every value.
+/// What was found, every value checked.
 fn read(found: Found) -> Result<Weight> {
     let Found { slot, data, pruned } = found;
     let shape = slot.kind.outer_shape(&slot.stored);
     let unreadable = |e: &dyn std::fmt::Debug| Error::tensor(&slot.path, format!("{e:?}"));
-    let flags = pruned.map(|flags| flags.convert::<bool>().try_to_vec::<bool>()).transpose();
+    let flags = pruned.map(|flags| flags.try_into_vec_as::<bool>()).transpose();
     let mask = flags.map_err(|e| unreadable(&e))?.map(|flags| slot.mask_of(&flags)).transpose()?;
-    let stored = data.map(|d| d.convert::<f32>().try_to_vec::<f32>()).transpose();
-    let stored = stored.map_err(|e| unreadable(&e))?.unwrap_or_default();
-    if let Some(bad) = not_finite(&stored) {
+    let values = data.map(|data| data.try_into_vec_as::<f32>()).transpose();
+    let values = values.map_err(|e| unreadable(&e))?.unwrap_or_default();
+    if let Some(bad) = not_finite(&values) {
         return Err(Error::tensor(&slot.path, format!("holds {bad}, which cannot be ranked")));
     }
-    let values = slot.to_outer(stored);
     Ok(Weight { path: slot.path, id: slot.id, shape, values, mask })
 }
 
-/// A slot met on the way, with its stored data and the flags of its mask.
+/// A slot met on the way, with its values in PyTorch's order and the flags of its mask as they are stored.
 struct Found {
     slot: Slot,
     data: Option<TensorData>,
@@ -348,9 +363,9 @@ impl ModuleVisitor for Reader {
         let (Some(name), Some(container)) = (self.path.last(), self.container.last()) else { return };
         let Some(kind) = Kind::of(container, name, D) else { return };
         let stored = param.lazy_shape().as_slice().to_vec();
-        let slot = Slot { path: self.path.join("."), id: param.id, kind, stored };
+        let slot = Slot { path: self.path.join("."), id: param.id, kind, stored, device: param.lazy_device() };
         if self.select.admits(&slot) {
-            let data = (!self.shapes_only).then(|| param.val().into_data());
+            let data = (!self.shapes_only).then(|| kind.outer(param.val()).into_data());
             self.found.push(Found { slot, data, pruned: None });
         }
     }
@@ -368,7 +383,7 @@ impl ModuleVisitor for Reader {
 /// parameter's path; a factor of 0 sets them to zero.
 pub(crate) struct ScaleUnder<'a> {
     pub(crate) path: Vec<String>,
-    pub(crate) pruned: &'a dyn Fn(&str) -> Option<Vec<bool>>,
+    pub(crate) pruned: &'a dyn Fn(&str) -> Option<Tensor<1, Bool>>,
     pub(crate) factor: f32,
 }
 
@@ -385,8 +400,7 @@ impl ModuleMapper for ScaleUnder<'_> {
         let Some(flags) = (self.pruned)(&self.path.join(".")) else { return param };
         let (id, tensor, mapper) = param.consume();
         let require_grad = tensor.is_require_grad();
-        let flags = TensorData::new(flags, tensor.shape());
-        let flags = Tensor::<D, Bool>::from_data(flags, &tensor.device());
+        let flags = flags.reshape(tensor.shape());
         // Detached, so that the new value is a leaf and not the result of a step.
         let tensor = tensor.detach();
         let mut tensor = match self.factor == 0.0 {

@@ -230,5 +230,5 @@ fn check([rows, cols]: [usize; 2], weights: &[f32], dtype: Dtype) -> Result<()> 
 
 /// The values of a parameter.
 pub(super) fn numbers(data: TensorData) -> Result<Vec<f32>> {
-    data.convert::<f32>().try_to_vec::<f32>().map_err(|e| Error::Argument(format!("weights cannot be read: {e:?}")))
+    data.try_into_vec_as::<f32>().map_err(|e| Error::Argument(format!("weights cannot be read: {e:?}")))
 }

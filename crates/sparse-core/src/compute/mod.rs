@@ -31,7 +31,6 @@ mod conv;
 mod csr;
 mod kernel;
 mod layers;
-mod level;
 mod linear;
 mod panel;
 mod product;
@@ -42,9 +41,9 @@ mod trial;
 
 use std::fmt;
 
+pub use crate::level::Level;
 pub use conv::SparseConv2d;
 pub use layers::{Compressed, Layered, Layers, Stock, Swapped, Tap, Within, compress, compress_by};
-pub use level::Level;
 pub use linear::SparseLinear;
 pub use trial::{Kind, Options, Verdict};
 

@@ -7,11 +7,16 @@
 //! pass looks beyond. The answer is that of a stable sort, whatever was sampled and however many
 //! threads there are.
 
+mod marks;
+
 use std::borrow::Cow;
 
 use rayon::prelude::*;
 
+use crate::level::{Level, Work};
 use crate::{Error, Result};
+
+use marks::{Marks, marks};
 
 /// Scores per parallel piece; a multiple of 64, so that pieces own whole words of the mask.
 const PIECE: usize = 1 << 16;
@@ -37,14 +42,17 @@ pub fn top_k(scores: &[f32], keep: usize, key: impl Fn(f32) -> f32 + Sync) -> Re
             continue;
         }
         let mut threshold = Threshold::of(&sifted, keep);
-        words.chunks_mut(PIECE / 64).zip(&sifted).for_each(|(words, sifted)| threshold.mark(sifted, words));
+        let shares: Vec<Threshold> = sifted.iter().map(|sifted| threshold.share(sifted)).collect();
+        let pieces = words.par_chunks_mut(PIECE / 64).zip(sifted.par_iter().zip(shares));
+        pieces.for_each(|(words, (sifted, mut share))| share.mark(sifted, words));
         return Ok(words);
     }
 }
 
-/// The `keep` largest of every row of `cols` values by `key(column, value)`, as [`top_k`] gives them.
+/// The `keep` largest of every row of `cols` values by their keys, as [`top_k`] gives them.
 ///
-/// Of equal keys the lower column is kept. Rows are worked on side by side, each in a cache's reach.
+/// `keys` is given the values of a row and writes their keys, as many. Of equal keys the lower column is kept.
+/// Rows are worked on side by side, each in a cache's reach.
 ///
 /// # Errors
 /// If a key is NaN, `keep` exceeds `cols`, or `cols` does not divide the values.
@@ -52,7 +60,7 @@ pub fn top_k_rows(
     values: &[f32],
     cols: usize,
     keep: usize,
-    key: impl Fn(usize, f32) -> f32 + Sync,
+    keys: impl Fn(&[f32], &mut [f32]) + Sync,
 ) -> Result<Vec<u64>> {
     if keep > cols || cols == 0 || !values.len().is_multiple_of(cols) {
         return Err(Error::Argument(format!(
@@ -64,10 +72,10 @@ pub fn top_k_rows(
     // 64 rows fill `cols` whole words.
     let pieces = words.par_chunks_mut(cols).zip(values.par_chunks(64 * cols));
     pieces.try_for_each(|(words, values)| {
-        let mut keys = vec![0.0; cols];
+        let mut row = vec![0.0; cols];
         for (r, values) in values.chunks_exact(cols).enumerate() {
-            keys.iter_mut().zip(values).enumerate().for_each(|(col, (slot, value))| *slot = key(col, *value));
-            put_at(&top_k_of_row(&keys, keep)?, words, r * cols);
+            keys(values, &mut row);
+            put_at(&top_k_of_row(&row, keep)?, words, r * cols);
         }
         Ok(())
     })?;
@@ -161,10 +169,11 @@ fn stride(n: usize) -> usize {
 
 /// The keys of one score of every `stride`, its place among them scattered: a stride alone would see
 /// only one column of a matrix, or one place of an N:M pattern.
-fn sample(scores: &[f32], stride: usize, key: &impl Fn(f32) -> f32) -> Vec<f32> {
+fn sample(scores: &[f32], stride: usize, key: &(impl Fn(f32) -> f32 + Sync)) -> Vec<f32> {
     let scattered = |block: usize| (block as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let draw = |(block, scores): (usize, &[f32])| key(scores[scattered(block) as usize % scores.len()]);
-    scores.chunks(stride.max(1)).enumerate().map(draw).collect()
+    // Each waits for memory, so that two threads are as good here as anywhere.
+    scores.par_chunks(stride.max(1)).enumerate().with_min_len(1 << 12).map(draw).collect()
 }
 
 /// Keys above `high` are kept, those below `low` are not, the threshold is between them or one of them.
@@ -180,11 +189,18 @@ impl Bracket {
         let share = keep as f64 / total.max(1) as f64;
         let drawn = sample.len() as f64;
         let (rank, slack) = (share * drawn, 3.0 * (drawn * share * (1.0 - share)).sqrt() + 2.0);
-        let mut at = |rank: f64, beyond: f32| match rank {
-            rank if rank < 0.0 || rank >= drawn => beyond,
-            rank => *sample.select_nth_unstable_by(rank as usize, |a, b| b.total_cmp(a)).1,
+        let place = |rank: f64| (0.0..drawn).contains(&rank).then_some(rank as usize);
+        let larger = |a: &f32, b: &f32| b.total_cmp(a);
+        // What is smaller than the upper end is all that the lower end is looked for in.
+        let (mut high, mut rest, mut gone) = (f32::INFINITY, sample, 0);
+        if let Some(first) = place(rank - slack) {
+            let (_, found, smaller) = rest.select_nth_unstable_by(first, larger);
+            (high, rest, gone) = (*found, smaller, first + 1);
+        }
+        let low = match place(rank + slack) {
+            Some(last) => *rest.select_nth_unstable_by(last - gone, larger).1,
+            None => f32::NEG_INFINITY,
         };
-        let (high, low) = (at(rank - slack, f32::INFINITY), at(rank + slack, f32::NEG_INFINITY));
         // A NaN brackets nothing; the pass over all keys will find it.
         if high.is_nan() || low.is_nan() {
             Self { low: f32::NEG_INFINITY, high: f32::INFINITY }
@@ -194,35 +210,8 @@ impl Bracket {
     }
 
     /// The bits of the keys above, word by word, and the keys between.
-    fn sift(&self, scores: &[f32], key: &impl Fn(f32) -> f32, mut put: impl FnMut(usize, u64)) -> Sifted {
-        let mut sifted = Sifted::default();
-        let mut nan = [0u8; 64];
-        let (whole, rest) = scores.as_chunks::<64>();
-        // What the last word lacks is filled with a score that there is; its bits are cut off.
-        let mut last = [rest.first().copied().unwrap_or_default(); 64];
-        last[..rest.len()].copy_from_slice(rest);
-        let last = (!rest.is_empty()).then_some((&last, u64::MAX >> (64 - rest.len().max(1))));
-        for (at, (scores, exist)) in whole.iter().map(|scores| (scores, u64::MAX)).chain(last).enumerate() {
-            // A byte for a truth: what compilers turn into vectors.
-            let (mut above, mut least) = ([0u8; 64], [0u8; 64]);
-            for (i, score) in scores.iter().enumerate() {
-                let key = key(*score);
-                above[i] = u8::from(key > self.high);
-                least[i] = u8::from(key >= self.low);
-                nan[i] |= u8::from(key.is_nan());
-            }
-            let above = bits(&above) & exist;
-            let mut between = bits(&least) & exist & !above;
-            put(at, above);
-            sifted.above += above.count_ones() as usize;
-            while between != 0 {
-                let i = between.trailing_zeros() as usize;
-                sifted.between.push((key(scores[i]), (at * 64 + i) as u32));
-                between &= between - 1;
-            }
-        }
-        sifted.nan = nan.iter().any(|nan| *nan != 0);
-        sifted
+    fn sift<K: Fn(f32) -> f32, P: FnMut(usize, u64)>(&self, scores: &[f32], key: &K, put: P) -> Sifted {
+        Level::best().run(Sift { bracket: *self, scores, key, put })
     }
 
     /// Where to look instead if the threshold for `keep` is not in this bracket.
@@ -242,10 +231,54 @@ impl Bracket {
     }
 }
 
-/// 64 truths as bits, low bit first.
-fn bits(truths: &[u8; 64]) -> u64 {
-    let byte = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    truths.as_chunks::<8>().0.iter().enumerate().fold(0, |word, (at, eight)| word | byte(eight) << (8 * at))
+/// The pass over all scores.
+struct Sift<'a, K, P> {
+    bracket: Bracket,
+    scores: &'a [f32],
+    key: &'a K,
+    put: P,
+}
+
+impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> Work for Sift<'_, K, P> {
+    type Output = Sifted;
+
+    #[inline(always)]
+    fn done(mut self, level: Level) -> Sifted {
+        let mut sifted = Sifted::default();
+        let (whole, rest) = self.scores.as_chunks::<64>();
+        for (at, scores) in whole.iter().enumerate() {
+            self.word(level, at, scores, u64::MAX, &mut sifted);
+        }
+        if let Some(first) = rest.first() {
+            // What the last word lacks is filled with a score that there is; its bits are cut off.
+            let mut last = [*first; 64];
+            last[..rest.len()].copy_from_slice(rest);
+            self.word(level, whole.len(), &last, u64::MAX >> (64 - rest.len()), &mut sifted);
+        }
+        sifted
+    }
+}
+
+impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> Sift<'_, K, P> {
+    /// Word `at`, of which the bits `exist`.
+    #[inline(always)]
+    fn word(&mut self, level: Level, at: usize, scores: &[f32; 64], exist: u64, sifted: &mut Sifted) {
+        let mut keys = [0.0; 64];
+        for (slot, score) in keys.iter_mut().zip(scores) {
+            *slot = (self.key)(*score);
+        }
+        let Marks { above, least, nan } = marks(level, &keys, self.bracket.low, self.bracket.high);
+        let above = above & exist;
+        let mut between = least & exist & !above;
+        (self.put)(at, above);
+        sifted.above += above.count_ones() as usize;
+        sifted.nan |= nan;
+        while between != 0 {
+            let i = between.trailing_zeros() as usize;
+            sifted.between.push((keys[i], (at * 64 + i) as u32));
+            between &= between - 1;
+        }
+    }
 }
 
 /// What a bracket leaves of scores.
@@ -287,18 +320,26 @@ impl Threshold {
         Self { key: *key, equal: rest - larger.iter().filter(|larger| **larger > *key).count() }
     }
 
+    /// The threshold for `sifted`, the next part of all: of those that equal the key it takes what there is.
+    fn share(&mut self, sifted: &Sifted) -> Self {
+        let equal = sifted.between.iter().filter(|(key, _)| *key == self.key).count().min(self.equal);
+        self.equal -= equal;
+        Self { key: self.key, equal }
+    }
+
     /// Sets the bits of the keys between that are kept.
     fn mark(&mut self, sifted: &Sifted, words: &mut [u64]) {
-        for (_, at) in sifted.between.iter().filter(|(key, _)| self.takes(*key)) {
-            words[*at as usize / 64] |= 1 << (at % 64);
+        for (key, at) in &sifted.between {
+            words[*at as usize / 64] |= u64::from(self.takes(*key)) << (at % 64);
         }
     }
 
     /// Whether a key is kept, asked for each in order: of equal ones the first are.
     fn takes(&mut self, key: f32) -> bool {
-        let tie = key == self.key && self.equal > 0;
+        // Without a jump: which are kept no processor can foresee.
+        let tie = (key == self.key) & (self.equal > 0);
         self.equal -= usize::from(tie);
-        key > self.key || tie
+        (key > self.key) | tie
     }
 }
 
@@ -324,8 +365,9 @@ mod tests {
     fn nan_and_too_many_are_refused() {
         assert!(top_k(&[1.0, f32::NAN], 1, |x| x).is_err());
         assert!(top_k(&[1.0], 2, |x| x).is_err());
-        assert!(top_k_rows(&[1.0, f32::NAN], 2, 1, |_, x| x).is_err());
-        assert!(top_k_rows(&[1.0, 2.0], 2, 3, |_, x| x).is_err() && top_k_rows(&[1.0], 2, 1, |_, x| x).is_err());
+        let same = |values: &[f32], keys: &mut [f32]| keys.copy_from_slice(values);
+        assert!(top_k_rows(&[1.0, f32::NAN], 2, 1, same).is_err());
+        assert!(top_k_rows(&[1.0, 2.0], 2, 3, same).is_err() && top_k_rows(&[1.0], 2, 1, same).is_err());
     }
 
     /// The indices of the `keep` largest, first of equal ones, by sorting.
@@ -349,6 +391,22 @@ mod tests {
             let half = kept(&scores, n / 2);
             let first = half.iter().filter(|i| **i < PIECE).count();
             assert_eq!(shares(&[&scores[..PIECE], &scores[PIECE..]], n / 2).unwrap(), [first, n / 2 - first]);
+        }
+    }
+
+    #[test]
+    fn every_level_sifts_alike() {
+        let scores: Vec<f32> = (0..1000).map(|i| (i * 7919 % 101) as f32 - 50.0).collect();
+        let bracket = Bracket { low: -3.0, high: 20.0 };
+        for level in Level::all() {
+            let mut words = [0u64; 16];
+            let put = |at: usize, word| words[at] = word;
+            let sifted = level.run(Sift { bracket, scores: &scores, key: &f32::abs, put });
+            let is = |i: usize| words[i / 64] >> (i % 64) & 1 == 1;
+            assert!(scores.iter().enumerate().all(|(i, score)| is(i) == (score.abs() > 20.0)), "{level}");
+            assert_eq!((sifted.above, sifted.nan, words[15] >> 40), ((0..1000).filter(|i| is(*i)).count(), false, 0));
+            let between = scores.iter().map(|score| score.abs()).zip(0..).filter(|(key, _)| *key <= 20.0);
+            assert!(sifted.between.iter().copied().eq(between), "{level}");
         }
     }
 
@@ -396,7 +454,10 @@ mod tests {
             let values: Vec<f32> = raw[..rows * cols].iter().map(|x| *x as f32 * 0.37).collect();
             let keep = (share * cols as f64) as usize;
             let scale = |col: usize| 1.0 + (col % 3) as f32;
-            let words = top_k_rows(&values, cols, keep, |col, v| v * scale(col)).unwrap();
+            let scaled = |values: &[f32], keys: &mut [f32]| {
+                (0..cols).for_each(|col| keys[col] = values[col] * scale(col));
+            };
+            let words = top_k_rows(&values, cols, keep, scaled).unwrap();
             for (r, row) in values.chunks(cols).enumerate() {
                 let scaled: Vec<f32> = row.iter().enumerate().map(|(col, v)| v * scale(col)).collect();
                 let ours: Vec<usize> = (0..cols).filter(|c| words[(r * cols + c) / 64] >> ((r * cols + c) % 64) & 1 == 1).collect();
