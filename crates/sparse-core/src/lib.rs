@@ -69,6 +69,7 @@ pub mod storage;
 pub mod survey;
 pub mod train;
 pub mod weight;
+mod words;
 
 pub use budget::Budget;
 pub use classifier::Classifier;

@@ -3,13 +3,10 @@
 use std::path::Path;
 
 use indexmap::IndexMap;
-use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{Error, Result, atomic};
-
-/// Words that one thread should have at least: fewer are sooner done than shared out.
-const FEW: usize = 1 << 10;
+use crate::pattern::matrix_dims;
+use crate::{Error, Result, atomic, words};
 
 /// Which weights of one tensor are kept (true) and which are pruned (false).
 ///
@@ -48,8 +45,7 @@ impl Mask {
         if keep.len() != len {
             return Err(Error::Argument(format!("a mask of shape {shape:?} needs {len} bools, not {}", keep.len())));
         }
-        let word = |keep: &[bool]| keep.iter().enumerate().fold(0, |word, (b, keep)| word | u64::from(*keep) << b);
-        Self::from_words(shape, keep.par_chunks(64).with_min_len(FEW).map(word).collect())
+        Self::from_words(shape, words::words(keep))
     }
 
     /// The mask of `shape` whose packed words, low bit first, are `words`.
@@ -146,22 +142,20 @@ impl Mask {
 
     /// One bool per weight, true = kept, row-major.
     pub fn to_bools(&self) -> Vec<bool> {
-        let mut bools = vec![false; self.len()];
-        let words = bools.par_chunks_mut(64).zip(&self.words).with_min_len(FEW);
-        words.for_each(|(bools, word)| bools.iter_mut().enumerate().for_each(|(b, keep)| *keep = word >> b & 1 == 1));
-        bools
+        words::bools(&self.words, self.len())
+    }
+
+    /// The same of the transpose of the matrix `[d_out, everything else]`.
+    pub(crate) fn to_bools_transposed(&self) -> Vec<bool> {
+        let (rows, cols) = matrix_dims(&self.shape);
+        words::bools_transposed(&self.words, rows, cols)
     }
 
     /// Sets to `value` those of `values`, one per weight, row-major, that are pruned. Values past the
     /// last weight stay.
     pub fn fill_pruned(&self, values: &mut [f32], value: f32) {
-        // A choice rather than a jump: which weights are pruned no processor can foresee.
-        let fill = |values: &mut [f32], word: u64| {
-            values.iter_mut().enumerate().for_each(|(b, v)| *v = if word >> b & 1 == 1 { *v } else { value });
-        };
         let len = self.len().min(values.len());
-        let words = values[..len].par_chunks_mut(64).zip(&self.words).with_min_len(FEW);
-        words.filter(|(_, word)| **word != u64::MAX).for_each(|(values, word)| fill(values, *word));
+        words::fill_unset(&self.words, &mut values[..len], value);
     }
 
     /// Packed bits, 64 a word, low bit first.

@@ -187,17 +187,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// One flag per stored position, on the weight's device: true where `mask`, which has this place's shape, prunes.
-    pub(crate) fn pruned(&self, mask: &Mask) -> Tensor<1, Bool> {
-        let (rows, cols) = matrix_dims(mask.shape());
-        let flags = TensorData::new(mask.inverted().to_bools(), [rows, cols]);
-        let flags = Tensor::<2, Bool>::from_data(flags, &self.device);
-        if self.kind == Kind::Linear { flags.transpose() } else { flags }.reshape([mask.len()])
+    /// One flag per stored position: true where `mask`, which has this place's shape, prunes.
+    pub(crate) fn pruned_flags(&self, mask: &Mask) -> Vec<bool> {
+        let pruned = mask.inverted();
+        if self.kind == Kind::Linear { pruned.to_bools_transposed() } else { pruned.to_bools() }
     }
 
-    /// The same on the host.
-    pub(crate) fn pruned_flags(&self, mask: &Mask) -> Vec<bool> {
-        self.to_stored(mask.inverted().to_bools())
+    /// The same on the weight's device.
+    pub(crate) fn pruned(&self, mask: &Mask) -> Tensor<1, Bool> {
+        Tensor::from_data(TensorData::new(self.pruned_flags(mask), [mask.len()]), &self.device)
     }
 
     /// The mask of flags in stored order, true = pruned.

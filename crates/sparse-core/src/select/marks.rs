@@ -1,6 +1,7 @@
 //! 64 keys beside the ends of a bracket: bits, by whatever instructions there are.
 
 use crate::level::Level;
+use crate::words::packed;
 
 /// A bit for each key, low bit first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,19 +29,13 @@ pub(super) fn marks(level: Level, keys: &[f32; 64], low: f32, high: f32) -> Mark
 
 fn portable(keys: &[f32; 64], low: f32, high: f32) -> Marks {
     // A byte for a truth: what compilers turn into vectors.
-    let (mut above, mut least, mut nan) = ([0u8; 64], [0u8; 64], 0);
+    let (mut above, mut least, mut nan) = ([false; 64], [false; 64], false);
     for (i, key) in keys.iter().enumerate() {
-        above[i] = u8::from(*key > high);
-        least[i] = u8::from(*key >= low);
-        nan |= u8::from(key.is_nan());
+        above[i] = *key > high;
+        least[i] = *key >= low;
+        nan |= key.is_nan();
     }
-    Marks { above: bits(&above), least: bits(&least), nan: nan != 0 }
-}
-
-/// 64 truths as bits, low bit first.
-fn bits(truths: &[u8; 64]) -> u64 {
-    let byte = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    truths.as_chunks::<8>().0.iter().enumerate().fold(0, |word, (at, eight)| word | byte(eight) << (8 * at))
+    Marks { above: packed(&above), least: packed(&least), nan }
 }
 
 #[cfg(target_arch = "x86_64")]
