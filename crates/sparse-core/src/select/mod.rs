@@ -172,7 +172,7 @@ fn stride(n: usize) -> usize {
 fn sample(scores: &[f32], stride: usize, key: &(impl Fn(f32) -> f32 + Sync)) -> Vec<f32> {
     let scattered = |block: usize| (block as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let draw = |(block, scores): (usize, &[f32])| key(scores[scattered(block) as usize % scores.len()]);
-    // Each waits for memory, so that two threads are as good here as anywhere.
+    // Each is a cache line of its own: threads wait for memory side by side.
     scores.par_chunks(stride.max(1)).enumerate().with_min_len(1 << 12).map(draw).collect()
 }
 
