@@ -116,11 +116,11 @@ impl<N: Number> Rows for Bits<N> {
     }
 
     fn add(&self, level: Level, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize {
-        let Scratch { offsets, values, .. } = scratch;
-        kernel::offsets(level, self.words_at(part), out.len(), offsets);
-        let values = N::widened(&self.values[part.at..][..offsets.len()], values);
-        kernel::spread(level, offsets, values, source, out);
-        part.at + offsets.len()
+        let Scratch { columns, values, .. } = scratch;
+        kernel::columns(level, self.words_at(part), columns);
+        let values = N::widened(&self.values[part.at..][..columns.len()], values);
+        kernel::spread(level, columns, values, source, out);
+        part.at + columns.len()
     }
 
     fn beside(&self, level: Level, part: &Part, x: &[f32], ahead: usize, sums: &mut Sums) -> usize {

@@ -86,14 +86,15 @@ impl<N: Number> Rows for Csr<N> {
     fn add(&self, level: Level, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize {
         let (lanes, range) = (out.len() as u32, self.range(part.row));
         let Scratch { offsets, values, .. } = scratch;
-        offsets.clear();
+        let values = N::widened(&self.values[range.clone()], values);
         match &self.columns {
-            Columns::Short(columns) => {
-                offsets.extend(columns[range.clone()].iter().map(|c| u32::from(*c) * lanes));
+            Columns::Short(columns) => kernel::spread(level, &columns[range.clone()], values, source, out),
+            Columns::Long(columns) => {
+                offsets.clear();
+                offsets.extend(columns[range.clone()].iter().map(|c| *c * lanes));
+                kernel::spread(level, offsets, values, source, out);
             }
-            Columns::Long(columns) => offsets.extend(columns[range.clone()].iter().map(|c| *c * lanes)),
         }
-        kernel::spread(level, offsets, N::widened(&self.values[range.clone()], values), source, out);
         range.end
     }
 

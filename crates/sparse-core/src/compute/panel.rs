@@ -6,8 +6,8 @@
 
 use super::Level;
 use super::aligned::Aligned;
-use super::kernel::{LANES, Sums, WORD};
-use super::product::{by_rows, turn};
+use super::kernel::{LANES, Sums, WORD, turn};
+use super::product::by_rows;
 use super::rows::{Part, Rows};
 
 /// Columns whose inputs stay in the nearest cache.
@@ -25,7 +25,7 @@ pub(super) fn panel<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level,
             some_rows(matrix, [rows, cols], level, first + i * TOGETHER, &source, sums);
         }
     });
-    turn(&sums, LANES, rows, out);
+    turn(level, &sums, [rows, out.len() / rows], LANES, out, rows);
 }
 
 /// `x`, `[batch, cols]`, as `[columns / 16, LANES, 16]`, with zeros to whole words.

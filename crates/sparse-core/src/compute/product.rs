@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Level;
 use super::aligned::Aligned;
-use super::kernel::{BLOCK, LANES, TILE, WORD, tile};
+use super::kernel::{BLOCK, LANES, TILE, WORD, tile, turn};
 use super::panel::panel;
 use super::rows::{Part, Rows, Scratch};
 
@@ -19,11 +19,11 @@ use super::rows::{Part, Rows, Scratch};
 const FEW: usize = 8;
 /// Products below which a second thread costs more than it brings.
 const SMALL: usize = 1 << 16;
-/// The share of weights kept above which rows get their zeros back.
-const MANY: f64 = 0.4;
+/// The shares of weights kept above which rows get their zeros back, for one vector of inputs and for more.
+const MANY: [f64; 2] = [0.4, 0.6];
 /// How many rows ahead memory is asked for.
 const AHEAD: usize = 8;
-/// Rows whose sums are turned together, columns of inputs that are.
+/// Rows whose sums are turned together.
 const TOGETHER: usize = 16;
 
 /// `matrix`, `[rows, cols]`, times each row of `x`, `[batch, cols]`, into `out`, `[batch, rows]`.
@@ -123,13 +123,14 @@ fn padded(x: &[f32], sorted: bool) -> Aligned {
 fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
     let batch = out.len() / rows;
     let lanes = (LANES * batch.div_ceil(LANES).next_power_of_two()).min(4 * LANES);
-    let full = R::PARTS && matrix.kept() as f64 > MANY * (rows * cols) as f64;
+    let share = MANY[usize::from(lanes > LANES)];
+    let full = R::PARTS && matrix.kept() as f64 > share * (rows * cols) as f64;
     if full && lanes == LANES && level.is_avx512() {
         return panel(matrix, [rows, cols], level, x, out);
     }
     let block = match (full, R::PARTS) {
         (true, _) => BLOCK * LANES / lanes,
-        (false, true) => 2 * BLOCK * LANES / lanes,
+        (false, true) => 4 * BLOCK * LANES / lanes,
         (false, false) => cols,
     };
     let work = Panels { matrix, level, cols, lanes, full, block };
@@ -166,7 +167,7 @@ impl<R: Rows> Panels<'_, R> {
         by_rows(&mut sums, self.lanes, products, TILE, |first, sums| {
             self.rows(&source, first, &mut Scratch::default(), sums);
         });
-        turn(&sums, self.lanes, rows, out);
+        turn(self.level, &sums, [rows, out.len() / rows], self.lanes, out, rows);
     }
 
     /// One panel by one thread.
@@ -177,19 +178,14 @@ impl<R: Rows> Panels<'_, R> {
         for first in (0..rows).step_by(TOGETHER) {
             let sums = &mut sums[..TOGETHER.min(rows - first) * self.lanes];
             self.rows(source, first, &mut scratch, sums);
-            turned(sums, self.lanes, first, rows, out);
+            let shape = [sums.len() / self.lanes, out.len() / rows];
+            turn(self.level, sums, shape, self.lanes, &mut out[first..], rows);
         }
     }
 
     /// `x`, `[inputs, cols]`, as `[cols, lanes]`; lanes that no input has stay what they are.
     fn beside(&self, x: &[f32], source: &mut [f32]) {
-        for first in (0..self.cols).step_by(TOGETHER) {
-            for (lane, input) in x.chunks(self.cols).enumerate() {
-                for (i, value) in input[first..].iter().take(TOGETHER).enumerate() {
-                    source[(first + i) * self.lanes + lane] = *value;
-                }
-            }
-        }
+        turn(self.level, x, [x.len() / self.cols, self.cols], self.cols, source, self.lanes);
     }
 
     /// The sums `[.., lanes]` of rows from `first` on: for some columns after others, so that their inputs stay in
@@ -237,20 +233,5 @@ impl<R: Rows> Panels<'_, R> {
         if let Some(at) = scratch.at.get(i).filter(|_| self.block < self.cols) {
             self.matrix.ask(&Part { row: first + i, columns: columns.clone(), at: *at });
         }
-    }
-}
-
-/// Puts `sums`, `[rows, lanes]`, into `out`, `[inputs, rows]`.
-pub(super) fn turn(sums: &[f32], lanes: usize, rows: usize, out: &mut [f32]) {
-    for (i, sums) in sums.chunks(TOGETHER * lanes).enumerate() {
-        turned(sums, lanes, i * TOGETHER, rows, out);
-    }
-}
-
-/// The same of rows from `first` on.
-fn turned(sums: &[f32], lanes: usize, first: usize, rows: usize, out: &mut [f32]) {
-    for (lane, out) in out.chunks_mut(rows).enumerate() {
-        let sums = sums[lane..].iter().step_by(lanes);
-        out[first..].iter_mut().zip(sums).for_each(|(out, sum)| *out = *sum);
     }
 }

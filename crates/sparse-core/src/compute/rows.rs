@@ -59,6 +59,7 @@ pub(super) struct Part {
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) offsets: Vec<u32>,
+    pub(super) columns: Vec<u16>,
     pub(super) values: Vec<f32>,
     /// Parts of some rows with their zeros.
     pub(super) rows: Vec<f32>,

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, LANES, SLACK, WORD};
+use super::{BLOCK, LANES, Place, SLACK, WORD};
 
 /// For each mask of eight columns, which of the values in a row belongs to each; 0 where none does.
 static PLACES: [[u8; 8]; 256] = places();
@@ -178,26 +178,47 @@ unsafe fn load_bf16(from: *const bf16) -> __m256 {
 }
 
 /// # Safety
-/// Every offset leaves `16 T` numbers of `source` behind it; `out` is as long.
+/// Every place leaves `16 T` numbers of `source` behind it; `out` is as long.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
+pub(super) unsafe fn spread<P: Place, const T: usize>(places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
     debug_assert_eq!(out.len(), T * LANES);
-    let mut acc = [[_mm256_setzero_ps(); 2]; T];
-    for (acc, out) in acc.as_flattened_mut().iter_mut().zip(out.as_chunks::<8>().0) {
+    // Eight sums side by side: a sum waits four cycles for the one before, and there are 16 registers.
+    let (mut acc, side) = ([[[_mm256_setzero_ps(); 2]; T]; 4], const { 4 / T });
+    for (acc, out) in acc[0].as_flattened_mut().iter_mut().zip(out.as_chunks::<8>().0) {
         // SAFETY: the chunk has eight numbers.
         *acc = unsafe { _mm256_loadu_ps(out.as_ptr()) };
     }
-    for (offset, value) in offsets.iter().zip(values) {
-        let weight = _mm256_set1_ps(*value);
-        for (i, sum) in acc.as_flattened_mut().iter_mut().enumerate() {
-            // SAFETY: the offset leaves room.
-            let lanes = unsafe { _mm256_loadu_ps(source.as_ptr().add(*offset as usize + 8 * i)) };
-            *sum = _mm256_fmadd_ps(weight, lanes, *sum);
+    let (places4, places1) = places.as_chunks::<4>();
+    let (values4, values1) = values[..places.len()].as_chunks::<4>();
+    for (places, values) in places4.iter().zip(values4) {
+        for (i, (place, value)) in places.iter().zip(values).enumerate() {
+            // SAFETY: the place leaves room.
+            unsafe { add_lanes(&mut acc[i % side], *value, source, place.offset(T)) };
         }
     }
-    for (acc, out) in acc.iter().flatten().zip(out.chunks_exact_mut(8)) {
+    for (place, value) in places1.iter().zip(values1) {
+        // SAFETY: the place leaves room.
+        unsafe { add_lanes(&mut acc[0], *value, source, place.offset(T)) };
+    }
+    for (i, out) in out.chunks_exact_mut(8).enumerate() {
+        let [s0, s1, s2, s3] = acc.map(|acc| acc.as_flattened()[i]);
         // SAFETY: the chunk has eight numbers.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *acc) };
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3))) };
+    }
+}
+
+/// Adds `value` times the lanes at `offset`.
+///
+/// # Safety
+/// As [`spread`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add_lanes<const T: usize>(acc: &mut [[__m256; 2]; T], value: f32, source: &[f32], offset: usize) {
+    let weight = _mm256_set1_ps(value);
+    for (i, sum) in acc.as_flattened_mut().iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        let lanes = unsafe { _mm256_loadu_ps(source.as_ptr().add(offset + 8 * i)) };
+        *sum = _mm256_fmadd_ps(weight, lanes, *sum);
     }
 }
 

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, LANES, LINE, SLACK, Sums, WORD};
+use super::{BLOCK, LANES, LINE, Place, SLACK, Sums, WORD};
 
 /// How many sums each input has side by side: a sum waits four cycles for the one before.
 const fn chains(inputs: usize) -> usize {
@@ -209,19 +209,19 @@ unsafe fn load_bf16(mask: u16, from: *const bf16) -> __m512 {
 /// As [`spread`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn add_lanes<const T: usize>(acc: &mut [__m512; T], value: f32, source: &[f32], offset: u32) {
+unsafe fn add_lanes<const T: usize>(acc: &mut [__m512; T], value: f32, source: &[f32], offset: usize) {
     let weight = _mm512_set1_ps(value);
     for (t, sum) in acc.iter_mut().enumerate() {
         // SAFETY: the caller's.
-        let lanes = unsafe { _mm512_loadu_ps(source.as_ptr().add(offset as usize + 16 * t)) };
+        let lanes = unsafe { load(source, offset + 16 * t) };
         *sum = _mm512_fmadd_ps(weight, lanes, *sum);
     }
 }
 
 /// # Safety
-/// Every offset leaves `16 T` numbers of `source` behind it; `out` is as long.
+/// Every place leaves `16 T` numbers of `source` behind it; `out` is as long.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
+pub(super) unsafe fn spread<P: Place, const T: usize>(places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
     debug_assert_eq!(out.len(), T * LANES);
     // Eight sums side by side, or four: a sum waits four cycles for the one before.
     let mut acc = [[_mm512_setzero_ps(); T]; 4];
@@ -230,17 +230,19 @@ pub(super) unsafe fn spread<const T: usize>(offsets: &[u32], values: &[f32], sou
         *acc = unsafe { _mm512_loadu_ps(out.as_ptr()) };
     }
     let side = if T < 4 { 4 } else { 2 };
-    let (four, rest) = offsets.as_chunks::<4>();
-    let (values4, values1) = values[..offsets.len()].as_chunks::<4>();
-    for (offsets, values) in four.iter().zip(values4) {
-        for (i, (offset, value)) in offsets.iter().zip(values).enumerate() {
-            // SAFETY: the offset leaves room.
-            unsafe { add_lanes(&mut acc[i % side], *value, source, *offset) };
+    let (places8, places1) = places.as_chunks::<8>();
+    let (values8, values1) = values[..places.len()].as_chunks::<8>();
+    for (places, values) in places8.iter().zip(values8) {
+        ask(places, 0);
+        ask(values, 0);
+        for (i, (place, value)) in places.iter().zip(values).enumerate() {
+            // SAFETY: the place leaves room.
+            unsafe { add_lanes(&mut acc[i % side], *value, source, place.offset(T)) };
         }
     }
-    for (offset, value) in rest.iter().zip(values1) {
-        // SAFETY: the offset leaves room.
-        unsafe { add_lanes(&mut acc[0], *value, source, *offset) };
+    for (place, value) in places1.iter().zip(values1) {
+        // SAFETY: the place leaves room.
+        unsafe { add_lanes(&mut acc[0], *value, source, place.offset(T)) };
     }
     for (t, out) in out.chunks_exact_mut(16).enumerate() {
         let sum = _mm512_add_ps(_mm512_add_ps(acc[0][t], acc[1][t]), _mm512_add_ps(acc[2][t], acc[3][t]));
@@ -412,27 +414,63 @@ pub(super) unsafe fn tile<const R: usize, const T: usize>(weights: &[f32], sourc
     }
 }
 
-/// Where the lanes of the columns whose bit is set begin; how many there are.
+/// The columns whose bit is set; how many there are.
 ///
 /// # Safety
-/// `out` has room for all bits.
-#[target_feature(enable = "avx512f,popcnt")]
-pub(super) unsafe fn offsets(words: &[u64], lanes: usize, out: &mut [u32]) -> usize {
-    debug_assert!(out.len() >= words.len() * WORD);
-    let step = _mm512_set1_epi32(16 * lanes as i32);
-    let count_up = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let (mut here, mut count) = (_mm512_mullo_epi32(count_up, _mm512_set1_epi32(lanes as i32)), 0);
+/// `out` has room for all bits, which are no more than a u16 counts.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
+pub(super) unsafe fn columns(words: &[u64], out: &mut [u16]) -> usize {
+    debug_assert!(out.len() >= words.len() * WORD && words.len() * WORD <= 1 << 16);
+    let count_up: [u16; 32] = std::array::from_fn(|i| i as u16);
+    // SAFETY: there are 32.
+    let (mut here, mut count) = (unsafe { _mm512_loadu_epi16(count_up.as_ptr().cast()) }, 0);
     for word in words {
-        for part in 0..4 {
-            let mask = (word >> (16 * part)) as u16;
-            // SAFETY: no more than 16 for each 16 bits went before.
-            unsafe {
-                let packed = _mm512_maskz_compress_epi32(mask, here);
-                _mm512_storeu_epi32(out.as_mut_ptr().add(count).cast(), packed);
-            }
-            here = _mm512_add_epi32(here, step);
+        for half in 0..2 {
+            let mask = (word >> (32 * half)) as u32;
+            // SAFETY: no more than 32 for each 32 bits went before.
+            unsafe { _mm512_storeu_epi16(out.as_mut_ptr().add(count).cast(), _mm512_maskz_compress_epi16(mask, here)) };
+            here = _mm512_add_epi16(here, _mm512_set1_epi16(32));
             count += mask.count_ones() as usize;
         }
     }
     count
+}
+
+/// `to[c][r] = from[r][c]` of up to 16 rows and columns; rows of both so many numbers apart.
+///
+/// # Safety
+/// `from` holds `rows` such rows of `cols` numbers, `to` `cols` of `rows`; neither is more than 16.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn turn(from: &[f32], [rows, cols]: [usize; 2], apart: usize, to: &mut [f32], apart_to: usize) {
+    let mask = |count: usize| (u32::MAX >> (32 - count)) as u16;
+    let mut lines = [_mm512_setzero_ps(); 16];
+    for (r, line) in lines[..rows].iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        *line = unsafe { _mm512_maskz_loadu_ps(mask(cols), from.as_ptr().add(r * apart)) };
+    }
+    // Numbers by twos, then by fours: 4 by 4 within each quarter of a vector; then the quarters.
+    let twos: [__m512; 16] = std::array::from_fn(|i| match i % 2 {
+        0 => _mm512_unpacklo_ps(lines[i], lines[i + 1]),
+        _ => _mm512_unpackhi_ps(lines[i - 1], lines[i]),
+    });
+    let fours: [__m512; 16] = std::array::from_fn(|i| {
+        let at = i / 4 * 4 + i % 4 / 2;
+        let (a, b) = (_mm512_castps_pd(twos[at]), _mm512_castps_pd(twos[at + 2]));
+        _mm512_castpd_ps(if i % 2 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) })
+    });
+    for c in 0..4.min(cols) {
+        let [a, b, d, e] = [fours[c], fours[4 + c], fours[8 + c], fours[12 + c]];
+        let (even, even2) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(d, e));
+        let (odd, odd2) = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(d, e));
+        let quarters = [
+            _mm512_shuffle_f32x4::<0x88>(even, even2),
+            _mm512_shuffle_f32x4::<0x88>(odd, odd2),
+            _mm512_shuffle_f32x4::<0xdd>(even, even2),
+            _mm512_shuffle_f32x4::<0xdd>(odd, odd2),
+        ];
+        for (at, column) in (c..cols).step_by(4).zip(quarters) {
+            // SAFETY: the caller's.
+            unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr().add(at * apart_to), mask(rows), column) };
+        }
+    }
 }

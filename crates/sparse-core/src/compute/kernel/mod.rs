@@ -132,7 +132,7 @@ macro_rules! number {
 
 number!(f32, F32, bits_f32, beside_f32, listed_f32, expand_f32, false, identity, identity, same);
 number!(f16, F16, bits_f16, beside_f16, listed_f16, expand_f16, false, f16::from_f32, f16::to_f32, convert);
-number!(bf16, BF16, bits_bf16, beside_bf16, listed_bf16, expand_bf16, true, bf16::from_f32, bf16::to_f32, convert);
+number!(bf16, BF16, bits_bf16, beside_bf16, listed_bf16, expand_bf16, true, bf16::from_f32, upper_half, upper_halves);
 
 fn same<'a>(values: &'a [f32], _room: &'a mut Vec<f32>) -> &'a [f32] {
     values
@@ -144,6 +144,17 @@ where
 {
     room.resize(values.len(), 0.0);
     values.convert_to_f32_slice(room);
+    room
+}
+
+/// A bf16 is the upper half of an f32.
+fn upper_half(value: bf16) -> f32 {
+    f32::from_bits(u32::from(value.to_bits()) << 16)
+}
+
+fn upper_halves<'a>(values: &'a [bf16], room: &'a mut Vec<f32>) -> &'a [f32] {
+    room.clear();
+    room.extend(values.iter().map(|v| upper_half(*v)));
     room
 }
 
@@ -164,27 +175,47 @@ pub(super) fn ask<T>(values: &[T], count: usize) {
     let _ = (values, count);
 }
 
-/// Adds all `values[i] * source[offsets[i] ..][.. out.len()]` to `out`, which has 1, 2 or 4 times [`LANES`].
-///
-/// Every offset leaves as many numbers of `source` behind it.
-pub(super) fn spread(level: Level, offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
-    debug_assert!(offsets.iter().all(|o| *o as usize + out.len() <= source.len()));
-    match out.len() / LANES {
-        1 => spread_over::<1>(level, offsets, values, source, out),
-        2 => spread_over::<2>(level, offsets, values, source, out),
-        _ => spread_over::<4>(level, offsets, values, source, out),
+/// Where a kept value's lanes begin in `[cols, lanes]`: told as that, or by its column.
+pub(super) trait Place: Copy {
+    /// For `lanes` times [`LANES`].
+    fn offset(self, lanes: usize) -> usize;
+}
+
+impl Place for u32 {
+    #[inline]
+    fn offset(self, _lanes: usize) -> usize {
+        self as usize
     }
 }
 
-fn spread_over<const T: usize>(level: Level, offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
+impl Place for u16 {
+    #[inline]
+    fn offset(self, lanes: usize) -> usize {
+        usize::from(self) * lanes * LANES
+    }
+}
+
+/// Adds all `values[i] * source[places[i] ..][.. out.len()]` to `out`, which has 1, 2 or 4 times [`LANES`].
+///
+/// Every place leaves as many numbers of `source` behind it.
+pub(super) fn spread<P: Place>(level: Level, places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
+    debug_assert!(places.iter().all(|p| p.offset(out.len() / LANES) + out.len() <= source.len()));
+    match out.len() / LANES {
+        1 => spread_over::<P, 1>(level, places, values, source, out),
+        2 => spread_over::<P, 2>(level, places, values, source, out),
+        _ => spread_over::<P, 4>(level, places, values, source, out),
+    }
+}
+
+fn spread_over<P: Place, const T: usize>(level: Level, places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: there is no such level where the processor lacks the instructions; offsets leave room.
+    // SAFETY: there is no such level where the processor lacks the instructions; places leave room.
     match level {
-        Level::AVX512 => return unsafe { avx512::spread::<T>(offsets, values, source, out) },
-        Level::AVX2 => return unsafe { avx2::spread::<T>(offsets, values, source, out) },
+        Level::AVX512 => return unsafe { avx512::spread::<P, T>(places, values, source, out) },
+        Level::AVX2 => return unsafe { avx2::spread::<P, T>(places, values, source, out) },
         _ => {}
     }
-    portable::spread::<T>(offsets, values, source, out);
+    portable::spread::<P, T>(places, values, source, out);
 }
 
 /// Numbers of a row that lie in the nearest cache together with their inputs, `[BLOCK / (lanes / LANES), lanes]`.
@@ -228,14 +259,45 @@ fn tile_of<const R: usize, const T: usize>(level: Level, weights: &[f32], source
     portable::tile::<R, T>(weights, source, out);
 }
 
-/// Where the lanes of the columns whose bit is set begin in `[cols, lanes]`, which [`spread`] wants to know.
-pub(super) fn offsets(level: Level, words: &[u64], lanes: usize, out: &mut Vec<u32>) {
+/// The columns whose bit is set, of no more than a u16 counts.
+pub(super) fn columns(level: Level, words: &[u64], out: &mut Vec<u16>) {
     #[cfg(target_arch = "x86_64")]
     if level == Level::AVX512 {
         out.resize(words.len() * WORD, 0);
         // SAFETY: there is no such level where the processor lacks the instructions; there is room.
-        let count = unsafe { avx512::offsets(words, lanes, out) };
+        let count = unsafe { avx512::columns(words, out) };
         return out.truncate(count);
     }
-    portable::offsets(words, lanes, out);
+    portable::columns(words, out);
+}
+
+/// `to[c][r] = from[r][c]`; rows of `from` are `apart` numbers apart, those of `to` `apart_to`.
+pub(super) fn turn(
+    level: Level,
+    from: &[f32],
+    [rows, cols]: [usize; 2],
+    apart: usize,
+    to: &mut [f32],
+    apart_to: usize,
+) {
+    for c in (0..cols).step_by(LANES) {
+        for r in (0..rows).step_by(LANES) {
+            let square = [(rows - r).min(LANES), (cols - c).min(LANES)];
+            turn_square(level, &from[r * apart + c..], square, apart, &mut to[c * apart_to + r..], apart_to);
+        }
+    }
+}
+
+/// The same of no more than 16 rows and columns.
+fn turn_square(level: Level, from: &[f32], [rows, cols]: [usize; 2], apart: usize, to: &mut [f32], apart_to: usize) {
+    let holds = |numbers: usize, lines: usize, width: usize, apart: usize| (lines - 1) * apart + width <= numbers;
+    assert!(holds(from.len(), rows, cols, apart) && holds(to.len(), cols, rows, apart_to), "rows that fit");
+    #[cfg(target_arch = "x86_64")]
+    if level.is_avx512() {
+        // SAFETY: there is no such level where the processor lacks the instructions; rows fit.
+        return unsafe { avx512::turn(from, [rows, cols], apart, to, apart_to) };
+    }
+    for r in 0..rows {
+        (0..cols).for_each(|c| to[c * apart_to + r] = from[r * apart + c]);
+    }
 }

@@ -1,6 +1,6 @@
 //! For any processor.
 
-use super::{BLOCK, LANES, Number, Sums, WORD};
+use super::{BLOCK, LANES, Number, Place, Sums, WORD};
 
 pub(super) fn bits<N: Number, const B: usize>(words: &[u64], values: &[N], x: &[&[f32]; B]) -> [f32; B] {
     let (mut sums, mut next) = ([0.0; B], values.iter());
@@ -46,11 +46,11 @@ pub(super) fn listed<N: Number, const B: usize>(
     sums
 }
 
-pub(super) fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[f32], out: &mut [f32]) {
+pub(super) fn spread<P: Place, const T: usize>(places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
     let mut sums = [[0.0f32; LANES]; T];
     sums.as_flattened_mut().copy_from_slice(out);
-    for (offset, value) in offsets.iter().zip(values) {
-        let lanes = source[*offset as usize..][..T * LANES].as_chunks::<LANES>().0;
+    for (place, value) in places.iter().zip(values) {
+        let lanes = source[place.offset(T)..][..T * LANES].as_chunks::<LANES>().0;
         for (sums, lanes) in sums.iter_mut().zip(lanes) {
             sums.iter_mut().zip(lanes).for_each(|(sum, lane)| *sum += value * lane);
         }
@@ -58,13 +58,13 @@ pub(super) fn spread<const T: usize>(offsets: &[u32], values: &[f32], source: &[
     out.copy_from_slice(sums.as_flattened());
 }
 
-/// Where the lanes of the columns whose bit is set begin.
-pub(super) fn offsets(words: &[u64], lanes: usize, out: &mut Vec<u32>) {
+/// The columns whose bit is set.
+pub(super) fn columns(words: &[u64], out: &mut Vec<u16>) {
     out.clear();
     for (first, word) in words.iter().enumerate() {
         let mut left = *word;
         while left != 0 {
-            out.push(((first * WORD + left.trailing_zeros() as usize) * lanes) as u32);
+            out.push((first * WORD + left.trailing_zeros() as usize) as u16);
             left &= left - 1;
         }
     }
