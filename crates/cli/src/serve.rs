@@ -58,15 +58,16 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         true => serve_web_socket(&here, args.bind, args.lives)?,
         false => serve(&here, args.bind, args.lives)?,
     };
-    let (title, hours) = (device::title(&here), args.lives.as_secs_f64() / 3600.0);
-    writeln!(out, "{title} is lent for {hours:.1} hours to whoever has the ticket; Ctrl-C ends it")?;
-    match &args.ticket_file {
+    // Before anything is said: where the ticket cannot be written nobody can come.
+    let ticket = match &args.ticket_file {
         Some(file) => {
             atomic::write_private(file, format!("{}\n", lent.name()).as_bytes())?;
-            writeln!(out, "written: {}", file.display())?;
+            format!("written: {}", file.display())
         }
-        None => writeln!(out, "{}", lent.name())?,
-    }
+        None => lent.name().to_string(),
+    };
+    let (title, hours) = (device::title(&here), args.lives.as_secs_f64() / 3600.0);
+    writeln!(out, "{title} is lent for {hours:.1} hours to whoever has the ticket; Ctrl-C ends it\n{ticket}")?;
     out.flush()?;
     Ok(lent.wait()?)
 }
