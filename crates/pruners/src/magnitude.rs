@@ -3,6 +3,7 @@
 //! Local (budget uniform) or global, the oldest and still a strong baseline (Han et al.,
 //! arXiv 1506.02626).
 
+use burn::tensor::Tensor;
 use regrow_sparse_core::Result;
 use regrow_sparse_core::score::{Score, magnitudes};
 use regrow_sparse_core::weight::Weight;
@@ -18,6 +19,10 @@ impl Score for Magnitude {
 
     fn score(&self, weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
         Ok(magnitudes(weight))
+    }
+
+    fn on_device(&self, values: Tensor<2>) -> Option<Tensor<2>> {
+        Some(values.abs())
     }
 }
 

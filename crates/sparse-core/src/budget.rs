@@ -65,15 +65,26 @@ impl Budget {
     /// Sparsity outside [0, 1), NaN scores, a name that no layer has.
     pub fn allocate(&self, layers: &[Layer<'_>], sparsity: f64) -> Result<Vec<usize>> {
         check_sparsity(sparsity)?;
+        if let Some(by_shape) = self.by_shape(layers, sparsity) {
+            return by_shape;
+        }
+        let lamps: Vec<Vec<f32>>;
+        let scores: Vec<&[f32]> = if *self == Self::Lamp {
+            lamps = layers.par_iter().map(lamp).collect::<Result<_>>()?;
+            lamps.iter().map(Vec::as_slice).collect()
+        } else {
+            layers.iter().map(|l| l.scores).collect()
+        };
+        global(&scores, sparsity)
+    }
+
+    /// The same of a sparsity that is in [0, 1), without a look at scores; none where the budget needs them.
+    pub(crate) fn by_shape(&self, layers: &[Layer<'_>], sparsity: f64) -> Option<Result<Vec<usize>>> {
         match self {
-            Self::Uniform => Ok(layers.iter().map(|l| rounded(sparsity, l.scores.len())).collect()),
-            Self::Global => global(&layers.iter().map(|l| l.scores).collect::<Vec<_>>(), sparsity),
-            Self::Erk => erk(layers, sparsity),
-            Self::Lamp => {
-                let scores: Vec<_> = layers.par_iter().map(lamp).collect::<Result<_>>()?;
-                global(&scores.iter().map(Vec::as_slice).collect::<Vec<_>>(), sparsity)
-            }
-            Self::Explicit(named) => explicit(named, layers),
+            Self::Uniform => Some(Ok(layers.iter().map(|l| rounded(sparsity, l.len())).collect())),
+            Self::Erk => Some(erk(layers, sparsity)),
+            Self::Explicit(named) => Some(explicit(named, layers)),
+            Self::Global | Self::Lamp => None,
         }
     }
 }
@@ -94,10 +105,10 @@ fn global(scores: &[&[f32]], sparsity: f64) -> Result<Vec<usize>> {
 }
 
 fn erk(layers: &[Layer<'_>], sparsity: f64) -> Result<Vec<usize>> {
-    let sizes: Vec<usize> = layers.iter().map(|l| l.scores.len()).collect();
+    let sizes: Vec<usize> = layers.iter().map(Layer::len).collect();
     let total: usize = sizes.iter().sum();
     let keep = total - rounded(sparsity, total);
-    let raw: Vec<f64> = layers.iter().map(|l| dims_sum(l.shape) / l.scores.len().max(1) as f64).collect();
+    let raw: Vec<f64> = layers.iter().map(|l| dims_sum(l.shape) / l.len().max(1) as f64).collect();
     let mut dense = vec![false; layers.len()];
     // Each round fixes the layers whose density would exceed 1 and rescales the rest.
     loop {
@@ -163,15 +174,19 @@ fn explicit(named: &BTreeMap<String, f64>, layers: &[Layer<'_>]) -> Result<Vec<u
         return Err(Error::tensor(name, "a sparsity is given for it, but there is no such prunable layer"));
     }
     let pruned = |l: &Layer<'_>| match named.get(l.name) {
-        Some(sparsity) if (0.0..=1.0).contains(sparsity) => Ok(rounded(*sparsity, l.scores.len())),
+        Some(sparsity) if (0.0..=1.0).contains(sparsity) => Ok(rounded(*sparsity, l.len())),
         Some(sparsity) => Err(Error::tensor(l.name, format!("sparsity {sparsity} is outside [0, 1]"))),
         None => Ok(0),
     };
     layers.iter().map(pruned).collect()
 }
 
-/// The matrix dimensions of a layer, `(d_out, d_in)`.
 impl Layer<'_> {
+    /// The number of its weights.
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
     /// `(d_out, everything else)`.
     pub fn dims(&self) -> (usize, usize) {
         matrix_dims(self.shape)

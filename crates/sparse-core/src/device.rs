@@ -258,6 +258,16 @@ pub fn is_host(device: &Device) -> bool {
     false
 }
 
+/// Whether what is on `device` must travel before the processor can read it, by a bus or a network.
+pub fn has_own_memory(device: &Device) -> bool {
+    #[cfg(feature = "libtorch")]
+    #[allow(deprecated)]
+    if *device == Device::libtorch() {
+        return false;
+    }
+    !is_host(device)
+}
+
 /// Whether a peer lends `device`, so that it can be lost while this process goes on.
 pub fn is_peer(device: &Device) -> bool {
     peer_title(device).is_some()

@@ -57,6 +57,7 @@ pub mod masked;
 pub mod optimizer;
 pub mod parallel;
 pub mod pattern;
+mod placed;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod report;

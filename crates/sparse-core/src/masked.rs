@@ -79,6 +79,17 @@ pub enum Base {
 /// If a mask names no linear, convolution or other matrix parameter, or has another shape.
 pub fn apply_masks<M: Module>(model: M, masks: &MaskSet, gradient: Gradient, base: Base) -> Result<M> {
     let pruned = flags_by_path(&model, masks)?;
+    Ok(attach(model, &pruned, gradient, base))
+}
+
+/// The same with flags that are on the weights' device already, by path, in the order in which they are stored: true
+/// where a weight is pruned.
+pub(crate) fn attach<M: Module>(
+    model: M,
+    pruned: &BTreeMap<String, Tensor<1, Bool>>,
+    gradient: Gradient,
+    base: Base,
+) -> M {
     let flags = |path: &str| pruned.get(path).cloned();
     let present = mask_paths(&model);
     let model = match base {
@@ -87,8 +98,7 @@ pub fn apply_masks<M: Module>(model: M, masks: &MaskSet, gradient: Gradient, bas
     };
     let model = model.map(&mut Replace { path: Vec::new(), pruned: &flags });
     let model = model.apply_reparameterization(Attach { pruned: &flags, present });
-    let named = |path: &str| masks.get(path).is_some();
-    Ok(set_gradient(model, gradient, &named))
+    set_gradient(model, gradient, &|path| pruned.contains_key(path))
 }
 
 /// Sets what gradient the pruned weights of the masks that `named` admits receive.

@@ -1,10 +1,12 @@
 //! One pruning step: `score -> budget -> pattern -> masks`, the same for every scoring method.
 
 use burn::module::Module;
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::budget::{Budget, Layer};
-use crate::masked::{Base, Gradient, apply_masks};
+use crate::masked::{Base, Gradient, apply_masks, attach};
+use crate::placed::chosen;
 use crate::weight::{Select, Weight, weights};
 use crate::{Error, Mask, MaskSet, Pattern, Result};
 
@@ -18,6 +20,15 @@ pub trait Score: Send + Sync {
     /// # Errors
     /// If the layer cannot be scored, naming it.
     fn score(&self, weight: &Weight, layer: usize) -> Result<Vec<f32>>;
+
+    /// The scores of values that stay on their device, in whatever order they are there; none, as without this, if
+    /// a score takes more than the value itself. They must be those of [`Score::score`] to the last bit: an operation
+    /// that every device rounds alike, such as an absolute value.
+    ///
+    /// With it large layers on a device with a memory of its own are pruned there, see [`Recipe::prune`].
+    fn on_device(&self, _values: Tensor<2>) -> Option<Tensor<2>> {
+        None
+    }
 }
 
 /// The absolute values of `weight`, the score that most methods share.
@@ -58,9 +69,17 @@ impl Recipe {
     /// Prunes `model` to `sparsity` by `score`: what is pruned is set to zero. Returns it with its
     /// masks.
     ///
+    /// Where a model of large layers (a million weights each, in the mean) is on a device with a memory of its own,
+    /// such as a GPU, and a score can be had there ([`Score::on_device`]), unstructured and N:M masks are chosen there,
+    /// the same ones bit for bit: weights do not travel. Only should several weights of a group of N:M be so small
+    /// (below 1.2e-38) that a device takes them for zero might it keep another one of them.
+    ///
     /// # Errors
     /// As [`Recipe::masks`]; also if the model has no weight to prune, or one that is not finite.
     pub fn prune<M: Module>(&self, model: M, score: &dyn Score, sparsity: f64) -> Result<(M, MaskSet)> {
+        if let Some(chosen) = chosen(&model, self, score, sparsity) {
+            return Ok((attach(model, &chosen.pruned, Gradient::Masked, Base::Zeroed), chosen.masks));
+        }
         let masks = self.masks(&weights(&model, &self.select)?, score, sparsity)?;
         Ok((apply_masks(model, &masks, Gradient::Masked, Base::Zeroed)?, masks))
     }

@@ -187,6 +187,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// The number of its weights.
+    pub(crate) fn len(&self) -> usize {
+        self.stored.iter().product()
+    }
+
     /// One flag per stored position: true where `mask`, which has this place's shape, prunes.
     pub(crate) fn pruned_flags(&self, mask: &Mask) -> Vec<bool> {
         let pruned = mask.inverted();

@@ -7,6 +7,7 @@
 //! pass looks beyond. The answer is that of a stable sort, whatever was sampled and however many
 //! threads there are.
 
+pub(crate) mod counting;
 mod marks;
 
 use std::borrow::Cow;
@@ -167,11 +168,15 @@ fn stride(n: usize) -> usize {
     (n as f64).cbrt() as usize
 }
 
+/// A number for each block, with no order that a matrix might have too.
+fn scattered(block: usize) -> usize {
+    ((block as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
+}
+
 /// The keys of one score of every `stride`, its place among them scattered: a stride alone would see
 /// only one column of a matrix, or one place of an N:M pattern.
 fn sample(scores: &[f32], stride: usize, key: &(impl Fn(f32) -> f32 + Sync)) -> Vec<f32> {
-    let scattered = |block: usize| (block as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    let draw = |(block, scores): (usize, &[f32])| key(scores[scattered(block) as usize % scores.len()]);
+    let draw = |(block, scores): (usize, &[f32])| key(scores[scattered(block) % scores.len()]);
     // Each is a cache line of its own: threads wait for memory side by side.
     scores.par_chunks(stride.max(1)).enumerate().with_min_len(1 << 12).map(draw).collect()
 }
