@@ -9,15 +9,13 @@ mod stepping;
 
 use std::time::Instant;
 
-use burn::module::Param;
-use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::nn::LinearConfig;
+use burn::tensor::{Device, Distribution, Tensor};
 use regrow_pruners::{Magnitude, SparseGpt, Wanda};
-use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Watching};
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::Pattern;
+use regrow_sparse_core::blockwise::{Goal, LayerSolver};
+use regrow_sparse_core::layer::prune_layer;
 use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::weight::{Select, transposed, weights};
-use regrow_sparse_core::{MaskSet, Pattern, Result};
 use regrow_zoo::Arch;
 
 use stepping::stepper;
@@ -40,19 +38,6 @@ fn time(name: &str, rounds: usize, mut work: impl FnMut()) {
     println!("{name:40} {:9.2} ms ({:.2} to {:.2})", times[rounds / 2], times[0], times[rounds - 1]);
 }
 
-/// The layer under the mask that `watching` finds, with the values that it gives.
-fn pruned(linear: Linear, watching: &dyn Watching) -> Result<Linear> {
-    let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
-    let weight = weights(&linear, &Select::default())?.remove(0);
-    let Solved { mask, values } = watching.solve(&weight, &half)?;
-    let masks: MaskSet = [(weight.path.clone(), mask)].into_iter().collect();
-    let (rows, cols) = weight.dims();
-    let Some(values) = values else { return apply_masks(linear, &masks, Gradient::Masked, Base::Zeroed) };
-    let stored = TensorData::new(transposed(&values, rows, cols), [cols, rows]);
-    let weight = Param::from_tensor(Tensor::from_data(stored, &linear.weight.device()));
-    apply_masks(Linear { weight, bias: None }, &masks, Gradient::Masked, Base::Kept)
-}
-
 fn layer(rows: usize, cols: usize, device: &Device) {
     let linear = LinearConfig::new(cols, rows).with_bias(false).init(device);
     let sync = || device.sync().expect("a device that computes");
@@ -61,6 +46,7 @@ fn layer(rows: usize, cols: usize, device: &Device) {
         let _pruned = Recipe::default().prune(linear.clone(), &Magnitude, 0.5).expect("a layer");
         sync();
     });
+    let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
     for solver in [&Wanda::default() as &dyn LayerSolver, &SparseGpt::default()] {
         let name = solver.name();
         let watched = || {
@@ -71,7 +57,7 @@ fn layer(rows: usize, cols: usize, device: &Device) {
         };
         time(&format!("{name}: {SEQUENCES} sequences"), 3, || drop(watched()));
         time(&format!("{name}: sequences and layer"), 3, || {
-            let _pruned = pruned(linear.clone(), watched().as_ref()).expect("a layer");
+            let _pruned = prune_layer(linear.clone(), "weight", watched().as_ref(), &half).expect("a layer");
             sync();
         });
     }

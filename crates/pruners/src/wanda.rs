@@ -3,11 +3,11 @@
 //! `score_ij = |w_ij| * ||x_j||` (eq. 1), `||x_j||^2` the mean over calibration sequences of the summed
 //! squares of input `j`; within each output (row) the smallest go, or the smallest of each group of N:M.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 use rayon::prelude::*;
 use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Squares, Watching};
 use regrow_sparse_core::budget::rounded;
-use regrow_sparse_core::select::top_k_rows;
+use regrow_sparse_core::select::{Scores, top_k_rows};
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
@@ -96,11 +96,30 @@ impl Watching for Norms {
         };
         Ok(Solved { mask, values: None })
     }
+
+    fn kept_on_device(&self, values: &Tensor<2>, outputs: usize, goal: &Goal) -> Option<Tensor<2, Bool>> {
+        let (len, cols) = (values.shape().num_elements(), values.dims()[1 - outputs]);
+        let along = if outputs == 0 { [1, cols] } else { [cols, 1] };
+        let norms = TensorData::new(self.squares.roots(cols)?, along);
+        // eq. 1, for all rows.
+        let scores = values.clone().abs() * Tensor::<2>::from_data(norms, &values.device());
+        let scores = Scores::new(scores, outputs);
+        match (goal.pattern, self.group) {
+            (Pattern::Unstructured, Group::Row) => scores.kept_by_row(cols - rounded(goal.sparsity, cols)),
+            (Pattern::Unstructured, Group::Layer) => scores.kept(len - rounded(goal.sparsity, len)),
+            (Pattern::NofM { n, m }, _) => scores.n_of_m(n, m),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
+    use burn::nn::LinearConfig;
+    use burn::tensor::Distribution;
+    use regrow_sparse_core::layer::prune_layer;
+    use regrow_sparse_core::masked::masks;
+    use regrow_sparse_core::weight::{Select, weights};
 
     use super::*;
     use crate::testing::{bits, weight};
@@ -125,6 +144,43 @@ mod tests {
         assert_eq!(solve(&[[4.0, 1.0, 1.0, 1.0]], scaled, HALF, Wanda::default()), "00111100");
         // Of the whole layer: 9, 8, 7, 6 stay.
         assert_eq!(solve(&[[1.0; 4]], VALUES, HALF, Wanda::default().with_group(Group::Layer)), "00001111");
+    }
+
+    #[test]
+    fn on_its_device_a_layer_keeps_the_same() {
+        let device = regrow_sparse_core::device::current();
+        let draw = |n: usize, by: usize| (0..n).map(|i| (i * by % 101) as f32 / 32.0 - 1.5).collect::<Vec<_>>();
+        let (inputs, values) = (draw(3 * 24, 37), draw(10 * 24, 89));
+        for (group, pattern) in [
+            (Group::Row, Pattern::Unstructured),
+            (Group::Layer, Pattern::Unstructured),
+            (Group::Row, Pattern::NofM { n: 2, m: 4 }),
+        ] {
+            let goal = Goal { pattern, ..HALF };
+            let mut watching = Wanda::default().with_group(group).watch(24, &device);
+            watching.add(Tensor::from_data(TensorData::new(inputs.clone(), [3, 24]), &device));
+            let want = watching.solve(&weight("a", &[10, 24], |i| values[i]), &goal).unwrap().mask.to_bools();
+            let rows = Tensor::<2>::from_data(TensorData::new(values.clone(), [10, 24]), &device);
+            for (placed, outputs) in [(rows.clone(), 0), (rows.swap_dims(0, 1), 1)] {
+                let kept = watching.kept_on_device(&placed, outputs, &goal).unwrap();
+                let kept = if outputs == 1 { kept.swap_dims(0, 1) } else { kept };
+                assert_eq!(kept.into_data().convert::<bool>().iter::<bool>().collect::<Vec<_>>(), want);
+            }
+            let narrow = Tensor::<2>::ones([10, 23], &device);
+            assert!(watching.kept_on_device(&narrow, 0, &goal).is_none());
+        }
+    }
+
+    #[test]
+    fn a_large_layer_of_a_model_is_pruned_as_one_on_disk() {
+        let device = regrow_sparse_core::device::current();
+        let mut watching = Wanda::default().watch(1024, &device);
+        watching.add(Tensor::random([16, 1024], Distribution::Normal(0.0, 1.0), &device));
+        let layer = LinearConfig::new(1024, 1040).init(&device);
+        let want = watching.solve(&weights(&layer, &Select::default()).unwrap()[0], &HALF).unwrap().mask;
+        let (layer, mask) = prune_layer(layer, "weight", watching.as_ref(), &HALF).unwrap();
+        assert_eq!(mask.first_difference(&want), None);
+        assert_eq!(masks(&layer).unwrap().get("weight"), Some(&want));
     }
 
     #[test]

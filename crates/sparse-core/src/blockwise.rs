@@ -5,7 +5,7 @@
 //! with its layers' inputs observed, its weights solved and written, and run again as it is now written,
 //! so that the next block sees what it will see in the pruned model.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::rounded;
@@ -123,6 +123,15 @@ pub trait Watching {
     /// # Errors
     /// Weights or inputs that are not finite, a pattern that does not divide a row.
     fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved>;
+
+    /// What [`Watching::solve`] keeps of a layer whose weight stays on its device, true where kept; none, as without
+    /// this, where it also changes values, or it must be the processor that solves. It must be the same to the last
+    /// bit: [`Scores`](crate::select::Scores) helps.
+    ///
+    /// `values` are the weight's, finite, `outputs` is the dimension of them that counts outputs.
+    fn kept_on_device(&self, _values: &Tensor<2>, _outputs: usize, _goal: &Goal) -> Option<Tensor<2, Bool>> {
+        None
+    }
 }
 
 /// A score that looks at weights alone, as a layer solver: each layer by itself.
@@ -178,11 +187,14 @@ impl Squares {
     /// # Errors
     /// Inputs that are not finite, or not as many as the weight has columns.
     pub fn norms(&self, weight: &Weight) -> Result<Vec<f32>> {
-        let (_, cols) = weight.dims();
-        if self.means.len() != cols || self.means.iter().any(|s| !s.is_finite()) {
-            return Err(Error::tensor(&weight.path, "its inputs are not finite, or not as many as its columns"));
-        }
-        Ok(self.means.iter().map(|s| s.sqrt() as f32).collect())
+        let bad = || Error::tensor(&weight.path, "its inputs are not finite, or not as many as its columns");
+        self.roots(weight.dims().1).ok_or_else(bad)
+    }
+
+    /// The root of each mean; none if they are not finite, or not of `cols` columns.
+    pub fn roots(&self, cols: usize) -> Option<Vec<f32>> {
+        let sound = self.means.len() == cols && self.means.iter().all(|s| s.is_finite());
+        sound.then(|| self.means.iter().map(|s| s.sqrt() as f32).collect())
     }
 }
 

@@ -8,6 +8,7 @@
 //! | put masks into a Burn model and train under them | [`masked`], [`optimizer`], [`sparsify`] |
 //! | train, resume, evaluate, copy | [`train`], [`lr`], [`classifier`], [`copy`](mod@copy) |
 //! | prune a model larger than memory, block by block | [`blockwise`], [`hidden`] |
+//! | prune a layer of a model by the inputs it has seen | [`layer`] |
 //! | know what a model's layers see | [`survey`] |
 //! | read and write safetensors | [`checkpoint`], [`atomic`] |
 //! | store sparse matrices in less | [`storage`] |
@@ -49,6 +50,7 @@ mod error;
 pub mod exchange;
 pub mod gates;
 pub mod hidden;
+pub mod layer;
 pub mod layout;
 mod level;
 pub mod lr;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Bool, DType, Int, Tensor};
+use burn::tensor::{Bool, DType, Tensor};
 
 use crate::budget::{Budget, Layer, rounded};
 use crate::device::has_own_memory;
@@ -16,7 +16,8 @@ use crate::masked::MASK_PATH;
 use crate::pattern::matrix_dims;
 use crate::schedule::check_sparsity;
 use crate::score::{Recipe, Score};
-use crate::select::counting::{Scores, kept, words};
+use crate::select::Scores;
+use crate::select::on_device::{kept, words};
 use crate::weight::{Kind, Slot, slots};
 use crate::{Mask, MaskSet, Pattern};
 
@@ -51,21 +52,49 @@ fn step<M: Module>(model: &M, slots: Vec<Slot>, recipe: &Recipe, score: &dyn Sco
     let kept = match recipe.pattern {
         Pattern::Unstructured => by_budget(&layers, &scores, &recipe.budget, sparsity)?,
         Pattern::NofM { n, m } if recipe.pattern.fixed_sparsity() == Some(sparsity) => {
-            scores.iter().map(|scores| n_of_m(scores, n, m)).collect::<Option<_>>()?
+            scores.iter().map(|scores| scores.n_of_m(n, m)).collect::<Option<_>>()?
         }
         _ => return None,
     };
-    let mut chosen = Chosen { masks: MaskSet::new(), pruned: BTreeMap::new() };
-    for (layer, kept) in layers.iter().zip(kept) {
-        if layer.revives(&kept) {
-            return None;
-        }
-        let slot = &layer.slot;
-        let words = words(kept.clone(), outputs(slot));
-        chosen.masks.insert(&slot.path, Mask::from_words(slot.kind.outer_shape(&slot.stored), words).ok()?);
-        chosen.pruned.insert(slot.path.clone(), kept.bool_not().reshape([slot.len()]));
+    Chosen::of(layers.iter().zip(kept).collect())
+}
+
+/// What `keep` keeps of the weight in `slot`, given its values and which dimension of them counts outputs; none where
+/// the weight is not large, not on a device with a memory of its own, not finite, or `keep` knows none.
+pub(crate) fn chosen_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<Chosen> {
+    let worth = has_own_memory(&slot.device) && slot.len() >= LARGE;
+    worth.then(|| step_of(model, slot, keep)).flatten()
+}
+
+/// What is kept of values, of which the second argument says which dimension counts outputs.
+pub(crate) type Keep<'a> = dyn Fn(&Tensor<2>, usize) -> Option<Tensor<2, Bool>> + 'a;
+
+/// The same wherever the weight is.
+fn step_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<Chosen> {
+    let mut layer = placed(model, vec![slot.clone()])?.pop()?;
+    // What is pruned counts as zero, and may be kept again.
+    if let Some(pruned) = layer.pruned.take() {
+        layer.values = layer.values.mask_fill(pruned, 0.0);
     }
-    Some(chosen)
+    let kept = layer.is_finite().then(|| keep(&layer.values, outputs(slot))).flatten()?;
+    Chosen::of(vec![(&layer, kept)])
+}
+
+impl Chosen {
+    /// Of layers with what is kept of each; none if that is something that is pruned already.
+    fn of(layers: Vec<(&Placed, Tensor<2, Bool>)>) -> Option<Self> {
+        let mut chosen = Self { masks: MaskSet::new(), pruned: BTreeMap::new() };
+        for (layer, kept) in layers {
+            if layer.revives(&kept) {
+                return None;
+            }
+            let slot = &layer.slot;
+            let words = words(kept.clone(), outputs(slot));
+            chosen.masks.insert(&slot.path, Mask::from_words(slot.kind.outer_shape(&slot.stored), words).ok()?);
+            chosen.pruned.insert(slot.path.clone(), kept.bool_not().reshape([slot.len()]));
+        }
+        Some(chosen)
+    }
 }
 
 /// Of unstructured masks what is kept, the total shared as `budget` says.
@@ -83,29 +112,6 @@ fn by_budget(layers: &[Placed], scores: &[Scores], budget: &Budget, sparsity: f6
     kept(scores, &(0..scores.len()).collect::<Vec<_>>(), &keep)
 }
 
-/// True for the `n` largest of every `m` neighbours along the inputs; of equal ones the first are kept.
-fn n_of_m(scores: &Scores, n: usize, m: usize) -> Option<Tensor<2, Bool>> {
-    let [rows, cols] = scores.values.dims();
-    let inputs = if scores.outputs == 1 { rows } else { cols };
-    if m == 0 || n > m || !inputs.is_multiple_of(m) {
-        return None;
-    }
-    // [.., groups, m, ..]: the places of a group are the third dimension from the end or the last.
-    let (shape, dim) = if scores.outputs == 1 { ([rows / m, m, cols], 1) } else { ([rows, cols / m, m], 2) };
-    let groups = scores.values.clone().reshape(shape);
-    let places: Vec<Tensor<3>> = (0..m).map(|j| groups.clone().slice_dim(dim, j..j + 1)).collect();
-    let kept = |j: usize| {
-        let beats = |i: usize| {
-            let (other, own) = (places[i].clone(), places[j].clone());
-            if i < j { other.greater_equal(own) } else { other.greater(own) }
-        };
-        let better = (0..m).filter(|i| *i != j).map(|i| beats(i).int());
-        let better = better.reduce(|a: Tensor<3, Int>, b| a + b);
-        better.map_or_else(|| places[j].clone().equal(places[j].clone()), |better| better.lower_elem(n as i32))
-    };
-    Some(Tensor::cat((0..m).map(kept).collect(), dim).reshape([rows, cols]))
-}
-
 /// A prunable weight where the model has it.
 struct Placed {
     slot: Slot,
@@ -121,21 +127,20 @@ fn outputs(slot: &Slot) -> usize {
 }
 
 impl Placed {
-    /// Its scores, minus infinity where it is pruned already; none if they are not finite numbers, or the score looks
-    /// at more than each weight alone.
+    /// Its scores, minus infinity where it is pruned already; none if a value is not finite, or the score looks at
+    /// more than each weight alone.
     fn scores(&self, score: &dyn Score) -> Option<Scores> {
-        let finite = |values: Tensor<2>| values.lower_equal_elem(f32::MAX).int().sum();
-        let values = score.on_device(self.values.clone())?;
-        let counts = vec![finite(self.values.clone().abs()), finite(values.clone().abs())];
-        let counts = Tensor::cat(counts, 0).into_data().convert::<i64>();
-        if counts.iter::<i64>().any(|count| count != self.slot.len() as i64) {
-            return None;
-        }
+        let values = self.is_finite().then(|| score.on_device(self.values.clone())).flatten()?;
         let values = match &self.pruned {
             Some(pruned) => values.mask_fill(pruned.clone(), f32::NEG_INFINITY),
             None => values,
         };
-        Some(Scores { values, outputs: outputs(&self.slot) })
+        Some(Scores::new(values, outputs(&self.slot)))
+    }
+
+    fn is_finite(&self) -> bool {
+        let finite = self.values.clone().abs().lower_equal_elem(f32::MAX).int().sum().into_data().convert::<i64>();
+        finite.iter::<i64>().eq([self.slot.len() as i64])
     }
 
     /// Whether a weight that is pruned already would be kept.
@@ -207,7 +212,7 @@ mod tests {
     use super::*;
     use crate::masked::{Base, Gradient, apply_masks, masks};
     use crate::score::magnitudes;
-    use crate::weight::{Weight, weights};
+    use crate::weight::{Select, Weight, weights};
     use crate::{Error, Result};
 
     struct Size;
@@ -332,6 +337,31 @@ mod tests {
         }
         // Small weights are chosen by the processor on every device.
         assert!(chosen(&net, &recipe, &Size, 0.5).is_none());
+    }
+
+    #[test]
+    fn what_a_solver_keeps_of_a_weight_is_told_as_bits_and_as_flags() {
+        let mut net = net(&crate::device::current());
+        let of = |net: &Net, keep: &Keep<'_>| {
+            let slot = slots(net, &Select::default()).into_iter().find(|slot| slot.path == "wide.weight").unwrap();
+            step_of(net, &slot, keep)
+        };
+        let zeros = |values: &Tensor<2>, outputs: usize| {
+            assert_eq!((values.dims(), outputs), ([24, 10], 1));
+            Some(values.clone().equal_elem(0.0))
+        };
+        assert_eq!(of(&net, &zeros).unwrap().masks.get("wide.weight").unwrap().kept(), 0);
+        // What is pruned counts as zero, and may come back.
+        let mask = Mask::from_fn([10, 24], |i| i % 7 != 3);
+        let masks: MaskSet = [("wide.weight".to_string(), mask.clone())].into_iter().collect();
+        net = apply_masks(net, &masks, Gradient::Masked, Base::Kept).unwrap();
+        let got = of(&net, &zeros).unwrap();
+        assert_eq!(got.masks.get("wide.weight"), Some(&mask.inverted()));
+        let pruned = got.pruned["wide.weight"].clone().into_data().convert::<bool>();
+        let in_order = |i: usize| mask.keeps(i % 10 * 24 + i / 10);
+        assert_eq!(pruned.iter::<bool>().collect::<Vec<_>>(), (0..240).map(in_order).collect::<Vec<_>>());
+        net.wide.weight = net.wide.weight.map(|weight| weight * f32::NAN);
+        assert!(of(&net, &|_, _| panic!("asked of values that are not finite")).is_none());
     }
 
     #[test]

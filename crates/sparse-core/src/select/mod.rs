@@ -7,8 +7,8 @@
 //! pass looks beyond. The answer is that of a stable sort, whatever was sampled and however many
 //! threads there are.
 
-pub(crate) mod counting;
 mod marks;
+pub(crate) mod on_device;
 
 use std::borrow::Cow;
 
@@ -18,6 +18,8 @@ use crate::level::{Level, Work};
 use crate::{Error, Result};
 
 use marks::{Marks, marks};
+
+pub use on_device::Scores;
 
 /// Scores per parallel piece; a multiple of 64, so that pieces own whole words of the mask.
 const PIECE: usize = 1 << 16;

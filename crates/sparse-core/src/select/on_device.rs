@@ -6,22 +6,122 @@
 //! is that of [`top_k`](super::top_k), bit for bit, or none at all where a device might see other numbers than the
 //! processor does.
 
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use super::{Bracket, scattered, stride};
 
-/// Scores of one matrix on their device, none of them NaN or plus infinity.
-#[derive(Clone)]
-pub(crate) struct Scores {
-    /// `[d_out, d_in]` or the other way round.
-    pub(crate) values: Tensor<2>,
-    /// Which of its dimensions counts outputs.
-    pub(crate) outputs: usize,
+/// Scores of one matrix on their device, to choose the largest of without their leaving it.
+///
+/// What is kept comes as a tensor of their shape, true where kept: what [`top_k`](super::top_k) and its like would
+/// keep. None comes where that cannot be told: where a score is NaN or plus infinity; where the smallest that is kept
+/// is zero, or smaller than numbers of full precision (1.2e-38), which a device may take for zero; where there are more
+/// than a device counts (2^31).
+#[derive(Clone, Debug)]
+pub struct Scores {
+    values: Tensor<2>,
+    outputs: usize,
 }
 
 impl Scores {
+    /// Of a matrix `[d_out, d_in]`, then `outputs` is 0, or `[d_in, d_out]`, then it is 1: the dimension that counts
+    /// outputs.
+    pub fn new(values: Tensor<2>, outputs: usize) -> Self {
+        Self { values, outputs: outputs.min(1) }
+    }
+
+    /// The `keep` largest; of equal ones those with the lower index, row by row of `[d_out, d_in]`.
+    pub fn kept(&self, keep: usize) -> Option<Tensor<2, Bool>> {
+        kept(std::slice::from_ref(self), &[0], &[keep])?.pop()
+    }
+
+    /// The `keep` largest of each output; of equal ones those of the lower inputs.
+    pub fn kept_by_row(&self, keep: usize) -> Option<Tensor<2, Bool>> {
+        let cols = self.cols();
+        if keep > cols || !self.plain() {
+            return None;
+        }
+        let sample = self.sample_of_rows();
+        let hints = sample.into_iter().map(|mut sample| Bracket::around(keep, cols, &mut sample));
+        let mut searches: Vec<Search> = hints.map(|hint| Search::new(keep, cols, hint)).collect();
+        while searches.iter().any(|search| search.cut().is_none()) {
+            let asked: Vec<f32> = searches.iter().map(Search::asks).collect();
+            let enough = self.values.clone().greater_equal(self.to_rows(asked.clone()));
+            let counts = numbers(enough.int().sum_dim(1 - self.outputs));
+            for ((search, asked), count) in searches.iter_mut().zip(asked).zip(counts) {
+                search.told(asked, count);
+            }
+        }
+        let cuts: Vec<Cut> = searches.iter().filter_map(Search::cut).collect();
+        if !cuts.iter().all(Cut::is_told_apart) {
+            return None;
+        }
+        let thresholds = self.to_rows(cuts.iter().map(|cut| cut.threshold).collect());
+        let ties = self.values.clone().equal(thresholds.clone());
+        let taken = |(row, cut): (usize, &Cut)| cut.equal.map_or(cols, |equal| self.column_after(&ties, row, equal));
+        let limits: Vec<usize> = cuts.iter().enumerate().map(taken).collect();
+        Some(self.values.clone().greater(thresholds).bool_or(ties.bool_and(self.left_of(limits))))
+    }
+
+    /// The `n` largest of every `m` neighbours along the inputs; of equal ones the first. Scores that are smaller than
+    /// numbers of full precision may count as equal. None also where `m` does not divide the inputs.
+    pub fn n_of_m(&self, n: usize, m: usize) -> Option<Tensor<2, Bool>> {
+        let [rows, cols] = self.values.dims();
+        if m == 0 || n > m || !self.cols().is_multiple_of(m) || !self.plain() {
+            return None;
+        }
+        // The places of a group, neighbours along the inputs, as a dimension of their own.
+        let (shape, dim) = if self.outputs == 1 { ([rows / m, m, cols], 1) } else { ([rows, cols / m, m], 2) };
+        let groups = self.values.clone().reshape(shape);
+        let places: Vec<Tensor<3>> = (0..m).map(|j| groups.clone().slice_dim(dim, j..j + 1)).collect();
+        let beats = |i: usize, j: usize| {
+            let (other, own) = (places[i].clone(), places[j].clone());
+            if i < j { other.greater_equal(own) } else { other.greater(own) }
+        };
+        let kept = |j: usize| {
+            let better = (0..m).filter(|i| *i != j).map(|i| beats(i, j).int()).reduce(|a, b| a + b);
+            better.map_or_else(|| beats(j, j).bool_not(), |better| better.lower_elem(n as i32))
+        };
+        Some(Tensor::cat((0..m).map(kept).collect(), dim).reshape([rows, cols]))
+    }
+
     fn len(&self) -> usize {
         self.values.shape().num_elements()
+    }
+
+    fn rows(&self) -> usize {
+        self.values.dims()[self.outputs]
+    }
+
+    fn cols(&self) -> usize {
+        self.values.dims()[1 - self.outputs]
+    }
+
+    /// Whether there are scores, not too many, and each can be compared and is no plus infinity.
+    fn plain(&self) -> bool {
+        let few = self.len() > 0 && i32::try_from(self.len()).is_ok();
+        few && numbers(self.values.clone().lower_equal_elem(f32::MAX).int().sum()) == [self.len()]
+    }
+
+    /// A shape along one dimension of the matrix.
+    fn along(&self, dim: usize) -> [usize; 2] {
+        let dims = self.values.dims();
+        if dim == 0 { [dims[0], 1] } else { [1, dims[1]] }
+    }
+
+    /// A number for each row, repeated along it.
+    fn to_rows(&self, numbers: Vec<f32>) -> Tensor<2> {
+        let numbers = TensorData::new(numbers, self.along(self.outputs));
+        Tensor::<2>::from_data(numbers, &self.values.device()).expand(self.values.dims())
+    }
+
+    /// Some scores of each row, of all the same columns.
+    fn sample_of_rows(&self) -> Vec<Vec<f32>> {
+        let (rows, cols) = (self.rows(), self.cols());
+        let columns = scattered_places(cols, cols.div_ceil(SAMPLE_OF_ROW), &self.values.device());
+        let drawn = self.values.clone().select(1 - self.outputs, columns);
+        let drawn = if self.outputs == 1 { drawn.swap_dims(0, 1) } else { drawn };
+        let drawn: Vec<f32> = drawn.into_data().convert::<f32>().iter::<f32>().collect();
+        drawn.chunks(drawn.len() / rows).map(<[f32]>::to_vec).collect()
     }
 
     /// How many are at least `least`.
@@ -31,30 +131,26 @@ impl Scores {
 
     /// One of every `stride`, as [`sample`](super::sample) takes them.
     fn sample(&self, stride: usize) -> Vec<f32> {
-        let (len, stride) = (self.len(), stride.max(1));
-        let place = |block: usize| (block * stride + scattered(block) % stride.min(len - block * stride)) as i32;
-        let places: Vec<i32> = (0..len.div_ceil(stride)).map(place).collect();
-        let places = TensorData::new(places, [len.div_ceil(stride)]);
-        let places = Tensor::<1, Int>::from_data(places, &self.values.device());
-        self.values.clone().reshape([len]).select(0, places).into_data().convert::<f32>().iter::<f32>().collect()
+        let places = scattered_places(self.len(), stride, &self.values.device());
+        self.values.clone().reshape([self.len()]).select(0, places).into_data().convert::<f32>().iter::<f32>().collect()
     }
 
     /// What `cut` keeps, which takes from it as many of those that equal the threshold.
-    fn kept(&self, cut: &mut Cut) -> Tensor<2, Bool> {
+    fn past(&self, cut: &mut Cut) -> Tensor<2, Bool> {
         let values = || self.values.clone();
         let Some(equal) = &mut cut.equal else { return values().greater_equal_elem(cut.threshold) };
         let ties = values().equal_elem(cut.threshold);
-        let cols = self.values.dims()[1 - self.outputs];
-        let limits: Vec<i32> = numbers(ties.clone().int().sum_dim(1 - self.outputs))
+        let cols = self.cols();
+        let limits: Vec<usize> = numbers(ties.clone().int().sum_dim(1 - self.outputs))
             .into_iter()
             .enumerate()
             .map(|(row, there)| {
                 let taken = there.min(*equal);
                 *equal -= taken;
                 match taken {
-                    _ if taken == there => cols as i32,
+                    _ if taken == there => cols,
                     0 => 0,
-                    _ => self.column_after(&ties, row, taken) as i32,
+                    _ => self.column_after(&ties, row, taken),
                 }
             })
             .collect();
@@ -68,27 +164,34 @@ impl Scores {
     }
 
     /// True where a score's column is left of its row's limit.
-    fn left_of(&self, limits: Vec<i32>) -> Tensor<2, Bool> {
+    fn left_of(&self, limits: Vec<usize>) -> Tensor<2, Bool> {
         let (device, dims) = (self.values.device(), self.values.dims());
-        let along = |dim: usize| if dim == 0 { [dims[0], 1] } else { [1, dims[1]] };
-        let limits = TensorData::new(limits, along(self.outputs));
-        let limits = Tensor::<2, Int>::from_data(limits, &device);
-        let columns = Tensor::<1, Int>::arange(0..dims[1 - self.outputs] as i64, &device);
-        columns.reshape(along(1 - self.outputs)).expand(dims).lower(limits.expand(dims))
+        let limits: Vec<i32> = limits.into_iter().map(|limit| limit as i32).collect();
+        let limits = Tensor::<2, Int>::from_data(TensorData::new(limits, self.along(self.outputs)), &device);
+        let columns = Tensor::<1, Int>::arange(0..self.cols() as i64, &device);
+        columns.reshape(self.along(1 - self.outputs)).expand(dims).lower(limits.expand(dims))
     }
 }
 
-/// For each of `scores`, what is kept of it: true for the `keep` largest of each group, `groups` says how many, and
+/// Of how many scores of a row the first guess at its threshold is made.
+const SAMPLE_OF_ROW: usize = 128;
+
+/// One place of every `stride` of `len`, as [`sample`](super::sample) takes them.
+fn scattered_places(len: usize, stride: usize, device: &Device) -> Tensor<1, Int> {
+    let stride = stride.max(1);
+    let place = |block: usize| (block * stride + scattered(block) % stride.min(len - block * stride)) as i32;
+    let places: Vec<i32> = (0..len.div_ceil(stride)).map(place).collect();
+    Tensor::from_data(TensorData::new(places, [len.div_ceil(stride)]), device)
+}
+
+/// For each of `scores`, what is kept of it: true for the `keep` largest of each group, `keep` says how many,
 /// `group` to which one scores belong. Of equal ones those of the earlier scores and in these the lower index (row by
-/// row of `[d_out, d_in]`) are kept.
-///
-/// None where the device cannot be trusted to tell scores apart: a threshold that is zero or smaller than numbers of
-/// full precision, which it may take for zero; or more scores than it counts.
+/// row of `[d_out, d_in]`) are kept. None where [`Scores`] says.
 pub(crate) fn kept(scores: &[Scores], group: &[usize], keep: &[usize]) -> Option<Vec<Tensor<2, Bool>>> {
-    let lens: Vec<usize> = scores.iter().map(Scores::len).collect();
-    if lens.iter().any(|len| *len == 0 || i32::try_from(*len).is_err()) {
+    if !scores.iter().all(Scores::plain) {
         return None;
     }
+    let lens: Vec<usize> = scores.iter().map(Scores::len).collect();
     let in_group = |g: usize| (0..scores.len()).filter(move |i| group[*i] == g);
     let search = |(g, keep): (usize, &usize)| {
         let total = in_group(g).map(|i| lens[i]).sum();
@@ -105,8 +208,7 @@ pub(crate) fn kept(scores: &[Scores], group: &[usize], keep: &[usize]) -> Option
         }
     }
     let mut cuts: Vec<Cut> = searches.iter().filter_map(Search::cut).collect();
-    let told_apart = |cut: &Cut| cut.threshold.is_normal() || (cut.threshold.is_infinite() && cut.equal.is_none());
-    cuts.iter().all(told_apart).then(|| scores.iter().zip(group).map(|(s, g)| s.kept(&mut cuts[*g])).collect())
+    cuts.iter().all(Cut::is_told_apart).then(|| scores.iter().zip(group).map(|(s, g)| s.past(&mut cuts[*g])).collect())
 }
 
 /// What is at least the threshold is kept; of what equals it only so many, if that is said.
@@ -114,6 +216,13 @@ pub(crate) fn kept(scores: &[Scores], group: &[usize], keep: &[usize]) -> Option
 struct Cut {
     threshold: f32,
     equal: Option<usize>,
+}
+
+impl Cut {
+    /// Whether every device knows what is on which side of it.
+    fn is_told_apart(&self) -> bool {
+        self.threshold.is_normal() || (self.threshold.is_infinite() && self.equal.is_none())
+    }
 }
 
 /// A threshold between two values, of which it is known how many scores are at least as large.
@@ -219,7 +328,7 @@ pub(crate) fn words(flags: Tensor<2, Bool>, outputs: usize) -> Vec<u64> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::top_k;
+    use super::super::{top_k, top_k_rows};
     use super::*;
 
     fn placed(values: &[f32], rows: usize, outputs: usize) -> Scores {
@@ -227,7 +336,7 @@ mod tests {
         let values =
             Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &crate::device::current());
         let values = values.reshape([rows, cols]);
-        Scores { values: if outputs == 1 { values.swap_dims(0, 1) } else { values }, outputs }
+        Scores::new(if outputs == 1 { values.swap_dims(0, 1) } else { values }, outputs)
     }
 
     fn chosen(values: &[f32], rows: usize, outputs: usize, keep: usize) -> Option<Vec<u64>> {
@@ -281,6 +390,12 @@ mod tests {
         assert_eq!(chosen(&[f32::NEG_INFINITY, 0.0, 1.0], 1, 0, 3), Some(vec![0b111]));
         assert_eq!(chosen(&[1e-40, 0.0, 2.0, 3.0], 1, 0, 2), Some(vec![0b1100]));
         assert_eq!(chosen(&[1.0, 2.0], 1, 0, 0), Some(vec![0]));
+        for bad in [f32::NAN, f32::INFINITY] {
+            let scores = placed(&[1.0, bad, 2.0, 3.0], 2, 1);
+            assert!(scores.kept(1).is_none() && scores.kept_by_row(1).is_none() && scores.n_of_m(1, 2).is_none());
+        }
+        assert!(placed(&[0.0, 0.0, 2.0, 1.0], 2, 0).kept_by_row(1).is_none());
+        assert!(placed(&[1.0, 2.0], 1, 0).kept_by_row(3).is_none());
     }
 
     #[test]
@@ -309,6 +424,10 @@ mod tests {
             let keep = (share * values.len() as f64) as usize;
             let want = top_k(&values, keep, |x| x).unwrap();
             prop_assert_eq!(chosen(&values, rows, outputs, keep), Some(want));
+            let keep = (share * cols as f64) as usize;
+            let want = top_k_rows(&values, cols, keep, |row, keys| keys.copy_from_slice(row)).unwrap();
+            let got = placed(&values, rows, outputs).kept_by_row(keep).map(|kept| words(kept, outputs));
+            prop_assert_eq!(got, Some(want));
         }
     }
 }
