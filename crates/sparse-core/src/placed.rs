@@ -13,12 +13,11 @@ use burn::tensor::{Bool, DType, Tensor};
 use crate::budget::{Budget, Layer, rounded};
 use crate::device::has_own_memory;
 use crate::masked::MASK_PATH;
-use crate::pattern::matrix_dims;
 use crate::schedule::check_sparsity;
 use crate::score::{Recipe, Score};
 use crate::select::Scores;
 use crate::select::on_device::{kept, words};
-use crate::weight::{Kind, Slot, slots};
+use crate::weight::{Slot, slots};
 use crate::{Mask, MaskSet, Pattern};
 
 /// Weights a layer from which on a step is worth some dozens of launches and waits: the processor chooses among fewer
@@ -76,7 +75,7 @@ fn step_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<Chosen>
     if let Some(pruned) = layer.pruned.take() {
         layer.values = layer.values.mask_fill(pruned, 0.0);
     }
-    let kept = layer.is_finite().then(|| keep(&layer.values, outputs(slot))).flatten()?;
+    let kept = layer.is_finite().then(|| keep(&layer.values, slot.outputs())).flatten()?;
     Chosen::of(vec![(&layer, kept)])
 }
 
@@ -89,7 +88,7 @@ impl Chosen {
                 return None;
             }
             let slot = &layer.slot;
-            let words = words(kept.clone(), outputs(slot));
+            let words = words(kept.clone(), slot.outputs());
             chosen.masks.insert(&slot.path, Mask::from_words(slot.kind.outer_shape(&slot.stored), words).ok()?);
             chosen.pruned.insert(slot.path.clone(), kept.bool_not().reshape([slot.len()]));
         }
@@ -121,11 +120,6 @@ struct Placed {
     pruned: Option<Tensor<2, Bool>>,
 }
 
-/// Which dimension of a stored matrix counts outputs.
-fn outputs(slot: &Slot) -> usize {
-    usize::from(slot.kind == Kind::Linear)
-}
-
 impl Placed {
     /// Its scores, minus infinity where it is pruned already; none if a value is not finite, or the score looks at
     /// more than each weight alone.
@@ -135,7 +129,7 @@ impl Placed {
             Some(pruned) => values.mask_fill(pruned.clone(), f32::NEG_INFINITY),
             None => values,
         };
-        Some(Scores::new(values, outputs(&self.slot)))
+        Some(Scores::new(values, self.slot.outputs()))
     }
 
     fn is_finite(&self) -> bool {
@@ -174,8 +168,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn slot(&self, path: &str) -> Option<(String, [usize; 2])> {
         let slot = self.slots.iter().find(|slot| slot.path == path)?;
-        let (rows, cols) = matrix_dims(&slot.stored);
-        Some((slot.path.clone(), [rows, cols]))
+        Some((slot.path.clone(), slot.matrix()))
     }
 }
 

@@ -10,7 +10,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::device::has_own_memory;
 use crate::masked::MASK_PATH;
+use crate::select::on_device;
 use crate::{Error, Mask, MaskSet, Result, pattern::matrix_dims};
 
 /// Which parameters may be pruned.
@@ -198,21 +200,48 @@ impl Slot {
         if self.kind == Kind::Linear { pruned.to_bools_transposed() } else { pruned.to_bools() }
     }
 
-    /// The same on the weight's device.
+    /// The same on the weight's device. To a memory of its own go bits, of which it makes flags.
     pub(crate) fn pruned(&self, mask: &Mask) -> Tensor<1, Bool> {
+        if has_own_memory(&self.device) && !mask.is_empty() {
+            let flags = on_device::flags(mask.words(), self.matrix(), self.outputs(), &self.device);
+            return flags.bool_not().reshape([mask.len()]);
+        }
         Tensor::from_data(TensorData::new(self.pruned_flags(mask), [mask.len()]), &self.device)
     }
 
-    /// The mask of flags in stored order, true = pruned.
+    /// The shape of the stored values as a matrix.
+    pub(crate) fn matrix(&self) -> [usize; 2] {
+        matrix_dims(&self.stored).into()
+    }
+
+    /// Which dimension of that counts outputs.
+    pub(crate) fn outputs(&self) -> usize {
+        usize::from(self.kind == Kind::Linear)
+    }
+
+    /// The mask of flags in stored order, true = pruned. From a memory of its own come bits, made of them there.
+    ///
+    /// # Errors
+    /// If there is not one for each position, or they cannot be read.
+    fn mask_on_device(&self, pruned: Tensor<1, Bool>) -> Result<Mask> {
+        if has_own_memory(&pruned.device()) && pruned.shape().num_elements() == self.len() && self.len() > 0 {
+            let words = on_device::words(pruned.reshape(self.matrix()), self.outputs());
+            return Ok(Mask::from_words(self.kind.outer_shape(&self.stored), words)?.inverted());
+        }
+        let flags = pruned.into_data().try_into_vec_as::<bool>();
+        self.mask_of(&flags.map_err(|e| Error::tensor(&self.path, format!("{e:?}")))?)
+    }
+
+    /// The same of flags that are here.
     ///
     /// # Errors
     /// If there is not one for each position.
     pub(crate) fn mask_of(&self, pruned: &[bool]) -> Result<Mask> {
-        let shape = self.kind.outer_shape(&self.stored);
-        let len: usize = shape.iter().product();
-        if pruned.len() != len {
-            return Err(Error::tensor(&self.path, format!("its mask has {} flags for {len} weights", pruned.len())));
+        let (flags, len) = (pruned.len(), self.len());
+        if flags != len {
+            return Err(Error::tensor(&self.path, format!("its mask has {flags} flags for {len} weights")));
         }
+        let shape = self.kind.outer_shape(&self.stored);
         Ok(Mask::from_bools(shape, &self.to_outer(pruned.to_vec()))?.inverted())
     }
 
@@ -324,8 +353,7 @@ fn read(found: Found) -> Result<Weight> {
     let Found { slot, data, pruned } = found;
     let shape = slot.kind.outer_shape(&slot.stored);
     let unreadable = |e: &dyn std::fmt::Debug| Error::tensor(&slot.path, format!("{e:?}"));
-    let flags = pruned.map(|flags| flags.try_into_vec_as::<bool>()).transpose();
-    let mask = flags.map_err(|e| unreadable(&e))?.map(|flags| slot.mask_of(&flags)).transpose()?;
+    let mask = pruned.map(|flags| slot.mask_on_device(flags)).transpose()?;
     let values = data.map(|data| data.try_into_vec_as::<f32>()).transpose();
     let values = values.map_err(|e| unreadable(&e))?.unwrap_or_default();
     if let Some(bad) = not_finite(&values) {
@@ -338,7 +366,7 @@ fn read(found: Found) -> Result<Weight> {
 struct Found {
     slot: Slot,
     data: Option<TensorData>,
-    pruned: Option<TensorData>,
+    pruned: Option<Tensor<1, Bool>>,
 }
 
 /// Walks the module. The base of a masked parameter comes first, then its mask, one level deeper.
@@ -377,7 +405,9 @@ impl ModuleVisitor for Reader {
         let path = self.path.join(".");
         let last = self.found.last_mut().filter(|f| path == format!("{}.{MASK_PATH}", f.slot.path));
         if let Some(found) = last.filter(|_| !self.shapes_only) {
-            found.pruned = Some(param.val().into_data());
+            let flags = param.val();
+            let len = flags.shape().num_elements();
+            found.pruned = Some(flags.reshape([len]));
         }
     }
 }

@@ -6,16 +6,16 @@
 //! is that of [`top_k`](super::top_k), bit for bit, or none at all where a device might see other numbers than the
 //! processor does.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use super::{Bracket, scattered, stride};
 
 /// Scores of one matrix on their device, to choose the largest of without their leaving it.
 ///
 /// What is kept comes as a tensor of their shape, true where kept: what [`top_k`](super::top_k) and its like would
-/// keep. None comes where that cannot be told: where a score is NaN or plus infinity; where the smallest that is kept
-/// is zero, or smaller than numbers of full precision (1.2e-38), which a device may take for zero; where there are more
-/// than a device counts (2^31).
+/// keep. None comes where that cannot be told: where scores are not f32, or one of them is NaN or plus infinity; where
+/// the smallest that is kept is zero, or smaller than numbers of full precision (1.2e-38), which a device may take for
+/// zero; where there are fewer than are to be kept, or more than a device counts (2^31).
 #[derive(Clone, Debug)]
 pub struct Scores {
     values: Tensor<2>,
@@ -99,7 +99,8 @@ impl Scores {
     /// Whether there are scores, not too many, and each can be compared and is no plus infinity.
     fn plain(&self) -> bool {
         let few = self.len() > 0 && i32::try_from(self.len()).is_ok();
-        few && numbers(self.values.clone().lower_equal_elem(f32::MAX).int().sum()) == [self.len()]
+        few && self.values.dtype() == DType::F32
+            && numbers(self.values.clone().lower_equal_elem(f32::MAX).int().sum()) == [self.len()]
     }
 
     /// A shape along one dimension of the matrix.
@@ -193,8 +194,12 @@ pub(crate) fn kept(scores: &[Scores], group: &[usize], keep: &[usize]) -> Option
     }
     let lens: Vec<usize> = scores.iter().map(Scores::len).collect();
     let in_group = |g: usize| (0..scores.len()).filter(move |i| group[*i] == g);
+    let total = |g: usize| in_group(g).map(|i| lens[i]).sum::<usize>();
+    if keep.iter().enumerate().any(|(g, keep)| *keep > total(g)) {
+        return None;
+    }
     let search = |(g, keep): (usize, &usize)| {
-        let total = in_group(g).map(|i| lens[i]).sum();
+        let total = total(g);
         let mut sample: Vec<f32> = in_group(g).flat_map(|i| scores[i].sample(stride(total))).collect();
         Search::new(*keep, total, Bracket::around(*keep, total, &mut sample))
     };
@@ -305,10 +310,28 @@ fn numbers<const D: usize>(tensor: Tensor<D, Int>) -> Vec<usize> {
     tensor.into_data().convert::<i64>().iter::<i64>().map(|n| n as usize).collect()
 }
 
+/// Bits of a number that every device has.
+const BITS: usize = 32;
+
+/// A row of such numbers, each with one bit.
+fn powers(device: &Device) -> Tensor<2, Int> {
+    let powers: Vec<i32> = (0..BITS).map(|bit| 1i32 << bit).collect();
+    Tensor::from_data(TensorData::new(powers, [1, BITS]), device)
+}
+
+/// The first flags of what [`words`] gave, as many as a matrix of `dims` (as it is stored) has, on `device`.
+pub(crate) fn flags(words: &[u64], dims: [usize; 2], outputs: usize, device: &Device) -> Tensor<2, Bool> {
+    let len = dims[0] * dims[1];
+    let halves: Vec<i32> = words.iter().flat_map(|word| [*word as i32, (word >> BITS) as i32]).collect();
+    let halves = TensorData::new(halves, [2 * words.len(), 1]);
+    let (shape, powers) = ([2 * words.len(), BITS], powers(device));
+    let bits = Tensor::<2, Int>::from_data(halves, device).expand(shape).bitwise_and(powers.expand(shape));
+    let flags = bits.not_equal_elem(0).reshape([shape[0] * BITS]).slice([0..len]);
+    if outputs == 1 { flags.reshape([dims[1], dims[0]]).swap_dims(0, 1) } else { flags.reshape(dims) }
+}
+
 /// One bit for each flag, row by row of `[d_out, d_in]`, low bit first; `outputs` says which dimension counts outputs.
 pub(crate) fn words(flags: Tensor<2, Bool>, outputs: usize) -> Vec<u64> {
-    /// Bits of a number that every device has.
-    const BITS: usize = 32;
     let flags = if outputs == 1 { flags.swap_dims(0, 1) } else { flags };
     let (device, len) = (flags.device(), flags.shape().num_elements());
     let mut ones = flags.int().reshape([len]);
@@ -316,9 +339,7 @@ pub(crate) fn words(flags: Tensor<2, Bool>, outputs: usize) -> Vec<u64> {
     if missing > 0 {
         ones = Tensor::cat(vec![ones, Tensor::zeros([missing], &device)], 0);
     }
-    let powers: Vec<i32> = (0..BITS).map(|bit| 1i32 << bit).collect();
-    let powers = Tensor::<2, Int>::from_data(TensorData::new(powers, [1, BITS]), &device);
-    let halves = (ones.reshape([len.div_ceil(BITS), BITS]) * powers).sum_dim(1).into_data().convert::<i64>();
+    let halves = (ones.reshape([len.div_ceil(BITS), BITS]) * powers(&device)).sum_dim(1).into_data().convert::<i64>();
     let halves: Vec<u32> = halves.iter::<i64>().map(|half| half as u32).collect();
     let word = |pair: &[u32]| u64::from(pair[0]) | u64::from(pair.get(1).copied().unwrap_or(0)) << BITS;
     halves.chunks(2).map(word).collect()
@@ -396,6 +417,7 @@ mod tests {
         }
         assert!(placed(&[0.0, 0.0, 2.0, 1.0], 2, 0).kept_by_row(1).is_none());
         assert!(placed(&[1.0, 2.0], 1, 0).kept_by_row(3).is_none());
+        assert!(placed(&[1.0, 2.0], 1, 0).kept(3).is_none());
     }
 
     #[test]
@@ -423,7 +445,11 @@ mod tests {
             let values: Vec<f32> = (0..(rows * cols) as u32).map(draw).collect();
             let keep = (share * values.len() as f64) as usize;
             let want = top_k(&values, keep, |x| x).unwrap();
-            prop_assert_eq!(chosen(&values, rows, outputs, keep), Some(want));
+            prop_assert_eq!(chosen(&values, rows, outputs, keep), Some(want.clone()));
+            let stored = if outputs == 1 { [cols, rows] } else { [rows, cols] };
+            let again = flags(&want, stored, outputs, &crate::device::current());
+            prop_assert_eq!(again.dims(), stored);
+            prop_assert_eq!(words(again, outputs), want);
             let keep = (share * cols as f64) as usize;
             let want = top_k_rows(&values, cols, keep, |row, keys| keys.copy_from_slice(row)).unwrap();
             let got = placed(&values, rows, outputs).kept_by_row(keep).map(|kept| words(kept, outputs));
