@@ -28,7 +28,7 @@ impl<S: Score> Scheduled<S> {
 impl<S: Score + 'static> Pruner for Scheduled<S> {
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
         let due = self.schedule.due(step);
-        let masks = due.map(|sparsity| self.recipe.masks(&view.weights()?, &self.score, sparsity));
+        let masks = due.map(|sparsity| view.masks(&self.recipe, &self.score, sparsity));
         Ok(masks.transpose()?.into())
     }
 

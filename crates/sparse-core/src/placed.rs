@@ -364,6 +364,7 @@ mod tests {
         let recipe = Recipe::default();
         assert_eq!(chosen(&layer, &recipe, &Size, 0.5).is_some(), has_own_memory(&device));
         let want = recipe.masks(&weights(&layer, &recipe.select).unwrap(), &Size, 0.5).unwrap();
+        assert_eq!(recipe.masks_in(&layer, &Size, 0.5).unwrap().difference(&want), None);
         let (pruned, got) = recipe.prune(layer, &Size, 0.5).unwrap();
         assert_eq!(got.difference(&want), None);
         assert_eq!(masks(&pruned).unwrap().difference(&want), None);

@@ -84,6 +84,18 @@ impl Recipe {
         Ok((apply_masks(model, &masks, Gradient::Masked, Base::Zeroed)?, masks))
     }
 
+    /// Masks of the weights of `model` at `sparsity` by `score`, chosen where [`Recipe::prune`] chooses them. A weight
+    /// that is pruned already stays pruned.
+    ///
+    /// # Errors
+    /// As [`Recipe::prune`].
+    pub fn masks_in<M: Module>(&self, model: &M, score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
+        match chosen(model, self, score, sparsity) {
+            Some(chosen) => Ok(chosen.masks),
+            None => self.masks(&weights(model, &self.select)?, score, sparsity),
+        }
+    }
+
     /// Masks of `weights` at `sparsity`. A weight that is pruned already stays pruned.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 
 use crate::masked::{Gradient, apply_masks, scale_under, set_gradient};
 use crate::optimizer::{OptimizerMasks, Under, masked_optimizer};
+use crate::score::{Recipe, Score};
 use crate::weight::{Select, Weight, gradients, stored, weights};
 use crate::{Error, MaskSet, Result};
 
@@ -22,6 +23,15 @@ pub trait View {
     /// # Errors
     /// As [`View::weights`].
     fn stored(&mut self) -> Result<Vec<Weight>>;
+
+    /// The masks of the prunable weights by `score`, see [`Recipe::masks_in`]: large weights need not leave their device
+    /// for them.
+    ///
+    /// # Errors
+    /// As [`View::weights`] and [`Recipe::masks`].
+    fn masks(&mut self, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
+        recipe.masks(&self.weights()?, score, sparsity)
+    }
 
     /// The gradients of this step's batch, one list for each weight, in the same order. Pruned
     /// weights have theirs if the pruner's [`Pruner::gradient`] is dense.
@@ -272,6 +282,10 @@ impl<M: Module> View for Looking<'_, M> {
 
     fn stored(&mut self) -> Result<Vec<Weight>> {
         stored(self.model, &self.select)
+    }
+
+    fn masks(&mut self, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
+        recipe.clone().with_select(self.select.clone()).masks_in(self.model, score, sparsity)
     }
 
     fn gradients(&mut self) -> Result<Vec<Vec<f32>>> {
