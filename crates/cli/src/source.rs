@@ -4,6 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// Names, sizes and times of files that are read: with others, a run that was stopped is not gone on with.
+pub fn identity<'a>(files: impl IntoIterator<Item = &'a Path>) -> Result<String> {
+    let mut identity = String::new();
+    for file in files {
+        let found = std::fs::metadata(file).map_err(|e| regrow_sparse_core::Error::io(file, e))?;
+        let changed = found.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        identity += &format!("{} {} {:?}; ", file.display(), found.len(), changed);
+    }
+    Ok(identity)
+}
+
 /// The path of what a user calls `path`: itself, or where a model of this name was fetched to.
 pub fn locate(path: &Path, revision: Option<&str>) -> Result<PathBuf> {
     match (path.exists(), revision) {

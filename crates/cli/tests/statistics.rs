@@ -3,6 +3,9 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
 
@@ -226,4 +229,79 @@ fn networks_are_merged_by_second_moments_that_were_gathered() {
             assert!(pull.abs() < 1e-4 * size, "{} {r} {j}: {pull} {size}", entry.name);
         }
     }
+}
+
+/// Runs `regrow` with these arguments until `begun` and kills it; whether it was killed before `out` was there.
+fn killed(args: &[&str], out: &Path, begun: impl Fn() -> bool) -> bool {
+    let mut running = Command::new(env!("CARGO_BIN_EXE_regrow"))
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let started = Instant::now();
+    while !begun() && !out.exists() && started.elapsed() < Duration::from_secs(300) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running.kill().expect("killed");
+    running.wait().expect("gone");
+    !out.exists()
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_with_what_it_has_summed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = common::tiny(dir.path());
+    let corpus = dir.path().join("text.txt");
+    fs::write(&corpus, "the old man saw a dog in town ".repeat(2000)).expect("written");
+    let (whole, out) = (dir.path().join("whole.safetensors"), dir.path().join("out.safetensors"));
+    for kind in ["fisher", "moments"] {
+        let args = |out: &Path, more: &[&str]| -> Vec<String> {
+            let args = ["statistics", text(&model), "--kind", kind, "--calibration", text(&corpus), "--window", "16"];
+            let last = ["--samples", "600", "--out", text(out)];
+            [&args[..], &last[..], more].concat().into_iter().map(String::from).collect()
+        };
+        let run = |args: &[String]| regrow(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let said = stdout(&run(&args(&whole, &[])));
+        // The first note of what is done: sums of some windows, or layers that are on the disk.
+        let begun = || match kind {
+            "fisher" => out.with_added_extension("sums").exists(),
+            _ => fs::read_to_string(dir.path().join("out.safetensors.partial/regrow-progress.json"))
+                .is_ok_and(|text| text.contains("\"tensors\":[0")),
+        };
+        let arguments = args(&out, &[]);
+        assert!(killed(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &out, begun), "{kind}: too late");
+        assert!(begun(), "{kind}");
+        let other = args(&out, &["--resume", "--seed", "3"]);
+        let says = complaint(&other.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(says.contains("other settings"), "{kind}: {says}");
+        assert_eq!(stdout(&run(&args(&out, &["--resume"]))), said);
+        assert!(fs::read(&out).expect("read") == fs::read(&whole).expect("read"), "{kind}");
+        assert!(!begun(), "{kind}: nothing is left");
+        fs::remove_file(&out).expect("removed");
+        // There is nothing to go on with: it begins.
+        assert_eq!(stdout(&run(&args(&out, &["--resume"]))), said);
+        [&out, &whole].into_iter().for_each(|file| fs::remove_file(file).expect("removed"));
+    }
+    let network = ["statistics", text(&model), "--kind", "moments", "--arch", "mlp-small", "--dataset", "digits"];
+    let says = complaint(&[&network[..], &["--out", text(&out), "--resume"]].concat());
+    assert!(says.contains("there is no --resume"), "{says}");
+}
+
+#[test]
+fn sums_that_are_no_sums_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = dir.path().join("a.safetensors");
+    regrow_zoo::save(&regrow_zoo::Arch::MlpSmall.init(10, 1, &Default::default()), &model).expect("saved");
+    let out = dir.path().join("f.safetensors");
+    let args = ["statistics", text(&model), "--kind", "fisher", "--arch", "mlp-small", "--dataset", "digits"];
+    for bytes in [&b""[..], b"no safetensors at all", b"\x02\0\0\0\0\0\0\0{}"] {
+        fs::write(out.with_added_extension("sums"), bytes).expect("written");
+        let says = complaint(&[&args[..], &["--images", "4", "--out", text(&out), "--resume"]].concat());
+        assert!(says.contains("f.safetensors.sums"), "{says}");
+        assert!(!out.exists());
+    }
+    // Without --resume it begins anew and takes the file's place.
+    stdout(&regrow(&[&args[..], &["--images", "4", "--out", text(&out)]].concat()));
+    assert!(out.exists() && !out.with_added_extension("sums").exists());
 }

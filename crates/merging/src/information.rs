@@ -56,15 +56,17 @@ pub fn gather<M: Classifier>(
     images: impl IntoIterator<Item = Tensor<4>>,
     watch: impl FnMut(usize),
 ) -> Result<M> {
-    let squares = |model: &M, image: Tensor<4>, add: &mut Add<'_>| {
-        let classes = model.logits(image.clone()).dims()[1];
-        for class in 0..classes {
-            let said = log_softmax(model.logits(image.clone()), 1).narrow(1, class, 1).flatten(0, 1);
-            let probability = f64::from(said.clone().into_scalar::<f32>()).exp();
-            add(probability, said);
-        }
-    };
-    gather_by(model, images, squares, watch)
+    gather_by(model, images, of_classes, watch)
+}
+
+/// What an image adds to the information of a classifier: every class by its probability.
+pub fn of_classes<M: Classifier>(model: &M, image: Tensor<4>, add: &mut Add<'_>) {
+    let classes = model.logits(image.clone()).dims()[1];
+    for class in 0..classes {
+        let said = log_softmax(model.logits(image.clone()), 1).narrow(1, class, 1).flatten(0, 1);
+        let probability = f64::from(said.clone().into_scalar::<f32>()).exp();
+        add(probability, said);
+    }
 }
 
 /// Adds the squared gradient of a log-likelihood, of one number, times a weight.
@@ -80,34 +82,89 @@ pub type Add<'a> = dyn FnMut(f64, Tensor<1>) + 'a;
 pub fn gather_by<M: Module, X>(
     model: &M,
     examples: impl IntoIterator<Item = X>,
-    mut squares: impl FnMut(&M, X, &mut Add<'_>),
+    squares: impl FnMut(&M, X, &mut Add<'_>),
     mut watch: impl FnMut(usize),
 ) -> Result<M> {
+    gather_on(model, Sums::default(), examples, squares, |sums| {
+        watch(sums.examples);
+        Ok(())
+    })
+}
+
+/// What is summed so far, to go on with after an interruption.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Over how many examples.
+    pub examples: usize,
+    /// For each parameter, in the order in which the model is visited, a sum for each of its numbers; no sums where
+    /// it has had no gradient.
+    pub of_parameters: Vec<Vec<f64>>,
+}
+
+/// The same from `sums` on: `examples` are those that these are not over. `watch` is told the sums after each.
+///
+/// # Errors
+/// As [`gather_by`]; sums of another model; whatever `watch` runs into.
+pub fn gather_on<M: Module, X, E: From<Error>>(
+    model: &M,
+    mut sums: Sums,
+    examples: impl IntoIterator<Item = X>,
+    mut squares: impl FnMut(&M, X, &mut Add<'_>),
+    mut watch: impl FnMut(&Sums) -> Result<(), E>,
+) -> Result<M, E> {
+    let refused = |says: &str| E::from(Error::Argument(says.into()));
     if !model.devices().iter().all(burn::tensor::Device::is_autodiff) {
-        let says = "Fisher information needs the model on a device with gradients (`device.autodiff()`)";
-        return Err(Error::Argument(says.into()));
+        return Err(refused("Fisher information needs the model on a device with gradients (`device.autodiff()`)"));
     }
     let model = with_fixed_statistics(apart(model));
-    let (mut sums, mut count) = (HashMap::new(), 0);
+    let mut places = Places::default();
+    model.visit(&mut places);
+    if sums.examples == 0 {
+        sums.of_parameters = vec![Vec::new(); places.0.len()];
+    }
+    if !places.fit(&sums) {
+        return Err(refused("the sums to go on with are of another model"));
+    }
     for example in examples {
         squares(&model, example, &mut |weight, said| {
             let grads = GradientsParams::from_grads(said.backward(), &model);
-            model.visit(&mut Squares { sums: &mut sums, weight, grads: &grads });
+            model.visit(&mut Squares { places: &places, sums: &mut sums.of_parameters, weight, grads: &grads });
         });
-        count += 1;
-        watch(count);
+        sums.examples += 1;
+        watch(&sums)?;
     }
-    let finite = sums.values().flatten().all(|v| v.is_finite());
-    match (count, finite) {
-        (0, _) => Err(Error::Argument("Fisher information is gathered over at least one example".into())),
-        (_, false) => Err(Error::Argument("the model's outputs or gradients are not finite".into())),
-        _ => Ok(model.map(&mut Means { values: sums, count: count as f64 })),
+    let finite = sums.of_parameters.iter().flatten().all(|v| v.is_finite());
+    match (sums.examples, finite) {
+        (0, _) => Err(refused("Fisher information is gathered over at least one example")),
+        (_, false) => Err(refused("the model's outputs or gradients are not finite")),
+        _ => Ok(model.map(&mut Means { places, sums })),
+    }
+}
+
+/// By parameter its place in the order in which the model is visited, and its size.
+#[derive(Default)]
+struct Places(HashMap<ParamId, (usize, usize)>);
+
+impl Places {
+    fn fit(&self, sums: &Sums) -> bool {
+        let fits = |(place, size): &(usize, usize)| {
+            sums.of_parameters.get(*place).is_some_and(|sums| sums.is_empty() || sums.len() == *size)
+        };
+        sums.of_parameters.len() == self.0.len() && self.0.values().all(fits)
+    }
+}
+
+impl ModuleVisitor for Places {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (place, size) = (self.0.len(), param.lazy_shape().num_elements());
+        self.0.entry(param.id).or_insert((place, size));
     }
 }
 
 /// Adds weighted squares of gradients, by parameter.
 struct Squares<'a> {
-    sums: &'a mut HashMap<ParamId, Vec<f64>>,
+    places: &'a Places,
+    sums: &'a mut [Vec<f64>],
     weight: f64,
     grads: &'a GradientsParams,
 }
@@ -115,23 +172,26 @@ struct Squares<'a> {
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.grads.get::<D>(param.id) else { return };
+        let Some((place, _)) = self.places.0.get(&param.id) else { return };
         let gradient: Vec<f32> = gradient.into_data().convert::<f32>().iter::<f32>().collect();
-        let sums = self.sums.entry(param.id).or_insert_with(|| vec![0.0; gradient.len()]);
+        let sums = &mut self.sums[*place];
+        sums.resize(gradient.len(), 0.0);
         sums.iter_mut().zip(gradient).for_each(|(s, g)| *s += self.weight * f64::from(g).powi(2));
     }
 }
 
 /// Puts means in the place of parameters.
 struct Means {
-    values: HashMap<ParamId, Vec<f64>>,
-    count: f64,
+    places: Places,
+    sums: Sums,
 }
 
 impl ModuleMapper for Means {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let found = self.values.remove(&param.id);
-        let count = self.count;
-        param.map(|tensor| match found {
+        let place = self.places.0.get(&param.id).map(|(place, _)| *place);
+        let found = place.and_then(|place| self.sums.of_parameters.get_mut(place)).map(std::mem::take);
+        let count = self.sums.examples as f64;
+        param.map(|tensor| match found.filter(|sums| !sums.is_empty()) {
             None => tensor.zeros_like(),
             Some(sums) => {
                 let means: Vec<f32> = sums.iter().map(|s| (s / count) as f32).collect();
@@ -205,6 +265,30 @@ mod tests {
         let found = gather(&net, [image], |_| ()).unwrap();
         let variance = |net: &Normed| net.norm.running_var.value_sync().into_data().iter::<f32>().collect::<Vec<_>>();
         assert_eq!((variance(&found), variance(&net)), (vec![0.0; 3], vec![1.0; 3]));
+    }
+
+    #[test]
+    fn sums_are_gone_on_with() {
+        let device = regrow_sparse_core::device::current().autodiff();
+        let net = Net { layer: LinearConfig::new(3, 4).init(&device) };
+        let images = || (0..5).map(|i| Tensor::<4>::full([1, 1, 1, 3], 0.3 * i as f32 - 0.5, &device));
+        let whole = gather(&net, images(), |_| ()).unwrap();
+        let mut kept = Vec::new();
+        let watch = |sums: &Sums| -> Result<()> {
+            kept.push(sums.clone());
+            if sums.examples == 3 { Err(Error::Argument("killed".into())) } else { Ok(()) }
+        };
+        assert!(gather_on(&net, Sums::default(), images(), of_classes, watch).is_err());
+        let read = |t: Tensor<2>| t.into_data().iter::<f32>().collect::<Vec<f32>>();
+        let ok = |_: &Sums| -> Result<()> { Ok(()) };
+        for sums in kept {
+            let again = gather_on(&net, sums.clone(), images().skip(sums.examples), of_classes, ok).unwrap();
+            assert_eq!(read(again.layer.weight.val()), read(whole.layer.weight.val()));
+            let mut other = sums;
+            other.of_parameters[0].pop();
+            let says = gather_on(&net, other, images(), of_classes, ok).unwrap_err().to_string();
+            assert!(says.contains("another model"), "{says}");
+        }
     }
 
     #[test]

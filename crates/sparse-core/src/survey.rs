@@ -162,6 +162,27 @@ impl<'a, M: BlockModel> Survey<'a, M> {
         self.index
     }
 
+    /// Runs the next block without a look at what its inputs are like; whether there was one.
+    ///
+    /// # Errors
+    /// As [`Survey::advance`].
+    pub fn pass(&mut self) -> Result<bool> {
+        if self.index >= self.model.blocks() {
+            return Ok(false);
+        }
+        let block = self.model.load(self.source, self.index)?;
+        let (model, places) = (self.model, self.places);
+        self.hidden.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+        self.release();
+        Ok(true)
+    }
+
+    /// Gives back the memory of a block that is done with: the next block needs it.
+    fn release(&mut self) {
+        self.model.layers(self.index).iter().for_each(|layer| self.source.release(&layer.tensor));
+        self.index += 1;
+    }
+
     /// Runs the next block; what its inputs have been like, or nothing after the last block.
     ///
     /// # Errors
@@ -187,9 +208,7 @@ impl<'a, M: BlockModel> Survey<'a, M> {
             }
         }
         let layers = self.model.layers(self.index);
-        // The next block needs the memory.
-        layers.iter().for_each(|layer| self.source.release(&layer.tensor));
-        self.index += 1;
+        self.release();
         Ok(Some(Seen { layers, inputs }))
     }
 }

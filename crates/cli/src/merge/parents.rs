@@ -1,7 +1,6 @@
 //! The models that a recipe names, opened and looked at before any work.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::PathBuf;
 
 use regrow_merging::stream::{Source, densities_within};
@@ -12,6 +11,7 @@ use super::recipe::{Model, Recipe};
 use super::setting::Setting;
 use crate::error::{Error, Result};
 use crate::parent;
+use crate::source::identity;
 
 /// The opened inputs.
 pub struct Parents {
@@ -60,13 +60,7 @@ impl Parents {
 
     /// Files, sizes and times of all that is read: with others, an interrupted run is not gone on with.
     pub fn identity(&self) -> Result<String> {
-        let mut identity = String::new();
-        for file in self.all().flat_map(Checkpoint::files) {
-            let found = fs::metadata(file).map_err(|e| regrow_sparse_core::Error::io(file, e))?;
-            let changed = found.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-            identity += &format!("{} {} {:?}; ", file.display(), found.len(), changed);
-        }
-        Ok(identity)
+        identity(self.all().flat_map(Checkpoint::files))
     }
 
     /// For each model the density of each tensor, where the recipe has task vectors trimmed as a whole.

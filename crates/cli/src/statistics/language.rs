@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use regrow_merging::{information, stream};
 use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
@@ -11,6 +12,7 @@ use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::survey::{SecondMoment, Seen, Statistic, Survey};
 use regrow_zoo::lm::{Head, NextToken, Transformer, batch};
 
+use super::kept::Kept;
 use super::{Args, Tensors, count, write};
 use crate::bar::Bar;
 use crate::error::Result;
@@ -29,11 +31,16 @@ pub fn fisher(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     let windows = lm::calibration(&model, file, args.samples, args.window, args.seed)?;
     let problem = NextToken::new(&model.config, windows.iter().map(Vec::as_slice).collect())?;
     let (bar, tokens, seed) = (Bar::new("windows"), windows[0].len(), args.seed.unwrap_or(0));
-    let found = information::gather_by(
+    let (mut kept, begun) = Kept::begin(args, args.settings(model.checkpoint())?)?;
+    let found = information::gather_on(
         &decoder,
-        0..windows.len(),
+        begun.clone(),
+        begun.examples..windows.len(),
         |decoder, i, add| add(1.0 / tokens as f64, problem.drawn(decoder, i, seed, &device)),
-        |done| bar.at(done, windows.len()),
+        |sums| {
+            bar.at(sums.examples, windows.len());
+            kept.keep(sums)
+        },
     )?;
     let mut tensors = Tensors::new();
     model.each_tensor(&found, &mut |name, values| {
@@ -42,6 +49,7 @@ pub fn fisher(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
         Ok(())
     })?;
     write(&tensors, args, model.checkpoint(), "fisher")?;
+    kept.end();
     let (numbers, tokens) = (text::grouped(count(&tensors)), text::grouped(windows.len() * tokens));
     writeln!(out, "Fisher information of {numbers} parameters over {tokens} tokens")?;
     Ok(())
@@ -63,7 +71,11 @@ pub fn moments(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     let walk = Walk::new(&model, Survey::new(&model, model.checkpoint(), &places, hidden))?;
     let plan = walk.plan()?;
     let (tensors, tokens) = (plan.tensors().count(), windows.len() * windows[0].len());
-    let mut writer = Writer::create(plan, &args.out, &[model.checkpoint()], "moments")?.with_threads(1);
+    let (settings, begin) =
+        (args.settings(model.checkpoint())?, if args.resume { Writer::resume } else { Writer::create });
+    // A block is as long to wait for as a note.
+    let writer = begin(plan, &args.out, &[model.checkpoint()], &settings)?.with_threads(1);
+    let mut writer = writer.with_patience(Duration::ZERO);
     writer.write(&|tensor| walk.moment(tensor), &|_, _| ())?;
     writer.finish()?;
     writeln!(out, "second moments of the inputs of {tensors} layers over {} tokens", text::grouped(tokens))?;
@@ -119,10 +131,17 @@ impl<'a> Walk<'a> {
                 return Ok(Contents::Values(seen.of(layer)?.values(layer)?));
             }
             at.seen = None;
-            at.seen = at.survey.advance()?;
-            match &at.seen {
-                Some(_) => self.bar.at(at.survey.index(), self.model.blocks()),
-                None => return self.of_head(tensor, at.survey.hidden()),
+            let index = at.survey.index();
+            // Of what a run that was stopped has written nothing is asked for.
+            let wanted =
+                index >= self.model.blocks() || self.model.layers(index).iter().any(|l| l.tensor == tensor.name);
+            let passed = !wanted && at.survey.pass()?;
+            if wanted {
+                at.seen = at.survey.advance()?;
+            }
+            match passed || at.seen.is_some() {
+                true => self.bar.at(at.survey.index(), self.model.blocks()),
+                false => return self.of_head(tensor, at.survey.hidden()),
             }
         }
     }

@@ -1,14 +1,16 @@
 //! `regrow statistics`: what Fisher merging and RegMean want to know of a model besides its weights.
 
+mod kept;
 mod language;
 mod networks;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Plan, Planned, Writer};
 
 use crate::error::{Error, Result};
+use crate::source::identity;
 
 /// Gather what Fisher merging and RegMean want to know of a model
 ///
@@ -22,7 +24,8 @@ use crate::error::{Error, Result};
 #[command(
     after_help = "Examples:\n  regrow statistics a.safetensors --kind fisher --arch mnist-cnn --dataset mnist --data DIR --out a-fisher.safetensors\n  \
                         regrow statistics MODEL_DIR --kind moments --calibration text.txt --out moments.safetensors\n  \
-                        regrow statistics MODEL_DIR --kind fisher --calibration text.txt --window 128 --out fisher.safetensors\n\n  \
+                        regrow statistics MODEL_DIR --kind fisher --calibration text.txt --window 128 --out fisher.safetensors\n  \
+                        regrow statistics MODEL_DIR --kind fisher --calibration text.txt --window 128 --out fisher.safetensors --resume\n\n  \
                         # recipe.toml\n  \
                         method = \"regmean\"\n  \
                         models = [{ path = \"MODEL_DIR\", statistics = \"moments.safetensors\" }, ..]"
@@ -67,6 +70,18 @@ pub struct Args {
     /// Where the statistics go: a file that ends in .safetensors
     #[arg(long)]
     out: PathBuf,
+    /// Go on with a run that was stopped, from what it left beside --out
+    #[arg(long)]
+    resume: bool,
+}
+
+impl Args {
+    /// What identifies a run on `source`: with other settings or files one that was stopped is not gone on with.
+    fn settings(&self, source: &Checkpoint) -> Result<String> {
+        let Self { kind, arch, dataset, images, calibration, samples, window, seed, .. } = self;
+        let files = identity(source.files().map(Path::new).chain(calibration.as_deref()))?;
+        Ok(format!("{kind} {arch:?} {dataset:?} {images} {calibration:?} {samples} {window:?} {seed:?} {files}"))
+    }
 }
 
 /// Looks, sums, writes.
@@ -82,6 +97,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     match (args.kind.as_str(), network, text) {
         ("fisher", Some(network), _) => networks::fisher(args, network, out),
         ("fisher", None, Some(text)) => language::fisher(args, text, out),
+        ("moments", Some(_), _) if args.resume => {
+            Err(Error::Argument("moments of image classifiers are gathered in one go: there is no --resume".into()))
+        }
         ("moments", Some(network), _) => networks::moments(args, network, out),
         ("moments", None, Some(text)) => language::moments(args, text, out),
         ("fisher" | "moments", None, None) => Err(Error::Argument(

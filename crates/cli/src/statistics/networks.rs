@@ -13,6 +13,7 @@ use regrow_zoo::data::{self, Images, Part};
 use regrow_zoo::names::{Role, visit_names, visit_values};
 use regrow_zoo::{Arch, Net, load};
 
+use super::kept::Kept;
 use super::{Args, Tensors, count, write};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
@@ -26,8 +27,12 @@ pub fn fisher(args: &Args, network: (&str, &str), out: &mut dyn Write) -> Result
     let device = regrow_sparse_core::device::current().autodiff();
     let (net, images, source) = open(args, network, &device)?;
     let bar = Bar::new("images");
-    let each = (0..images.len()).map(|i| images.images(&[i], &device));
-    let information = information::gather(&net, each, |done| bar.at(done, images.len()))?;
+    let (mut kept, begun) = Kept::begin(args, args.settings(&source)?)?;
+    let each = (begun.examples..images.len()).map(|i| images.images(&[i], &device));
+    let information = information::gather_on(&net, begun, each, information::of_classes, |sums| {
+        bar.at(sums.examples, images.len());
+        kept.keep(sums)
+    })?;
     let mut parameters = BTreeSet::new();
     visit_names(&net, &mut |name, _, role| {
         if role != Role::Statistic {
@@ -41,6 +46,7 @@ pub fn fisher(args: &Args, network: (&str, &str), out: &mut dyn Write) -> Result
         }
     });
     write(&tensors, args, &source, "fisher")?;
+    kept.end();
     let numbers = text::grouped(count(&tensors));
     writeln!(out, "Fisher information of {numbers} parameters over {} images", images.len())?;
     Ok(())

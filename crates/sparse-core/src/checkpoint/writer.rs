@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ struct Journal {
     settings: String,
     /// The files that are written and synced.
     finished: Vec<String>,
+    /// The same of tensors of the first file that is not, by their places in it.
+    #[serde(default)]
+    tensors: Vec<usize>,
 }
 
 impl partial::Journal for Journal {
@@ -47,7 +51,7 @@ impl partial::Journal for Journal {
 ///
 /// An `OUT` that ends in `.safetensors` is a file, any other a Hugging Face directory. An error removes
 /// what was written. A process that is killed leaves it, and [`Writer::resume`] goes on after the last
-/// finished file.
+/// finished file, and in the next one with what had come to the disk by some moments before.
 ///
 /// ```
 /// use regrow_sparse_core::Error;
@@ -70,6 +74,7 @@ pub struct Writer {
     journal: Journal,
     is_directory: bool,
     threads: usize,
+    patience: Duration,
 }
 
 impl Writer {
@@ -83,9 +88,9 @@ impl Writer {
         let out = out.as_ref();
         let is_directory = admit(&plan, out, inputs)?;
         check_room(out, plan.bytes() as u64)?;
-        let journal = Journal { settings: settings.into(), finished: Vec::new() };
+        let journal = Journal { settings: settings.into(), finished: Vec::new(), tensors: Vec::new() };
         let partial = Partial::create(out, &journal)?;
-        Ok(Self { partial, plan, journal, is_directory, threads: threads() })
+        Ok(Self { partial, plan, journal, is_directory, threads: threads(), patience: PATIENCE })
     }
 
     /// Goes on with what an interrupted run with the same `settings` has left; begins if there is nothing.
@@ -101,13 +106,26 @@ impl Writer {
         let whole = |name: &str| plan.files.iter().any(|file| file.name == name && is_whole(&plan, file, &partial));
         journal.finished.retain(|name| whole(name));
         let missing = plan.files.iter().filter(|file| !journal.finished.contains(&file.name));
-        check_room(target, missing.map(|file| file.bytes() as u64).sum())?;
-        Ok(Self { partial, plan, journal, is_directory, threads: threads() })
+        // Tensors are those of a file that has its full length, or of none.
+        if !missing.clone().next().is_some_and(|file| is_whole(&plan, file, &partial)) {
+            journal.tensors.clear();
+        }
+        let there = journal.tensors.iter().filter_map(|index| missing.clone().next()?.tensors.get(*index));
+        let there: usize = there.map(Planned::bytes).sum();
+        check_room(target, missing.map(|file| file.bytes() as u64).sum::<u64>().saturating_sub(there as u64))?;
+        Ok(Self { partial, plan, journal, is_directory, threads: threads(), patience: PATIENCE })
     }
 
     /// With so many tensors computed at once at most; by default as many as there are cores.
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
+        self
+    }
+
+    /// With so much time between two notes of which tensors are on the disk, more where a note takes more than a
+    /// twentieth of it; by default two seconds. What was made since the last note is made again after a kill.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -183,6 +201,7 @@ impl Writer {
                 continue;
             }
             self.write_file(file, make, &advance)?;
+            self.journal.tensors.clear();
             self.journal.finished.push(file.name.clone());
             self.partial.write_journal(&self.journal)?;
         }
@@ -198,11 +217,14 @@ impl Writer {
         let path = self.partial.path(&file.name);
         let io = |e| Error::io(&path, e);
         let header = self.plan.header(file)?;
-        let mut out = File::create(&path).map_err(io)?;
+        let (there, bytes) = (&self.journal.tensors, (header.len() + file.bytes()) as u64);
+        let mut out = OpenOptions::new().write(true).create(true).truncate(there.is_empty()).open(&path).map_err(io)?;
         out.write_all(&header).map_err(io)?;
-        out.set_len((header.len() + file.bytes()) as u64).map_err(io)?;
+        out.set_len(bytes).map_err(io)?;
         let places = places(file, header.len());
-        let queue = Queue::new(&file.tensors, self.plan.in_work(self.threads));
+        there.iter().filter_map(|index| file.tensors.get(*index)).for_each(|tensor| advance(tensor.bytes()));
+        let queue = Queue::new(&file.tensors, self.plan.in_work(self.threads), there);
+        let notes = Notes::new(there.clone(), self.patience);
         let work = || -> Result<(), E> {
             let mut out = OpenOptions::new().write(true).open(&path).map_err(io)?;
             while let Some(taken) = queue.take() {
@@ -219,6 +241,12 @@ impl Writer {
                     })?,
                 }
                 advance(tensor.bytes());
+                notes.add(taken.index, &|tensors| {
+                    out.sync_data().map_err(io)?;
+                    let Journal { settings, finished, .. } = &self.journal;
+                    let (settings, finished) = (settings.clone(), finished.clone());
+                    self.partial.write_journal(&Journal { settings, finished, tensors })
+                })?;
                 taken.done();
             }
             Ok(())
@@ -316,9 +344,59 @@ fn died<E: From<Error>>() -> E {
     Error::Argument("a thread at work on a tensor died".into()).into()
 }
 
+/// Time between two notes, without a word of the user's.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Which tensors of a file are written, noted on the disk now and then.
+struct Notes {
+    patience: Duration,
+    written: Mutex<Written>,
+}
+
+struct Written {
+    tensors: Vec<usize>,
+    noted: Instant,
+    /// How long the last note took.
+    took: Duration,
+    /// Whether a thread is at a note.
+    noting: bool,
+}
+
+impl Notes {
+    fn new(tensors: Vec<usize>, patience: Duration) -> Self {
+        let written = Written { tensors, noted: Instant::now(), took: Duration::ZERO, noting: false };
+        Self { patience, written: Mutex::new(written) }
+    }
+
+    /// Tensor `index` is written, with others that `note` is told if it is time; the other threads go on meanwhile.
+    fn add(&self, index: usize, note: &dyn Fn(Vec<usize>) -> Result<()>) -> Result<()> {
+        let begun = Instant::now();
+        let tensors = {
+            let mut written = self.lock();
+            written.tensors.push(index);
+            let wait = self.patience.max(20 * written.took);
+            if written.noting || begun - written.noted < wait {
+                return Ok(());
+            }
+            written.noting = true;
+            written.tensors.clone()
+        };
+        note(tensors)?;
+        let mut written = self.lock();
+        (written.noted, written.took, written.noting) = (Instant::now(), begun.elapsed(), false);
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The tensors of a file, handed out in order while what is in work stays within a limit.
-struct Queue {
+struct Queue<'a> {
     sizes: Vec<usize>,
+    /// Those that are written already.
+    there: &'a [usize],
     limit: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -331,16 +409,19 @@ struct State {
     failed: bool,
 }
 
-impl Queue {
-    fn new(tensors: &[Planned], limit: usize) -> Self {
+impl<'a> Queue<'a> {
+    fn new(tensors: &[Planned], limit: usize, there: &'a [usize]) -> Self {
         let sizes = tensors.iter().map(Planned::elements).collect();
-        Self { sizes, limit, state: Mutex::default(), changed: Condvar::new() }
+        Self { sizes, there, limit, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// The next tensor, once there is room for it; nothing after the last one or an error.
     fn take(&self) -> Option<Taken<'_>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            while self.there.contains(&state.next) {
+                state.next += 1;
+            }
             let index = state.next;
             let size = *self.sizes.get(index)?;
             if state.failed {
@@ -358,7 +439,7 @@ impl Queue {
 
 /// A tensor in work; dropped before it is done, the others are not begun.
 struct Taken<'q> {
-    queue: &'q Queue,
+    queue: &'q Queue<'q>,
     index: usize,
     done: bool,
 }
@@ -502,6 +583,48 @@ mod tests {
         made.sort();
         assert_eq!(made, ["t10", "t11", "t12", "t6", "t7", "t9"]);
         assert_eq!(list(dir.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_killed_file_goes_on_after_its_last_note() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("m.safetensors");
+        let plan = Plan::sharded(tensors(Dtype::F32), usize::MAX).unwrap();
+        let stops = |t: &Planned| if t.name == "t9" { Err(Error::Argument("stop".into())) } else { contents(t) };
+        let killed = |patience: Duration| {
+            let mut writer = Writer::create(plan.clone(), &out, &[], "x").unwrap().with_threads(1);
+            writer = writer.with_patience(patience);
+            assert!(writer.write(&stops, &|_, _| ()).is_err());
+            std::mem::forget(writer);
+        };
+        let goes_on = || {
+            let made = Mutex::new(Vec::new());
+            let note = |t: &Planned| {
+                made.lock().unwrap().push(t.name.clone());
+                contents(t)
+            };
+            let mut writer = Writer::resume(plan.clone(), &out, &[], "x").unwrap();
+            let most = AtomicUsize::new(0);
+            let watch = |done: usize, _: usize| {
+                most.fetch_max(done, Ordering::Relaxed);
+            };
+            writer.write(&note, &watch).unwrap();
+            assert_eq!(most.into_inner(), plan.bytes());
+            writer.finish().unwrap();
+            check(&out);
+            made.into_inner().unwrap()
+        };
+        // A note takes time, and the next waits for twenty times as much: some of the eight are noted.
+        killed(Duration::ZERO);
+        let made = goes_on();
+        assert!(made.len() < 12 && made.ends_with(&["t9", "t10", "t11", "t12"].map(String::from)), "{made:?}");
+        // Without a note, or with one of a file that was cut short since, all are made.
+        killed(Duration::from_secs(3600));
+        assert_eq!(goes_on().len(), 12);
+        killed(Duration::ZERO);
+        let cut = dir.path().join("m.safetensors.partial").join(&plan.files[0].name);
+        OpenOptions::new().write(true).open(cut).unwrap().set_len(70).unwrap();
+        assert_eq!(goes_on().len(), 12);
     }
 
     #[test]

@@ -326,7 +326,7 @@ pub(crate) fn flags(words: &[u64], dims: [usize; 2], outputs: usize, device: &De
     let halves = TensorData::new(halves, [2 * words.len(), 1]);
     let (shape, powers) = ([2 * words.len(), BITS], powers(device));
     let bits = Tensor::<2, Int>::from_data(halves, device).expand(shape).bitwise_and(powers.expand(shape));
-    let flags = bits.not_equal_elem(0).reshape([shape[0] * BITS]).slice([0..len]);
+    let flags = bits.not_equal_elem(0).reshape([shape[0] * BITS]).slice_dim(0, 0..len);
     if outputs == 1 { flags.reshape([dims[1], dims[0]]).swap_dims(0, 1) } else { flags.reshape(dims) }
 }
 
