@@ -1,6 +1,6 @@
 //! What a checkpoint to be written holds, and in which files: sizes are known before any value is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -169,9 +169,12 @@ impl PlannedFile {
             (tensor.name.clone(), TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets })
         };
         let infos = self.tensors.iter().map(info).collect();
-        let metadata: HashMap<String, String> = metadata.clone().into_iter().collect();
-        let metadata = Metadata::new(Some(metadata), infos).map_err(|e| Error::format(&self.name, e.to_string()))?;
-        let mut json = serde_json::to_vec(&metadata).map_err(|e| Error::format(&self.name, e.to_string()))?;
+        let tensors = Metadata::new(None, infos).map_err(|e| Error::format(&self.name, e.to_string()))?;
+        let text = |json: serde_json::Result<String>| json.map_err(|e| Error::format(&self.name, e.to_string()));
+        let (metadata, tensors) = (text(serde_json::to_string(metadata))?, text(serde_json::to_string(&tensors))?);
+        // Not by the library, which keeps metadata in no order: every run writes the same bytes.
+        let tensors = tensors.trim_start_matches('{');
+        let mut json = format!("{{\"__metadata__\":{metadata},{tensors}").into_bytes();
         json.resize(json.len().next_multiple_of(8), b' ');
         Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
     }
@@ -225,6 +228,21 @@ mod tests {
         assert_eq!(index["metadata"]["total_size"], 44);
         let one = Plan::sharded(tensors, usize::MAX).unwrap();
         assert_eq!((one.files[0].name.as_str(), one.index()), ("model.safetensors", None));
+    }
+
+    #[test]
+    fn metadata_are_in_order_and_read_by_safetensors() {
+        let plan = Plan::one("x", vec![tensor("w", Dtype::F32, 1)]).unwrap();
+        let plan = ["z", "a", "m\"\n{"].into_iter().fold(plan, |plan, key| plan.with_metadata(key, format!("{key}!")));
+        let mut file = plan.header(&plan.files[0]).unwrap();
+        let text = String::from_utf8(file[8..].to_vec()).unwrap();
+        let places = ["\"a\"", "\"format\"", "\"m\\\"", "\"z\"", "\"w\""].map(|key| text.find(key).unwrap());
+        assert!(places.is_sorted(), "{text}");
+        file.extend(1f32.to_le_bytes());
+        let (_, header) = safetensors::SafeTensors::read_metadata(&file).unwrap();
+        let said = header.metadata().as_ref().unwrap();
+        assert_eq!((said.len(), said["m\"\n{"].as_str()), (4, "m\"\n{!"));
+        assert_eq!(safetensors::SafeTensors::deserialize(&file).unwrap().tensor("w").unwrap().shape(), [1]);
     }
 
     #[test]

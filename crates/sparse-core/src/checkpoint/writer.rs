@@ -589,7 +589,8 @@ mod tests {
     fn a_killed_file_goes_on_after_its_last_note() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("m.safetensors");
-        let plan = Plan::sharded(tensors(Dtype::F32), usize::MAX).unwrap();
+        let plan =
+            Plan::sharded(tensors(Dtype::F32), usize::MAX).unwrap().with_metadata("a", "b").with_metadata("z", "c");
         let stops = |t: &Planned| if t.name == "t9" { Err(Error::Argument("stop".into())) } else { contents(t) };
         let killed = |patience: Duration| {
             let mut writer = Writer::create(plan.clone(), &out, &[], "x").unwrap().with_threads(1);
