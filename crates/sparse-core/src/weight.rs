@@ -200,13 +200,20 @@ impl Slot {
         if self.kind == Kind::Linear { pruned.to_bools_transposed() } else { pruned.to_bools() }
     }
 
-    /// The same on the weight's device. To a memory of its own go bits, of which it makes flags.
+    /// The same on the weight's device. To a memory of its own a large mask goes as bits.
     pub(crate) fn pruned(&self, mask: &Mask) -> Tensor<1, Bool> {
-        if has_own_memory(&self.device) && !mask.is_empty() {
+        if self.goes_as_bits(&self.device) {
             let flags = on_device::flags(mask.words(), self.matrix(), self.outputs(), &self.device);
             return flags.bool_not().reshape([mask.len()]);
         }
         Tensor::from_data(TensorData::new(self.pruned_flags(mask), [mask.len()]), &self.device)
+    }
+
+    /// Whether a mask goes to `device` and comes from it a bit a weight: where it travels, and is worth the handful of
+    /// operations that make flags of bits.
+    fn goes_as_bits(&self, device: &Device) -> bool {
+        const FEW: usize = 1 << 16;
+        self.len() >= FEW && has_own_memory(device)
     }
 
     /// The shape of the stored values as a matrix.
@@ -219,12 +226,12 @@ impl Slot {
         usize::from(self.kind == Kind::Linear)
     }
 
-    /// The mask of flags in stored order, true = pruned. From a memory of its own come bits, made of them there.
+    /// The mask of flags in stored order, true = pruned. From a memory of its own a large mask comes as bits.
     ///
     /// # Errors
     /// If there is not one for each position, or they cannot be read.
     fn mask_on_device(&self, pruned: Tensor<1, Bool>) -> Result<Mask> {
-        if has_own_memory(&pruned.device()) && pruned.shape().num_elements() == self.len() && self.len() > 0 {
+        if self.goes_as_bits(&pruned.device()) && pruned.shape().num_elements() == self.len() {
             let words = on_device::words(pruned.reshape(self.matrix()), self.outputs());
             return Ok(Mask::from_words(self.kind.outer_shape(&self.stored), words)?.inverted());
         }
