@@ -20,8 +20,8 @@ use crate::select::on_device::{kept, words};
 use crate::weight::{Slot, slots};
 use crate::{Mask, MaskSet, Pattern};
 
-/// Weights a layer from which on a step is worth some dozens of launches and waits: the processor chooses among fewer
-/// in the time that those take.
+/// Weights a layer from which on a step is worth some dozens of launches and waits. An estimate: the processor takes some
+/// milliseconds to fetch and rank so many.
 const LARGE: usize = 1 << 20;
 
 /// What a step chose.
@@ -200,6 +200,7 @@ impl ModuleVisitor for Reader<'_> {
 mod tests {
     use burn::nn::conv::{Conv2d, Conv2dConfig};
     use burn::nn::{Linear, LinearConfig};
+    use burn::optim::GradientsParams;
     use burn::tensor::{Device, TensorData};
 
     use super::*;
@@ -262,9 +263,9 @@ mod tests {
 
     #[test]
     fn masks_are_those_of_the_processor() {
-        let net = net(&crate::device::current());
-        for recipe in recipes() {
-            for sparsity in [0.3, 0.5, 0.9] {
+        let plain = crate::device::current();
+        for net in [net(&plain), net(&plain.autodiff())] {
+            for (recipe, sparsity) in recipes().into_iter().flat_map(|r| [0.3, 0.5, 0.9].map(|s| (r.clone(), s))) {
                 let want = by_processor(&net, &recipe, sparsity).unwrap();
                 let got = here(&net, &recipe, sparsity).unwrap();
                 assert_eq!(got.masks.difference(&want), None, "{recipe:?} {sparsity}");
@@ -359,16 +360,25 @@ mod tests {
 
     #[test]
     fn a_large_layer_is_pruned_as_by_the_processor_on_every_device() {
-        let device = crate::device::current();
-        let layer = LinearConfig::new(1024, 1040).with_bias(false).init(&device);
-        let recipe = Recipe::default();
-        assert_eq!(chosen(&layer, &recipe, &Size, 0.5).is_some(), has_own_memory(&device));
-        let want = recipe.masks(&weights(&layer, &recipe.select).unwrap(), &Size, 0.5).unwrap();
-        assert_eq!(recipe.masks_in(&layer, &Size, 0.5).unwrap().difference(&want), None);
-        let (pruned, got) = recipe.prune(layer, &Size, 0.5).unwrap();
-        assert_eq!(got.difference(&want), None);
-        assert_eq!(masks(&pruned).unwrap().difference(&want), None);
-        let zeros = pruned.weight.val().into_data().iter::<f32>().filter(|w| *w == 0.0).count();
-        assert_eq!(zeros, 1024 * 1040 / 2);
+        let plain = crate::device::current();
+        for device in [plain.clone(), plain.autodiff()] {
+            let layer = LinearConfig::new(1024, 1040).with_bias(false).init(&device);
+            let recipe = Recipe::default();
+            assert_eq!(chosen(&layer, &recipe, &Size, 0.5).is_some(), has_own_memory(&device));
+            let want = recipe.masks(&weights(&layer, &recipe.select).unwrap(), &Size, 0.5).unwrap();
+            assert_eq!(recipe.masks_in(&layer, &Size, 0.5).unwrap().difference(&want), None);
+            let (pruned, got) = recipe.prune(layer, &Size, 0.5).unwrap();
+            assert_eq!(got.difference(&want), None);
+            assert_eq!(masks(&pruned).unwrap().difference(&want), None);
+            let effective = pruned.weight.val();
+            let zeros = effective.clone().into_data().iter::<f32>().filter(|w| *w == 0.0).count();
+            assert_eq!(zeros, 1024 * 1040 / 2);
+            // What trains goes on training, under the mask.
+            if device.is_autodiff() {
+                let grads = GradientsParams::from_grads((effective.clone() * effective).sum().backward(), &pruned);
+                let gradient = grads.get::<2>(pruned.weight.id).expect("a gradient").into_data();
+                assert_eq!(gradient.iter::<f32>().filter(|g| *g == 0.0).count(), zeros);
+            }
+        }
     }
 }
