@@ -1,13 +1,14 @@
 """Sparse against dense PyTorch on one machine in one run: 4096x4096, one input and sixteen.
 
 cargo bench -p regrow-bench --bench sparse --no-run
-python scripts/pytorch/sparse.py target/release/deps/sparse-HASH [ROUNDS] [THREADS]
+python scripts/pytorch/sparse.py target/release/deps/sparse-HASH [ROUNDS] [THREADS] [OUR_DEVICE THEIR_DEVICE]
 
 The program keeps its matrices and answers with the time of one run; in every round each case of ours and of
 PyTorch's is run ten times in turn, so that each finds its matrix in the caches that hold it. Printed are the
 least milliseconds, the ratio over the dense product in
 f32 (nn.functional.linear, or torch.mv if that is faster), the bandwidth of reading 256 MiB and the rate of a
-matrix product.
+matrix product. Devices other than the processor are named as each program calls them (cuda:0 cuda:0, wgpu cpu);
+there ten products are timed together, and the read of 256 MiB is PyTorch's on its device, ours on the processor.
 """
 import os
 import subprocess
@@ -15,16 +16,19 @@ import sys
 import time
 
 program = sys.argv[1]
-rounds, threads = (int(n) for n in sys.argv[2:] + ["20", "2"][len(sys.argv) - 2:])
+rounds, threads = (int(n) for n in sys.argv[2:4] + ["20", "2"][len(sys.argv[:4]) - 2:])
+our_device, their_device = sys.argv[4:6] or ("flex", "cpu")
 ours = subprocess.Popen(
     [program, "--answer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-    env={**os.environ, "RAYON_NUM_THREADS": str(threads)})
+    env={**os.environ, "RAYON_NUM_THREADS": str(threads), "REGROW_DEVICE": our_device})
 names = list(iter(lambda: ours.stdout.readline().strip(), ""))
 
 import torch  # noqa: E402
 
 torch.set_num_threads(threads)
 torch.manual_seed(0)
+torch.set_default_device(their_device)
+together = 1 if their_device == "cpu" else 10
 N = 4096
 linear = torch.nn.functional.linear
 w = torch.randn(N, N)
@@ -58,8 +62,11 @@ def run_ours(index):
 
 def run_theirs(f):
     start = time.perf_counter()
-    f()
-    return (time.perf_counter() - start) * 1e3
+    for _ in range(together):
+        f()
+    if their_device != "cpu":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1e3 / together
 
 
 best = {}

@@ -1,7 +1,8 @@
 //! Sparse matrices times one input and sixteen: 4096x4096, unstructured and 2:4, beside Burn's dense layer.
 //!
 //! `cargo bench -p regrow-bench --bench sparse`. `scripts/pytorch/sparse.py` runs the same cases and
-//! PyTorch's in turn, asking this program with `--answer` for one time after the other.
+//! PyTorch's in turn, asking this program with `--answer` for one time after the other. On a device that compiles
+//! kernels (`REGROW_DEVICE`) the bitmasks are multiplied there, and a time that criterion prints is of ten products.
 
 mod reading;
 
@@ -15,7 +16,7 @@ use criterion::Criterion;
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::checkpoint::Dtype;
 use regrow_sparse_core::compute::{Packing, SparseLinear};
-use regrow_sparse_core::device::current;
+use regrow_sparse_core::device::{current, has_kernels, has_own_memory, wait_for};
 
 use reading::sum;
 
@@ -39,6 +40,18 @@ fn random(rows: usize, cols: usize) -> Tensor<2> {
 
 fn values(tensor: Tensor<2>) -> Vec<f32> {
     tensor.into_data().try_to_vec::<f32>().expect("f32 values")
+}
+
+/// How many products are timed together: reading the outputs from where they are takes as long as some.
+fn together() -> u32 {
+    if has_own_memory(&current()) { 10 } else { 1 }
+}
+
+/// So many products, until the outputs of the last can be read.
+fn products(forward: impl Fn() -> Tensor<2>) {
+    let mut out = forward();
+    (1..together()).for_each(|_| out = forward());
+    wait_for(out);
 }
 
 /// `dense` with its smallest weights zero.
@@ -71,12 +84,17 @@ fn cases() -> Vec<Case> {
     ];
     let mut cases: Vec<Case> = kinds
         .into_iter()
+        .filter(|(.., packing, _)| !has_kernels(&current()) || *packing != Packing::Csr)
         .flat_map(|(name, pattern, percent, packing, dtype)| {
             let weights = pruned(&weights, pattern, percent);
             let layer = SparseLinear::new([SIDE, SIDE], &weights, packing, dtype).expect("a layer");
             [1, 16].map(|batch| {
-                let (layer, x, mut out) = (layer.clone(), values(random(batch, SIDE)), vec![0.0; batch * SIDE]);
                 let name = format!("{name} {packing} {dtype} batch {batch}");
+                if has_kernels(&current()) {
+                    let (layer, x) = (layer.clone().on(&current()), random(batch, SIDE));
+                    return Case::new(name, move || products(|| layer.forward(x.clone())));
+                }
+                let (layer, x, mut out) = (layer.clone(), values(random(batch, SIDE)), vec![0.0; batch * SIDE]);
                 Case::new(name, move || layer.multiply(&x, &mut out).expect("shapes that fit"))
             })
         })
@@ -84,9 +102,7 @@ fn cases() -> Vec<Case> {
     let layer = Linear { weight: Param::from_tensor(dense.transpose()), bias: None };
     cases.extend([1, 16].map(|batch| {
         let (layer, x) = (layer.clone(), random(batch, SIDE));
-        Case::new(format!("dense Burn F32 batch {batch}"), move || {
-            let _ = layer.forward(x.clone()).into_data();
-        })
+        Case::new(format!("dense Burn F32 batch {batch}"), move || products(|| layer.forward(x.clone())))
     }));
     let memory = vec![1.0f32; 64 << 20];
     cases.push(Case::new("read of 256 MiB", move || {
@@ -106,7 +122,8 @@ fn answer(mut cases: Vec<Case>) -> std::io::Result<()> {
         let Some(case) = line?.trim().parse().ok().and_then(|i: usize| cases.get_mut(i)) else { continue };
         let start = Instant::now();
         (case.run)();
-        writeln!(out, "{}", start.elapsed().as_nanos())?;
+        let times = if case.name.contains("batch") { together() } else { 1 };
+        writeln!(out, "{}", start.elapsed().as_nanos() / u128::from(times))?;
         out.flush()?;
     }
     Ok(())

@@ -268,6 +268,23 @@ pub fn has_own_memory(device: &Device) -> bool {
     !is_host(device)
 }
 
+/// Waits for `tensor` to be computed. `Tensor::into_data` alone may not: a device with a queue of its own is asked for
+/// numbers when they are looked at.
+pub fn wait_for<const D: usize>(tensor: Tensor<D>) {
+    let data = tensor.into_data();
+    let _seen = data.iter::<f32>().next();
+}
+
+/// Whether kernels of this crate can be compiled for `device`: it is one of CubeCL's, in this process.
+pub fn has_kernels(device: &Device) -> bool {
+    #[cfg(feature = "kernels")]
+    if let burn::backend::DispatchDevice::Cube(_) = device.as_dispatch() {
+        return true;
+    }
+    let _ = device;
+    false
+}
+
 /// Whether a peer lends `device`, so that it can be lost while this process goes on.
 pub fn is_peer(device: &Device) -> bool {
     peer_title(device).is_some()

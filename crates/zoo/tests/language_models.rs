@@ -8,8 +8,8 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Solved, Walk, Watching};
 use regrow_sparse_core::checkpoint::Patch;
-use regrow_sparse_core::compute::Options;
-use regrow_sparse_core::device::{current, is_host};
+use regrow_sparse_core::compute::{Options, is_possible};
+use regrow_sparse_core::device::current;
 use regrow_sparse_core::hidden::Hidden;
 use regrow_sparse_core::weight::Weight;
 use regrow_sparse_core::{Error, Pattern, Result};
@@ -104,7 +104,7 @@ fn a_text_goes_on_as_if_read_again_for_every_token() {
         let (config, device) = (&decoder.config, decoder.device());
         let whole = decoder.whole().unwrap();
         let (sparse, verdicts) = whole.compress(batch(&[&text[..1]], device), config, &always).unwrap();
-        let tried = if is_host(device) { verdicts.len() } else { 0 };
+        let tried = if is_possible(device) { verdicts.len() } else { 0 };
         assert!(!verdicts.is_empty() && sparse.sparse() == tried, "{name}");
         said.truncate(4);
         let mut add = |token| {

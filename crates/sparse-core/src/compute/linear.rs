@@ -4,20 +4,25 @@ use std::fmt;
 use std::sync::Arc;
 
 use burn::nn::Linear;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::bits::Bits;
 use super::csr::Csr;
+#[cfg(feature = "kernels")]
+use super::cube::OnDevice;
 use super::kernel::{Number, WORD};
 use super::product::multiply;
 use super::rows::{Part, Rows};
 use super::{Level, Packing};
+#[cfg(feature = "kernels")]
+use crate::device::has_kernels;
 use crate::weight::transposed;
 use crate::{Error, Result};
 
-/// `y = W x + b` with a sparse `W`, `[d_out, d_in]`, on the processor; without gradients.
+/// `y = W x + b` with a sparse `W`, `[d_out, d_in]`, on the processor, or where it was [put](SparseLinear::on); without
+/// gradients.
 ///
 /// ```
 /// use regrow_sparse_core::checkpoint::Dtype;
@@ -37,6 +42,8 @@ pub struct SparseLinear {
     matrix: Arc<Matrix>,
     bias: Option<Arc<[f32]>>,
     level: Level,
+    #[cfg(feature = "kernels")]
+    placed: Option<Arc<OnDevice>>,
 }
 
 /// The weights, by form and type.
@@ -80,7 +87,15 @@ impl SparseLinear {
             (packing, Dtype::BF16) => Matrix::BitsBf16(bits(shape, weights, packing)?),
             (packing, _) => Matrix::BitsF32(bits(shape, weights, packing)?),
         };
-        Ok(Self { shape, packing, matrix: Arc::new(matrix), bias: None, level: Level::best() })
+        Ok(Self {
+            shape,
+            packing,
+            matrix: Arc::new(matrix),
+            bias: None,
+            level: Level::best(),
+            #[cfg(feature = "kernels")]
+            placed: None,
+        })
     }
 
     /// From Burn's layer as it is used, its mask applied.
@@ -103,15 +118,32 @@ impl SparseLinear {
     /// # Errors
     /// Another number of them than outputs.
     pub fn with_bias(self, bias: Vec<f32>) -> Result<Self> {
-        match bias.len() == self.shape[0] {
-            true => Ok(Self { bias: Some(bias.into()), ..self }),
-            false => Err(Error::Argument(format!("{} biases for {} outputs", bias.len(), self.shape[0]))),
+        if bias.len() != self.shape[0] {
+            return Err(Error::Argument(format!("{} biases for {} outputs", bias.len(), self.shape[0])));
         }
+        let biased = Self { bias: Some(bias.into()), ..self };
+        #[cfg(feature = "kernels")]
+        if let Some(device) = biased.placed.as_ref().map(|placed| placed.device()) {
+            return Ok(biased.on(&device));
+        }
+        Ok(biased)
     }
 
     /// With these instructions, where the fastest are not wanted.
     pub fn with_level(self, level: Level) -> Self {
         Self { level, ..self }
+    }
+
+    /// Put where inputs on `device` are multiplied by a kernel of its own, if it [has one](has_kernels) for a matrix like
+    /// this: a bitmask or N:M, of no more than half a million rows.
+    pub fn on(self, device: &Device) -> Self {
+        #[cfg(feature = "kernels")]
+        if has_kernels(device) && self.packing != Packing::Csr {
+            let placed = OnDevice::new(self.shape, &self.to_dense(), self.bias.as_deref(), self.dtype(), device);
+            return Self { placed: placed.map(Arc::new), ..self };
+        }
+        let _ = device;
+        self
     }
 
     /// `[d_out, d_in]`.
@@ -174,8 +206,9 @@ impl SparseLinear {
         Ok(())
     }
 
-    /// The outputs `[.., d_out]` of `x`, `[.., d_in]`, of f32, on its device. Where that is not the
-    /// processor, numbers travel there and back: [`compress`](super::compress) will not choose that.
+    /// The outputs `[.., d_out]` of `x`, `[.., d_in]`, of f32, on its device. Where that is neither the processor nor
+    /// where the layer was [put](SparseLinear::on), numbers travel there and back:
+    /// [`compress`](super::compress) will not choose that.
     ///
     /// # Panics
     /// If the last dimension is not `d_in`, as Burn's layers do.
@@ -184,6 +217,11 @@ impl SparseLinear {
         let [d_out, d_in] = self.shape;
         assert_eq!(shape[D - 1], d_in, "the input's last dimension is not the layer's");
         shape[D - 1] = d_out;
+        #[cfg(feature = "kernels")]
+        if let Some(placed) = self.placed.as_ref().filter(|placed| placed.device() == device) {
+            let batch = shape[..D - 1].iter().product();
+            return placed.forward(x.cast(burn::tensor::DType::F32).reshape([batch, d_in])).reshape(shape);
+        }
         let x = x.into_data().convert::<f32>();
         let mut out = vec![0.0; shape.iter().product()];
         let multiplied = x.as_slice::<f32>().map(|x| self.multiply(x, &mut out));

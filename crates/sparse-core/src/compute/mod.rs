@@ -1,4 +1,4 @@
-//! Sparse layers that are really faster: multiplied as they are stored, on the processor, without gradients.
+//! Sparse layers that are really faster: multiplied as they are stored, without gradients.
 //!
 //! - [`SparseLinear`]: a matrix as CSR, bitmask or N:M, its values in f32, f16 or bf16, sums in f32
 //! - [`SparseConv2d`]: a convolution by its kept weights alone
@@ -23,12 +23,15 @@
 //! counts is multiplications; a kept weight then is one of a whole vector of inputs.
 //!
 //! [`Level`] says which instructions are used: the best that the processor has, found when the program runs.
-//! Elsewhere than on the processor there are no sparse kernels: [`compress()`] leaves layers on CUDA or WGPU
-//! dense, and says so.
+//! On CUDA, WGPU and Vulkan one kernel of CubeCL computes linear layers from a bitmask, which takes an eighth of a byte
+//! a weight more there; convolutions stay dense, as does everything on peers and on a GPU by LibTorch, and
+//! [`compress()`] says so.
 mod aligned;
 mod bits;
 mod conv;
 mod csr;
+#[cfg(feature = "kernels")]
+mod cube;
 mod kernel;
 mod layers;
 mod linear;
@@ -45,7 +48,7 @@ pub use crate::level::Level;
 pub use conv::SparseConv2d;
 pub use layers::{Compressed, Layered, Layers, Stock, Swapped, Tap, Within, compress, compress_by};
 pub use linear::SparseLinear;
-pub use trial::{Kind, Options, Verdict};
+pub use trial::{Kind, Options, Verdict, is_possible};
 
 /// How a sparse matrix lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

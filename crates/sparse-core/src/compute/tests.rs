@@ -1,12 +1,16 @@
 //! Every form, type and set of instructions against the dense product.
 
 use burn::nn::LinearConfig;
+#[cfg(feature = "kernels")]
+use burn::tensor::TensorData;
 use burn::tensor::{Distribution, Tensor};
 use proptest::prelude::*;
 use safetensors::Dtype;
 
 use super::kernel::{LANES, Number, SLACK, WORD};
 use super::*;
+#[cfg(feature = "kernels")]
+use crate::device::has_kernels;
 use crate::device::{current, roundoff};
 use crate::masked::{Base, Gradient, apply_masks};
 use crate::{Mask, MaskSet};
@@ -148,6 +152,64 @@ fn matrices_of_nothing() {
             layer.multiply(&vec![1.0; batch * shape[1]], &mut out).unwrap();
             assert!(out.iter().all(|o| *o == 0.0));
         }
+    }
+}
+
+/// What a layer that was put on the device of the tests gives for `x`, `[batch, cols]`.
+#[cfg(feature = "kernels")]
+fn by_kernel(layer: &SparseLinear, x: &[f32]) -> Vec<f32> {
+    let [rows, cols] = layer.shape();
+    let (layer, x) = (layer.clone().on(&current()), TensorData::new(x.to_vec(), [x.len() / cols, 1, cols]));
+    let out = layer.forward(Tensor::<3>::from_data(x, &current()));
+    assert_eq!(out.dims()[1..], [1, rows]);
+    out.into_data().convert::<f32>().iter().collect()
+}
+
+#[cfg(feature = "kernels")]
+#[test]
+fn the_kernel_of_a_device_gives_the_dense_products() {
+    if !has_kernels(&current()) {
+        return println!("skipped: no kernels are compiled for {:?}", current());
+    }
+    let shapes = [(1, 1, 16, 1), (9, 31, 8, 1), (8, 32, 8, 3), (40, 100, 2, 9), (17, 1000, 12, 17), (3, 64, 0, 2)];
+    for (rows, cols, density, batch) in shapes {
+        let x: Vec<f32> = (0..batch * cols).map(|i| number(i + 7)).collect();
+        let bias: Vec<f32> = (0..rows).map(number).collect();
+        let dense = matrix(rows, cols, density, 5);
+        let expected = product(&dense, [rows, cols], &x, &bias);
+        for (packing, dtype) in [
+            (Packing::Bitmask, Dtype::F32),
+            (Packing::Bitmask, Dtype::F16),
+            (Packing::Csr, Dtype::BF16),
+            (Packing::Bitmask, Dtype::BF16),
+        ] {
+            let layer = SparseLinear::new([rows, cols], &dense, packing, dtype).unwrap();
+            // With a bias that comes before or after.
+            let (before, after) = (layer.clone().with_bias(bias.clone()), layer.on(&current()).with_bias(bias.clone()));
+            for layer in [before.unwrap(), after.unwrap()] {
+                for (i, (out, expected)) in by_kernel(&layer, &x).iter().zip(&expected).enumerate() {
+                    let near = (f64::from(*out) - expected).abs() <= 1e-5 * cols as f64;
+                    assert!(near, "{layer:?}, batch {batch}, output {i}: {out}, not {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(feature = "kernels")]
+#[test]
+fn the_kernel_of_a_device_widens_every_kind_of_number() {
+    if !has_kernels(&current()) {
+        return println!("skipped: no kernels are compiled for {:?}", current());
+    }
+    // The least and the largest of f16, subnormal and normal, and numbers between.
+    let halves = [1u16, 2, 0x3ff, 0x400, 0x401, 0x3c00, 0x3555, 0x7bff, 0x8001, 0x83ff, 0x8400, 0xbc00, 0xfbff];
+    let weights: Vec<f32> = halves.iter().map(|bits| half::f16::from_bits(*bits).to_f32()).collect();
+    for dtype in DTYPES {
+        let layer = SparseLinear::new([weights.len(), 1], &weights, Packing::Bitmask, dtype).unwrap();
+        let mut expected = vec![0.0; weights.len()];
+        layer.multiply(&[1.0], &mut expected).unwrap();
+        assert_eq!(by_kernel(&layer, &[1.0]), expected, "{dtype}");
     }
 }
 
