@@ -28,7 +28,7 @@ const WORD: usize = 32;
 const ROWS: usize = 8;
 /// The most inputs that a weight is read for at once.
 const INPUTS: usize = 8;
-/// The most groups along a side of the grid that every device allows.
+/// The most groups along a side of the grid that every device allows: half a million rows, and as many inputs.
 const GROUPS: usize = 65_535;
 
 /// Kept weights and where they stand, on a device.
@@ -82,6 +82,9 @@ impl OnDevice {
 
     /// The outputs, `[batch, rows]`, of `x`, `[batch, cols]`, of f32.
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        if x.dims()[0] == 0 {
+            return Tensor::zeros([0, self.bias.dims()[0]], &x.device());
+        }
         let [words, starts, values] = [&self.words, &self.starts, &self.values].map(|t| t.clone().into_dispatch());
         let bias = self.bias.clone().into_dispatch();
         Tensor::from_dispatch(Dispatch::sparse_product(x.into_dispatch(), bias, words, starts, values, self.form))

@@ -198,6 +198,17 @@ fn the_kernel_of_a_device_gives_the_dense_products() {
 
 #[cfg(feature = "kernels")]
 #[test]
+fn the_kernel_of_a_device_takes_no_inputs_as_well() {
+    if !has_kernels(&current()) {
+        return println!("skipped: no kernels are compiled for {:?}", current());
+    }
+    let layer = SparseLinear::new([3, 8], &matrix(3, 8, 8, 1), Packing::Bitmask, Dtype::F32).unwrap().on(&current());
+    let out = layer.forward(Tensor::<2>::zeros([0, 8], &current()));
+    assert_eq!(out.dims(), [0, 3]);
+}
+
+#[cfg(feature = "kernels")]
+#[test]
 fn the_kernel_of_a_device_widens_every_kind_of_number() {
     if !has_kernels(&current()) {
         return println!("skipped: no kernels are compiled for {:?}", current());
