@@ -24,8 +24,7 @@
 //!
 //! [`Level`] says which instructions are used: the best that the processor has, found when the program runs.
 //! On CUDA, WGPU and Vulkan one kernel of CubeCL computes linear layers from a bitmask, which takes an eighth of a byte
-//! a weight more there; convolutions stay dense, as does everything on peers and on a GPU by LibTorch, and
-//! [`compress()`] says so.
+//! a weight more there; convolutions stay dense, as does everything on peers and by LibTorch, and [`compress()`] says so.
 mod aligned;
 mod bits;
 mod conv;

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use super::layers::{Layers, Sparse};
 use super::linear::numbers;
 use super::{Packing, SparseConv2d, SparseLinear};
-use crate::device::{has_kernels, has_own_memory, title, wait_for};
+use crate::device::{has_kernels, has_own_memory, is_host, title, wait_for};
 use crate::weight::transposed;
 use crate::{Error, Result};
 
@@ -100,10 +100,11 @@ const TOGETHER: u32 = 10;
 /// What is short.
 const SHORT: Duration = Duration::from_millis(5);
 
-/// Whether linear layers on `device` can be computed sparse: on the processor, in this process, and where a kernel can
-/// be compiled. Elsewhere, on a peer or on a GPU by LibTorch, they stay dense.
+/// Whether linear layers on `device` can be computed sparse: by this process's own threads, and where a kernel can be
+/// compiled. On a peer and by LibTorch they stay dense. On its processor single layers win the race, but LibTorch's
+/// threads, which wait for work busily, and ours are in each other's way: models were no faster.
 pub fn is_possible(device: &Device) -> bool {
-    !has_own_memory(device) || has_kernels(device)
+    is_host(device) || has_kernels(device)
 }
 
 /// Times, and which form won if one did.
