@@ -134,7 +134,7 @@ impl SparseLinear {
         Self { level, ..self }
     }
 
-    /// Put where inputs on `device` are multiplied by a kernel of its own, if it [has one](has_kernels) for a matrix like
+    /// Put where inputs on `device` are multiplied by a kernel of its own, if it [has one](crate::device::has_kernels) for a matrix like
     /// this: a bitmask or N:M, of no more than half a million rows.
     pub fn on(self, device: &Device) -> Self {
         #[cfg(feature = "kernels")]
