@@ -28,7 +28,7 @@ const WORD: usize = 32;
 const ROWS: usize = 8;
 /// The most inputs that a weight is read for at once.
 const INPUTS: usize = 8;
-/// The most groups along a side of the grid that every device allows: half a million rows, and as many inputs.
+/// The most groups along a side of the grid that every device allows: half a million rows, and as many inputs at once.
 const GROUPS: usize = 65_535;
 
 /// Kept weights and where they stand, on a device.
@@ -82,8 +82,13 @@ impl OnDevice {
 
     /// The outputs, `[batch, rows]`, of `x`, `[batch, cols]`, of f32.
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        if x.dims()[0] == 0 {
-            return Tensor::zeros([0, self.bias.dims()[0]], &x.device());
+        let ([batch, cols], rows) = (x.dims(), self.bias.dims()[0]);
+        if batch == 0 {
+            return Tensor::zeros([0, rows], &x.device());
+        }
+        let most = (GROUPS * INPUTS).min(u32::MAX as usize / rows.max(cols)).max(1);
+        if batch > most {
+            return Tensor::cat(x.split(most, 0).into_iter().map(|x| self.forward(x)).collect(), 0);
         }
         let [words, starts, values] = [&self.words, &self.starts, &self.values].map(|t| t.clone().into_dispatch());
         let bias = self.bias.clone().into_dispatch();

@@ -205,7 +205,7 @@ impl Trial {
         let shape = weight.dims().to_vec();
         let [batch, _, height, width] = images.dims();
         let device = images.device();
-        let missing = has_own_memory(&device).then(|| format!("there is no sparse convolution on {}", title(&device)));
+        let missing = (!is_host(&device)).then(|| format!("there is no sparse convolution on {}", title(&device)));
         let mut verdict = self.begin(name, shape, &numbers(weight.into_data())?, batch, missing);
         if verdict.untried.is_none() {
             match SparseConv2d::of(layer) {
