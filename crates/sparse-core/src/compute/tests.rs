@@ -209,6 +209,20 @@ fn the_kernel_of_a_device_takes_no_inputs_as_well() {
 
 #[cfg(feature = "kernels")]
 #[test]
+fn more_inputs_than_a_grid_holds_go_in_parts() {
+    if !has_kernels(&current()) {
+        return println!("skipped: no kernels are compiled for {:?}", current());
+    }
+    // 65,535 groups of 8 inputs, and a few more.
+    let x: Vec<f32> = (0..65_535 * 8 + 11).map(number).collect();
+    let layer = SparseLinear::new([1, 1], &[2.0], Packing::Bitmask, Dtype::F32).unwrap();
+    let out = by_kernel(&layer, &x);
+    assert_eq!(out.len(), x.len());
+    assert!(out.iter().zip(&x).all(|(out, x)| *out == 2.0 * x));
+}
+
+#[cfg(feature = "kernels")]
+#[test]
 fn the_kernel_of_a_device_widens_every_kind_of_number() {
     if !has_kernels(&current()) {
         return println!("skipped: no kernels are compiled for {:?}", current());
