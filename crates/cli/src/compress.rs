@@ -1,19 +1,20 @@
 //! `regrow compress`: a fine-tuned model as its base plus differences of low rank.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use regrow_merging::LowRank;
 use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Entry};
-use regrow_zoo::adapter::{Draft, Factors, Kind, Module, Rest};
+use regrow_zoo::adapter::{Adapter, Draft, Factors, Kind, Module, Rest, Target};
 use serde_json::{Value, json};
 
 use crate::bar::Bar;
 use crate::error::{Error, Result};
 use crate::lm::Selection;
 use crate::parent;
+use crate::source::identity;
 use crate::text;
 
 /// Compress a fine-tuned model to low-rank differences from its base
@@ -44,6 +45,17 @@ pub struct Args {
     /// Where the adapter goes
     #[arg(long)]
     out: PathBuf,
+    /// Go on where an interrupted run with the same settings stopped
+    #[arg(long)]
+    resume: bool,
+}
+
+impl Args {
+    /// What identifies a run on these files.
+    fn settings(&self, model: &Checkpoint, base: &Checkpoint) -> Result<String> {
+        let Self { rank, target, ignore, .. } = self;
+        Ok(format!("{rank} {target:?} {ignore:?} {}", identity([model, base].into_iter().flat_map(Checkpoint::files))?))
+    }
 }
 
 /// Reads, cuts, writes, reports.
@@ -59,8 +71,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     }
     let config = config_of(&args.base)?;
     let job = Job::plan(&model, &base, args.rank, &selection, transposed(&config))?;
+    let settings = args.settings(&model, &base)?;
+    let to = Target { out: &args.out, inputs: vec![&model, &base], settings, resume: args.resume };
     let bar = Bar::bytes();
-    job.draft(&args.base, &config).write(&args.out, &[&model, &base], &|done, all| bar.at(done, all))?;
+    job.draft(&args.base, &config).write(&to, &|done, all| bar.at(done, all))?;
+    job.measure(&args.out)?;
     job.report(out)
 }
 
@@ -73,8 +88,8 @@ struct Job<'a> {
     modules: Vec<(Module, &'a str)>,
     /// Tensors that are stored whole.
     whole: Vec<&'a Entry>,
-    /// Squared norms of the differences and of what is kept of them.
-    sums: Mutex<(f64, f64)>,
+    /// Squared norms of each difference and of what is kept of it.
+    norms: Mutex<BTreeMap<usize, [f64; 2]>>,
 }
 
 impl<'a> Job<'a> {
@@ -102,7 +117,7 @@ impl<'a> Job<'a> {
                 model.path().display(),
                 base.path().display()
             ))),
-            false => Ok(Self { model, base, transposed, modules, whole, sums: Mutex::default() }),
+            false => Ok(Self { model, base, transposed, modules, whole, norms: Mutex::default() }),
         }
     }
 
@@ -133,21 +148,55 @@ impl<'a> Job<'a> {
         (speaks && self.model.entry(HEAD).is_err()).then(|| rest(self.model, changed, HEAD)).flatten()
     }
 
+    /// The difference of one matrix, as it is stored.
+    fn difference(&self, index: usize) -> regrow_sparse_core::Result<Vec<f32>> {
+        let name = self.modules[index].1;
+        let mut values = self.model.read_f32(name)?;
+        values.iter_mut().zip(self.base.read_f32(name)?).for_each(|(v, b)| *v -= b);
+        Ok(values)
+    }
+
     /// The cut difference of one matrix.
     fn factors(&self, index: usize) -> regrow_sparse_core::Result<Factors> {
         let (module, name) = &self.modules[index];
         let [m, r, d] = module.shape;
-        let mut values = self.model.read_f32(name)?;
-        values.iter_mut().zip(self.base.read_f32(name)?).for_each(|(v, b)| *v -= b);
+        let values = self.difference(index)?;
         let turned = self.transposed && module.kind == Kind::Linear && self.model.entry(name)?.shape == [d, m];
         let stored = if turned { [d, m] } else { [m, d] };
         let cut = LowRank::approximate(&values, stored, r)
             .map_err(|e| regrow_sparse_core::Error::tensor(*name, e.to_string()))?;
         let cut = if turned { cut.transposed() } else { cut };
-        let all: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
-        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-        *sums = (sums.0 + all, sums.1 + cut.squared_norm());
+        self.found(index, &values, &cut);
         Ok(Factors { left: cut.left().to_vec(), right: cut.right().to_vec() })
+    }
+
+    /// Notes what a cut has kept.
+    fn found(&self, index: usize, difference: &[f32], cut: &LowRank) {
+        let all = difference.iter().map(|v| f64::from(*v).powi(2)).sum();
+        self.norms().insert(index, [all, cut.squared_norm()]);
+    }
+
+    fn norms(&self) -> MutexGuard<'_, BTreeMap<usize, [f64; 2]>> {
+        self.norms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does so for what an interrupted run has cut, from what is written.
+    fn measure(&self, out: &Path) -> Result<()> {
+        let known: BTreeSet<usize> = self.norms().keys().copied().collect();
+        let left = self.modules.iter().enumerate().filter(|(index, _)| !known.contains(index));
+        let left: BTreeMap<&str, usize> = left.map(|(index, (module, _))| (module.name.as_str(), index)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let (adapter, bar) = (Adapter::open(out)?, Bar::new("matrices measured"));
+        for (place, module) in adapter.modules().enumerate() {
+            if let Some(index) = left.get(module.name.as_str()) {
+                let Factors { left, right } = adapter.factors(place)?;
+                self.found(*index, &self.difference(*index)?, &LowRank::new(left, right, module.shape)?);
+            }
+            bar.at(place + 1, self.modules.len());
+        }
+        Ok(())
     }
 
     /// An `adapter_config.json` that names its modules in full.
@@ -172,7 +221,8 @@ impl<'a> Job<'a> {
     }
 
     fn report(&self, out: &mut dyn Write) -> Result<()> {
-        let (all, kept) = *self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let add = |sums: [f64; 2], [all, kept]: &[f64; 2]| [sums[0] + all, sums[1] + kept];
+        let [all, kept] = self.norms().values().fold([0.0; 2], add);
         let error = if all > 0.0 { ((all - kept) / all).max(0.0).sqrt() } else { 0.0 };
         let numbers: usize = self.modules.iter().map(|(m, _)| m.shape[1] * (m.shape[0] + m.shape[2])).sum();
         let of: usize = self.modules.iter().map(|(m, _)| m.shape[0] * m.shape[2]).sum();

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
 use regrow_sparse_core::train::mix;
-use regrow_zoo::adapter::{Adapter, Draft, Factors, Kind, Module, Rest};
+use regrow_zoo::adapter::{Adapter, Draft, Factors, Kind, Module, Rest, Target};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use common::{complaint, regrow, stdout, text};
+use common::{complaint, killed, regrow, stdout, text};
 
 /// `n` numbers between -1 and 1.
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
@@ -52,7 +52,7 @@ fn adapter(dir: &Path, name: &str, rank: usize, seed: u64) -> PathBuf {
         beside: Vec::new(),
     };
     let out = dir.join(name);
-    draft.write(&out, &[], &|_, _| ()).expect("written");
+    draft.write(&Target::new(&out), &|_, _| ()).expect("written");
     out
 }
 
@@ -206,7 +206,6 @@ fn what_is_merged_reversibly_carries_recipe_card_and_tokenizer_in_the_type_asked
         );
         assert!(said > 1e-5 && said < 2e-3 && (found / said - 1.0).abs() < 0.05, "{name}: {said} {found}");
     }
-    assert!(complaint(&[&half[..], &["--resume"]].concat()).contains("rmm has no --resume"));
     let file = dir.path().join("x.safetensors");
     assert!(complaint(&["merge", text(&toml_at), "--out", text(&file)]).contains("rmm writes a folder"));
     recipe(dir.path(), &toml.replace("tokenizer = \"b\"", "tokenizer = \"nobody\""));
@@ -270,7 +269,7 @@ fn a_compressed_model_in_its_base_is_the_model_as_far_as_its_rank_goes() {
         adapter
             .draft()
             .expect("a draft")
-            .merge_into(&Checkpoint::open(&base).expect("open"), &whole, &[], &|_, _| ())
+            .merge_into(&Checkpoint::open(&base).expect("open"), &Target::new(&whole), &|_, _| ())
             .expect("merged");
         let (whole, tuned) = (Checkpoint::open(&whole).expect("open"), Checkpoint::open(&tuned).expect("open"));
         for name in ["embed.weight", "head.weight", "h.0.attn.q.bias", "norm.weight"] {
@@ -311,6 +310,73 @@ fn compressed_models_are_merged_and_reverted_too() {
     let bias = "base_model.model.h.0.attn.q.base_layer.bias";
     let read = |of: &str| Checkpoint::open(dir.path().join(of)).expect("open").read_f32(bias).expect("read");
     assert_eq!(read("back"), read("low2"));
+}
+
+/// A checkpoint directory of matrices whose difference to those of seed 0 has no low rank.
+fn matrices(dir: &Path, name: &str, seed: u64) -> PathBuf {
+    let matrix = |i: usize| Planned { name: format!("h.{i:02}.weight"), dtype: Dtype::F32, shape: vec![300, 400] };
+    let (plan, out) = (Plan::sharded((0..24).map(matrix).collect(), usize::MAX).expect("a plan"), dir.join(name));
+    let mut writer = Writer::create(plan, &out, &[], "").expect("begun");
+    let make = |tensor: &Planned| -> regrow_sparse_core::Result<Contents<'static>> {
+        let of = |seed: u64| numbers(tensor.elements(), tensor.name.bytes().fold(seed, |s, b| mix(s, b.into())));
+        let learnt = if seed == 0 { 0.0 } else { 0.2 };
+        Ok(Contents::Values(of(0).iter().zip(of(seed)).map(|(b, o)| b + learnt * o).collect()))
+    };
+    writer.write(&make, &|_, _| ()).expect("written");
+    writer.finish().expect("finished");
+    out
+}
+
+#[test]
+fn what_was_killed_goes_on_and_comes_out_the_same() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let (base, out) = (matrices(dir.path(), "base", 0), at("out"));
+    let tuned = [1, 2].map(|seed| matrices(dir.path(), &format!("tuned{seed}"), seed));
+    let toml = "method = \"rmm\"\nmodels = [{ path = \"low1\" }, { path = \"low2\" }]\n\
+                parameters = { basis = 1, granularity = \"product\", rank = 40, align = \"balanced\" }\n";
+    let toml = recipe(dir.path(), toml);
+    let compress = |n: usize| ["compress", text(&tuned[n]), "--base", text(&base), "--rank", "80"].map(String::from);
+    let commands: [(&str, Vec<String>, [&str; 2]); 4] = [
+        ("low1", compress(0).to_vec(), ["--rank", "70"]),
+        ("low2", compress(1).to_vec(), ["--ignore", "h.03"]),
+        ("merged", ["merge", text(&toml)].map(String::from).to_vec(), ["--shard-size", "1MB"]),
+        ("back", ["revert", text(&at("merged")), "--task", "low2"].map(String::from).to_vec(), ["--task", "low1"]),
+    ];
+    for (name, command, other) in commands {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        // What is given twice would be refused: the other value takes the place of the first.
+        let place = command.iter().position(|argument| *argument == other[0]);
+        let others = match place {
+            Some(place) => [&command[..place], &other, &command[place + 2..]].concat(),
+            None => [&command[..], &other].concat(),
+        };
+        let to = |command: &[&str], out: &Path, more: &[&str]| -> Vec<String> {
+            [command, &["--out", text(out)], more].concat().into_iter().map(String::from).collect()
+        };
+        let strs = |args: &[String]| regrow(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let said = stdout(&strs(&to(&command, &at(name), &[])));
+        let begun = || {
+            let journal = fs::read_to_string(dir.path().join("out.partial/regrow-progress.json")).unwrap_or_default();
+            journal.contains("\"tensors\":[") && !journal.contains("\"tensors\":[]")
+        };
+        let kill = || {
+            let _old = fs::remove_dir_all(&out);
+            let args = to(&command, &out, &[]);
+            killed(&args.iter().map(String::as_str).collect::<Vec<_>>(), &out, begun) && begun()
+        };
+        assert!((0..20).any(|_| kill()), "{name}: always too late");
+        let wrong = to(&others, &out, &["--resume"]);
+        let says = complaint(&wrong.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(says.contains("other settings"), "{name}: {says}");
+        assert_eq!(stdout(&strs(&to(&command, &out, &["--resume"]))), said, "{name}");
+        assert_eq!(names(&out), names(&at(name)));
+        for file in names(&out).iter().filter(|file| *file != "README.md") {
+            assert!(fs::read(out.join(file)).expect("read") == fs::read(at(name).join(file)).expect("read"), "{file}");
+        }
+        fs::remove_dir_all(&out).expect("removed");
+        assert!(!dir.path().join("out.partial").exists(), "{name}: nothing is left");
+    }
 }
 
 #[test]
@@ -417,7 +483,7 @@ fn what_cannot_be_merged_or_reverted_is_one_line() {
         rest: Vec::new(),
         beside: Vec::new(),
     };
-    draft.write(&dir.path().join("less"), &[], &|_, _| ()).expect("written");
+    draft.write(&Target::new(&dir.path().join("less")), &|_, _| ()).expect("written");
     let less = with("{ path = \"a\" }, { path = \"less\" }", "{ basis = 1 }");
     assert!(less.contains("adapt different modules: only one has conv"), "{less}");
     // Different bases, a factor cut short, NaN.

@@ -4,13 +4,11 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
 
 use common::recipes::{models, recipe, values};
-use common::{complaint, regrow, stdout, text};
+use common::{complaint, killed, regrow, stdout, text};
 
 #[test]
 fn fisher_information_and_second_moments_come_beside_the_models() {
@@ -229,23 +227,6 @@ fn networks_are_merged_by_second_moments_that_were_gathered() {
             assert!(pull.abs() < 1e-4 * size, "{} {r} {j}: {pull} {size}", entry.name);
         }
     }
-}
-
-/// Runs `regrow` with these arguments until `begun` and kills it; whether it was killed before `out` was there.
-fn killed(args: &[&str], out: &Path, begun: impl Fn() -> bool) -> bool {
-    let mut running = Command::new(env!("CARGO_BIN_EXE_regrow"))
-        .args(args)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary runs");
-    let started = Instant::now();
-    while !begun() && !out.exists() && started.elapsed() < Duration::from_secs(300) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    running.kill().expect("killed");
-    running.wait().expect("gone");
-    !out.exists()
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn cosine(adapters: &[Adapter], merge: &Merge<'_>) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use regrow_sparse_core::checkpoint::Dtype;
-    use regrow_zoo::adapter::{Draft, Kind, Module};
+    use regrow_zoo::adapter::{Draft, Kind, Module, Target};
 
     use super::*;
 
@@ -113,7 +113,7 @@ mod tests {
                 rest: Vec::new(),
                 beside: Vec::new(),
             };
-            draft.write(&dir.path().join(name), &[], &|_, _| ()).unwrap();
+            draft.write(&Target::new(&dir.path().join(name)), &|_, _| ()).unwrap();
             Adapter::open(dir.path().join(name)).unwrap()
         };
         let both = [adapter("a", [1.0, 0.0]), adapter("b", [0.0, 3.0])];

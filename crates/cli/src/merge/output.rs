@@ -50,11 +50,16 @@ impl Output {
         Ok(if self.is_file() { plan.with_metadata("regrow_recipe", &self.recipe) } else { plan })
     }
 
-    /// Begins to write it, or goes on; `settings` identify the run besides what is known here.
-    pub fn begin(&self, plan: Plan, lead: &Checkpoint, inputs: &[&Checkpoint], settings: &str) -> Result<Writer> {
+    /// Begins to write tensors, or goes on; `settings` identify the run besides what is known here.
+    pub fn writer(&self, plan: Plan, inputs: &[&Checkpoint], settings: &str) -> Result<Writer> {
         let settings = format!("{settings} {} {}", self.shard_size, self.recipe);
         let begin = if self.resume { Writer::resume } else { Writer::create };
-        let mut writer = begin(plan, &self.path, inputs, &settings)?;
+        Ok(begin(plan, &self.path, inputs, &settings)?)
+    }
+
+    /// As [`Output::writer`], with what stands beside the tensors.
+    pub fn begin(&self, plan: Plan, lead: &Checkpoint, inputs: &[&Checkpoint], settings: &str) -> Result<Writer> {
+        let mut writer = self.writer(plan, inputs, settings)?;
         if self.is_file() {
             return Ok(writer);
         }

@@ -31,7 +31,6 @@ pub fn find(name: &str) -> Option<(Run, &'static About)> {
 fn rmm(args: &Args, recipe: &Recipe, about: &About, out: &mut dyn Write) -> Result<()> {
     recipe.check(about.parameters)?;
     refuse(args.into.is_some(), "--into is for opcm, not for rmm")?;
-    refuse(args.resume, "rmm has no --resume: a run that was stopped begins anew, its one file is written in one go")?;
     let parameters = recipe.parameters("", 0.0);
     let (rmm, amount) = (space(&parameters)?, amount(&parameters)?);
     let sources: Vec<Source> =

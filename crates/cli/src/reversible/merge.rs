@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use regrow_merging::LowRank;
 use regrow_merging::rmm::{Amount, Part, Rmm, Space};
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer, rounded};
+use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, rounded};
 use regrow_sparse_core::parallel::Together;
 use regrow_zoo::adapter::{Adapter, Module, Rest};
 
-use super::{FORMAT, Layer, MANIFEST, MODEL, Manifest, Task, about, stored, stored_rest};
+use super::{FORMAT, Layer, MANIFEST, MODEL, Manifest, Task, about, space, stored, stored_rest};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
 use crate::merge::Output;
+use crate::source::identity;
 use crate::text;
 
 type Core<T> = regrow_sparse_core::Result<T>;
@@ -114,7 +116,10 @@ impl<'a> Job<'a> {
             shape: r.shape.clone(),
         }));
         let inputs: Vec<&Checkpoint> = self.adapters.iter().map(Adapter::checkpoint).collect();
-        let mut writer = Writer::create(Plan::one(MODEL, tensors)?, &out.path, &inputs, "rmm")?;
+        let files = identity(inputs.iter().flat_map(|input| input.files()))?;
+        let writer = out.writer(Plan::one(MODEL, tensors)?, &inputs, &format!("rmm {basis} {files}"))?;
+        // A layer may take longer than a note that it is there.
+        let mut writer = writer.with_patience(Duration::ZERO);
         let (together, lost) = (Together::new(self.layers.len()), Mutex::new(BTreeMap::new()));
         let make = |tensor: &Planned| match places.get(&tensor.name) {
             Some((layer, part)) => {
@@ -129,7 +134,8 @@ impl<'a> Job<'a> {
         };
         let bar = Bar::bytes();
         writer.write(&make, &|done, all| bar.at(done, all))?;
-        let lost = lost.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = lost.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.measure(&mut lost, &writer.open(MODEL)?)?;
         let manifest = self.manifest(basis, numbers, &lost, &rest);
         out.beside.iter().try_for_each(|(name, contents)| writer.add(name, contents))?;
         writer.add(MANIFEST, format!("{:#}\n", serde_json::to_value(&manifest)?).as_bytes())?;
@@ -143,8 +149,20 @@ impl<'a> Job<'a> {
         let named = |e: regrow_sparse_core::Error| about(&self.layers[layer].name, &e);
         let space = self.rmm.solve(models.clone()).map_err(named)?.space(basis).map_err(named)?;
         let space = self.rounded(space).map_err(named)?;
-        let lost = (space.squared_errors(&models)?, models.iter().map(LowRank::squared_norm).collect());
+        let lost = lost(&space, &models)?;
         Ok((space.parts().into_iter().map(|part| (part.name, part.values)).collect(), lost))
+    }
+
+    /// What layers lose that an interrupted run has written, from what is there.
+    fn measure(&self, known: &mut BTreeMap<usize, Lost>, written: &Checkpoint) -> Result<()> {
+        let left: Vec<usize> = (0..self.layers.len()).filter(|index| !known.contains_key(index)).collect();
+        let bar = Bar::new("layers measured");
+        for (done, index) in left.iter().enumerate() {
+            let space = space(written, &self.layers[*index].name, self.sources.len())?;
+            known.insert(*index, lost(&space, &self.models(*index)?)?);
+            bar.at(done + 1, left.len());
+        }
+        Ok(())
     }
 
     /// A space as it will be read again.
@@ -205,6 +223,11 @@ impl<'a> Job<'a> {
             layers,
         }
     }
+}
+
+/// What a space of these models loses of them.
+fn lost(space: &Space, models: &[LowRank]) -> Core<Lost> {
+    Ok((space.squared_errors(models)?, models.iter().map(LowRank::squared_norm).collect()))
 }
 
 fn open(source: &Source) -> Result<Adapter> {

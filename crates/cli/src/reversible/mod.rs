@@ -157,14 +157,19 @@ impl Merged {
 
     /// The basis models of a module.
     fn space(&self, layer: &Layer) -> regrow_sparse_core::Result<Space> {
-        let mut find = |part: &str| {
-            let name = stored(&layer.name, part);
-            let Ok(entry) = self.checkpoint.entry(&name) else { return Ok(None) };
-            let (shape, values) = (entry.shape.clone(), self.checkpoint.read_f32(&name)?);
-            Ok(Some(Part { name: part.into(), shape, values }))
-        };
-        Space::from_parts(self.manifest.tasks.len(), &mut find).map_err(|e| about(&layer.name, &e))
+        space(&self.checkpoint, &layer.name, self.manifest.tasks.len())
     }
+}
+
+/// The basis models of a module of so many tasks.
+fn space(checkpoint: &Checkpoint, module: &str, tasks: usize) -> regrow_sparse_core::Result<Space> {
+    let mut find = |part: &str| {
+        let name = stored(module, part);
+        let Ok(entry) = checkpoint.entry(&name) else { return Ok(None) };
+        let (shape, values) = (entry.shape.clone(), checkpoint.read_f32(&name)?);
+        Ok(Some(Part { name: part.into(), shape, values }))
+    };
+    Space::from_parts(tasks, &mut find).map_err(|e| about(module, &e))
 }
 
 /// A part of a module's space as it is stored.

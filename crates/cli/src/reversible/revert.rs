@@ -4,12 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
-use regrow_zoo::adapter::{Draft, Factors, Module, Rest};
+use regrow_zoo::adapter::{Draft, Factors, Module, Rest, Target};
 
 use super::{Layer, Merged, about, report, stored_rest};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
 use crate::merge::tokenizer_files;
+use crate::source::identity;
 use crate::text;
 
 /// Give back one of the models that were merged reversibly
@@ -31,6 +32,9 @@ pub struct Args {
     /// Add the adapter to this base, a checkpoint or Hugging Face directory
     #[arg(long, value_name = "BASE")]
     merged: Option<PathBuf>,
+    /// Go on where an interrupted run with the same settings stopped
+    #[arg(long, conflicts_with = "report")]
+    resume: bool,
     /// Only say what is in DIR: its tasks, errors and storage
     #[arg(long, conflicts_with_all = ["task", "merged"])]
     report: bool,
@@ -52,9 +56,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let draft = draft(&merged, number)?;
     let bar = Bar::bytes();
     let watch = |done: usize, all: usize| bar.at(done, all);
-    match &args.merged {
-        None => draft.write(target, &[&merged.checkpoint], &watch)?,
-        Some(base) => draft.merge_into(&Checkpoint::open(base)?, target, &[&merged.checkpoint], &watch)?,
+    let base = args.merged.as_ref().map(Checkpoint::open).transpose()?;
+    let files = identity([&merged.checkpoint].into_iter().chain(&base).flat_map(Checkpoint::files))?;
+    let settings = format!("{task} {files}");
+    let to = Target { out: target, inputs: vec![&merged.checkpoint], settings, resume: args.resume };
+    match &base {
+        None => draft.write(&to, &watch)?,
+        Some(base) => draft.merge_into(base, &to, &watch)?,
     }
     let said = &merged.manifest.tasks[number];
     let modules = text::grouped(merged.manifest.layers.len());

@@ -5,7 +5,8 @@ pub mod recipes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use regrow_zoo::lm::Sizes;
 use serde_json::json;
@@ -38,6 +39,23 @@ pub fn refused(output: &Output) -> String {
         "{text}"
     );
     text
+}
+
+/// Runs `regrow` with these arguments until `begun` and kills it; whether it was killed before `out` was there.
+pub fn killed(args: &[&str], out: &Path, begun: impl Fn() -> bool) -> bool {
+    let mut running = Command::new(env!("CARGO_BIN_EXE_regrow"))
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let started = Instant::now();
+    while !begun() && !out.exists() && started.elapsed() < Duration::from_secs(300) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running.kill().expect("killed");
+    running.wait().expect("gone");
+    !out.exists()
 }
 
 /// A path as an argument.

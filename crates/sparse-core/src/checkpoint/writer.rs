@@ -178,6 +178,18 @@ impl Writer {
         fs::write(&path, bytes).map_err(|e| Error::io(path, e))
     }
 
+    /// Opens a file of the plan that is finished, to read in it before the whole is; it must be closed by then.
+    ///
+    /// # Errors
+    /// If there is no such file, or it is not finished.
+    pub fn open(&self, file: &str) -> Result<Checkpoint> {
+        let path = self.partial.path(file);
+        match self.journal.finished.iter().any(|name| name == file) {
+            true => Checkpoint::open(path),
+            false => Err(Error::format(path, "is not written yet")),
+        }
+    }
+
     /// Writes every file that is not finished. `make` gives a tensor's contents and is called from several
     /// threads; `watch` is told after each tensor how many of the plan's bytes are written.
     ///

@@ -11,7 +11,7 @@
 //! | embedding | `scale A^T` | `B^T` | `[entries, width]` |
 //!
 //! What an adapter holds besides (heads and norms in `modules_to_save`, biases) is in [`Adapter::rest`].
-//! A [`Draft`] is an adapter to be written, or to be merged into its base.
+//! A [`Draft`] is an adapter to be written to a [`Target`], or to be merged into its base.
 
 mod base;
 mod config;
@@ -28,7 +28,7 @@ use serde_json::Value;
 
 pub use base::tensor_of;
 use config::Config;
-pub use write::Draft;
+pub use write::{Draft, Target};
 
 /// The configuration's file name.
 pub const CONFIG: &str = "adapter_config.json";

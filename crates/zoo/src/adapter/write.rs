@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned, Writer};
 use regrow_sparse_core::parallel::Together;
@@ -35,15 +36,41 @@ pub struct Draft<'a> {
     pub beside: Vec<(String, Vec<u8>)>,
 }
 
+/// Where a [`Draft`] is written to.
+#[derive(Clone, Debug)]
+pub struct Target<'a> {
+    /// The directory, or, of a draft that is merged into its base, a file that ends in .safetensors.
+    pub out: &'a Path,
+    /// What it is made from, which `out` may not be.
+    pub inputs: Vec<&'a Checkpoint>,
+    /// What identifies the run: one with others is not gone on with.
+    pub settings: String,
+    /// Whether to go on with what an interrupted run with these settings has left.
+    pub resume: bool,
+}
+
+impl<'a> Target<'a> {
+    /// A new one at `out`, made from nothing that could be overwritten.
+    pub fn new(out: &'a Path) -> Self {
+        Self { out, inputs: Vec::new(), settings: String::new(), resume: false }
+    }
+
+    /// Begins what is planned there, `kind`, or goes on with it.
+    fn begin(&self, plan: Plan, kind: &str, base: Option<&Checkpoint>) -> Result<Writer> {
+        let inputs: Vec<&Checkpoint> = self.inputs.iter().copied().chain(base).collect();
+        let begin = if self.resume { Writer::resume } else { Writer::create };
+        begin(plan, self.out, &inputs, &format!("{kind} {}", self.settings))
+    }
+}
+
 impl Draft<'_> {
-    /// Writes the directory `out`, made from `inputs`, so that peft loads it: scales are 1 (`lora_alpha` is
-    /// the rank), ranks that are not the commonest stand in `rank_pattern`. `watch` sees bytes written and
-    /// bytes in all.
+    /// Writes a directory that peft loads: scales are 1 (`lora_alpha` is the rank), ranks that are not the
+    /// commonest stand in `rank_pattern`. `watch` sees bytes written and bytes in all.
     ///
     /// # Errors
-    /// No modules; an `out` that exists and is not empty, is an input or cannot be written; what the factors
-    /// run into, or factors that are not of their module's shape.
-    pub fn write(&self, out: &Path, inputs: &[&Checkpoint], watch: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
+    /// No modules; a target that exists and is not empty, is an input or cannot be written, or the rest of a
+    /// run with other settings; what the factors run into, or factors that are not of their module's shape.
+    pub fn write(&self, to: &Target<'_>, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
         let mut places = BTreeMap::new();
         let mut tensors = Vec::with_capacity(2 * self.modules.len() + self.rest.len());
         for (index, module) in self.modules.iter().enumerate() {
@@ -55,7 +82,8 @@ impl Draft<'_> {
         let rest: BTreeMap<String, &Rest<'_>> = self.rest.iter().map(|rest| (self.stored_name(rest), rest)).collect();
         tensors.extend(rest.iter().map(|(name, rest)| planned(name, rest)));
         let config = self.config()?;
-        let mut writer = Writer::create(Plan::one(MODEL, tensors)?, out, inputs, "an adapter")?;
+        // Factors may take longer than a note that they are there.
+        let mut writer = to.begin(Plan::one(MODEL, tensors)?, "an adapter", None)?.with_patience(Duration::ZERO);
         let halves = Together::new(self.modules.len());
         let make = |tensor: &Planned| match places.get(&tensor.name) {
             Some(index) => {
@@ -70,18 +98,12 @@ impl Draft<'_> {
         writer.finish()
     }
 
-    /// Writes `base` with the adapter added to it, as the directory or file `out`; types are the base's,
-    /// tensors that the base does not have (heads) are added.
+    /// Writes `base` with the adapter added to it, a directory or a file; types are the base's, tensors that
+    /// the base does not have (heads) are added.
     ///
     /// # Errors
     /// A base that lacks a module or has it in another shape; as [`Draft::write`].
-    pub fn merge_into(
-        &self,
-        base: &Checkpoint,
-        out: &Path,
-        inputs: &[&Checkpoint],
-        watch: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<()> {
+    pub fn merge_into(&self, base: &Checkpoint, to: &Target<'_>, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
         let transposed = self.config["fan_in_fan_out"].as_bool().unwrap_or(false);
         let mut changed = BTreeMap::new();
         for (index, module) in self.modules.iter().enumerate() {
@@ -96,8 +118,7 @@ impl Draft<'_> {
         let kept = |entry: &&Entry| !replaced.contains_key(&entry.name);
         let mut tensors: Vec<Planned> = base.entries().iter().filter(kept).map(Planned::from).collect();
         tensors.extend(replaced.iter().map(|(name, rest)| planned(name, rest)));
-        let inputs: Vec<&Checkpoint> = inputs.iter().copied().chain([base]).collect();
-        let mut writer = Writer::create(Plan::sharded(tensors, SHARD)?, out, &inputs, "a merged adapter")?;
+        let mut writer = to.begin(Plan::sharded(tensors, SHARD)?, "a merged adapter", Some(base))?;
         writer.companions(base)?;
         self.beside.iter().try_for_each(|(name, contents)| writer.add(name, contents))?;
         let make = |tensor: &Planned| {
