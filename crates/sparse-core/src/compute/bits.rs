@@ -50,15 +50,7 @@ impl<N: Number> Bits<N> {
     /// # Errors
     /// A row that `m` does not divide, or that keeps more, by its number.
     pub(super) fn n_of_m([rows, cols]: [usize; 2], dense: &[f32], n: usize, m: usize) -> Result<Self> {
-        if m == 0 || n == 0 || n > m || !cols.is_multiple_of(m) {
-            return Err(Error::Argument(format!("{n}:{m} does not divide rows of {cols} weights")));
-        }
-        let full = |group: &&[f32]| group.iter().filter(|v| **v != 0.0).count() > n;
-        if let Some(at) = dense.par_chunks(m).position_first(|group| full(&group)) {
-            let (row, col) = (at * m / cols.max(1), at * m % cols.max(1));
-            let reason = format!("row {row} keeps more than {n} of the {m} weights from column {col} on: not {n}:{m}");
-            return Err(Error::Argument(reason));
-        }
+        check(cols, dense, n, m)?;
         let words = marked(rows, cols, dense, |row, words| {
             for (g, group) in row.chunks(m).enumerate() {
                 let mut free = n - group.iter().filter(|v| **v != 0.0).count();
@@ -141,6 +133,18 @@ impl<N: Number> Rows for Bits<N> {
     fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B] {
         N::bits(level, self.words_of(row), self.values_of(row), x)
     }
+}
+
+/// Refuses rows of `cols` weights that are not `n` of every `m`.
+pub(super) fn check(cols: usize, dense: &[f32], n: usize, m: usize) -> Result<()> {
+    if m == 0 || n == 0 || n > m || !cols.is_multiple_of(m) {
+        return Err(Error::Argument(format!("{n}:{m} does not divide rows of {cols} weights")));
+    }
+    let full = |group: &&[f32]| group.iter().filter(|v| **v != 0.0).count() > n;
+    let Some(at) = dense.par_chunks(m).position_first(|group| full(&group)) else { return Ok(()) };
+    let (row, col) = (at * m / cols.max(1), at * m % cols.max(1));
+    let reason = format!("row {row} keeps more than {n} of the {m} weights from column {col} on: not {n}:{m}");
+    Err(Error::Argument(reason))
 }
 
 /// Words of all rows, each filled by `mark` from the row's weights.

@@ -65,6 +65,16 @@ pub enum Packing {
     },
 }
 
+impl Packing {
+    /// Whether rows of `cols` weights, row-major, keep no more than it does.
+    fn holds(self, cols: usize, weights: &[f32]) -> bool {
+        match self {
+            Self::Csr | Self::Bitmask => true,
+            Self::NofM { n, m } => bits::check(cols, weights, n, m).is_ok(),
+        }
+    }
+}
+
 impl fmt::Display for Packing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,6 +8,7 @@ use burn::module::ParamId;
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
+use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::layers::{Layers, Sparse};
@@ -20,8 +21,9 @@ use crate::{Error, Result};
 /// How layers are tried.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What sparse weights are stored as: F32, F16 or BF16.
-    pub dtype: Dtype,
+    /// What sparse weights are stored as: F32, F16 or BF16. Without one, F32 and, where each of a layer's weights is one
+    /// of its numbers, the smaller type are raced: results are the same but for the order of sums.
+    pub dtype: Option<Dtype>,
     /// The fraction of zeros below which a layer is not tried.
     pub least: f64,
     /// A sparse layer must take no more than this fraction of the dense one's time.
@@ -32,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dtype: Dtype::F32, least: 0.2, margin: 0.95, patience: Duration::from_millis(50) }
+        Self { dtype: None, least: 0.2, margin: 0.95, patience: Duration::from_millis(50) }
     }
 }
 
@@ -60,8 +62,8 @@ pub struct Verdict {
 /// A sparse form of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Of a linear layer.
-    Linear(Packing),
+    /// Of a linear layer, and what its weights are stored as.
+    Linear(Packing, Dtype),
     /// Of a convolution.
     Direct,
 }
@@ -69,7 +71,8 @@ pub enum Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Linear(packing) => packing.fmt(f),
+            Self::Linear(packing, Dtype::F32) => packing.fmt(f),
+            Self::Linear(packing, dtype) => write!(f, "{packing} {dtype}"),
             Self::Direct => f.write_str("direct"),
         }
     }
@@ -152,26 +155,27 @@ impl Trial {
         Verdict { layer: name.into(), shape, sparsity, batch, dense: None, tried: Vec::new(), chosen: None, untried }
     }
 
-    /// Fills in what came of `racers`, the first being the dense layer.
-    fn race<const D: usize>(
+    /// Fills in what came of these `kinds`, which are measured if none like them were: the times of the dense layer and
+    /// of each.
+    fn race(
         &mut self,
         verdict: &mut Verdict,
-        of: String,
+        of: &str,
         kinds: &[Kind],
-        racers: &[&dyn Fn() -> Tensor<D>],
-    ) {
+        measure: impl FnOnce(Duration) -> Result<Vec<Duration>>,
+    ) -> Result<()> {
         let Verdict { shape, sparsity, batch, .. } = &*verdict;
         let key = format!("{shape:?} {:.0} {batch} {of} {kinds:?}", 100.0 * sparsity);
-        let options = &self.options;
-        let outcome = self.known.entry(key).or_insert_with(|| {
-            let times = race(racers, options.patience);
+        if !self.known.contains_key(&key) {
+            let times = measure(self.options.patience)?;
             let tried: Vec<_> = kinds.iter().copied().zip(times[1..].iter().copied()).collect();
             let fastest = tried.iter().min_by_key(|(_, time)| *time);
-            let won = fastest.filter(|(_, time)| time.as_secs_f64() <= options.margin * times[0].as_secs_f64());
-            let won = won.map(|(kind, _)| *kind);
-            (Some(times[0]), tried, won)
-        });
-        (verdict.dense, verdict.tried, verdict.chosen) = outcome.clone();
+            let within = |time: &Duration| time.as_secs_f64() <= self.options.margin * times[0].as_secs_f64();
+            let won = fastest.filter(|(_, time)| within(time)).map(|(kind, _)| *kind);
+            self.known.insert(key.clone(), (Some(times[0]), tried, won));
+        }
+        (verdict.dense, verdict.tried, verdict.chosen) = self.known[&key].clone();
+        Ok(())
     }
 
     fn try_linear(&mut self, name: &str, layer: &Linear, x: &Tensor<2>) -> Result<()> {
@@ -183,15 +187,20 @@ impl Trial {
         let mut verdict = self.begin(name, vec![d_out, d_in], &weights, x.dims()[0], missing);
         if verdict.untried.is_none() {
             let bias = layer.bias.as_ref().map(|bias| numbers(bias.val().into_data())).transpose()?;
-            let forms = forms([d_out, d_in], &weights, bias, &self.options, &device).map_err(|e| named(name, e))?;
-            let kinds: Vec<Kind> = forms.iter().map(|form| Kind::Linear(form.packing())).collect();
-            let dense = || layer.forward(x.clone());
-            let sparse: Vec<_> = forms.iter().map(|form| move || form.forward(x.clone())).collect();
-            let mut racers: Vec<&dyn Fn() -> Tensor<2>> = vec![&dense];
-            racers.extend(sparse.iter().map(|racer| racer as &dyn Fn() -> Tensor<2>));
-            self.race(&mut verdict, String::new(), &kinds, &racers);
-            let won = kinds.iter().position(|kind| verdict.chosen == Some(*kind));
-            if let Some(won) = won.and_then(|i| forms.into_iter().nth(i)) {
+            let matrix = Dense { shape: [d_out, d_in], weights, bias };
+            let forms = matrix.forms(self.options.dtype, &device);
+            let kinds: Vec<Kind> = forms.iter().map(|(packing, dtype)| Kind::Linear(*packing, *dtype)).collect();
+            self.race(&mut verdict, "", &kinds, |patience| {
+                let made = forms.iter().map(|form| matrix.sparse(*form, &device)).collect::<Result<Vec<_>>>()?;
+                let dense = || layer.forward(x.clone());
+                let sparse: Vec<_> = made.iter().map(|form| move || form.forward(x.clone())).collect();
+                let mut racers: Vec<&dyn Fn() -> Tensor<2>> = vec![&dense];
+                racers.extend(sparse.iter().map(|racer| racer as &dyn Fn() -> Tensor<2>));
+                Ok(race(&racers, patience))
+            })
+            .map_err(|e| named(name, e))?;
+            if let Some(won) = kinds.iter().position(|kind| verdict.chosen == Some(*kind)) {
+                let won = matrix.sparse(forms[won], &device).map_err(|e| named(name, e))?;
                 self.layers.insert(name.into(), Sparse::Linear(won));
                 self.weights.push(layer.weight.id);
             }
@@ -213,7 +222,8 @@ impl Trial {
                     let dense = || layer.forward(images.clone());
                     let sparse = || form.forward(images.clone());
                     let of = format!("{height}x{width} {:?}", layer.stride);
-                    self.race(&mut verdict, of, &[Kind::Direct], &[&dense, &sparse]);
+                    let measure = |patience| Ok(race(&[&dense, &sparse], patience));
+                    self.race(&mut verdict, &of, &[Kind::Direct], measure)?;
                     if verdict.chosen.is_some() {
                         self.layers.insert(name.into(), Sparse::Conv2d(form));
                         self.weights.push(layer.weight.id);
@@ -243,30 +253,43 @@ impl Layers for Trial {
     }
 }
 
-/// The forms that a matrix can have: CSR, a bitmask, and N:M where it is that. Where a kernel computes them they are
-/// one and the same, a bitmask.
-fn forms(
+/// A linear layer's weights, `[d_out, d_in]`, and its bias.
+struct Dense {
     shape: [usize; 2],
-    weights: &[f32],
+    weights: Vec<f32>,
     bias: Option<Vec<f32>>,
-    options: &Options,
-    device: &Device,
-) -> Result<Vec<SparseLinear>> {
-    let form = |packing| {
-        let sparse = SparseLinear::new(shape, weights, packing, options.dtype)?;
-        match &bias {
-            Some(bias) => sparse.with_bias(bias.clone()),
-            None => Ok(sparse),
+}
+
+impl Dense {
+    /// The forms that it can have: CSR, a bitmask, and N:M where it is that, each of the types asked for. Where a kernel
+    /// computes them they are one and the same, a bitmask.
+    fn forms(&self, dtype: Option<Dtype>, device: &Device) -> Vec<(Packing, Dtype)> {
+        let mut packings = vec![Packing::Bitmask];
+        if !has_kernels(device) {
+            packings.push(Packing::Csr);
+            // The sparsest that it is; the others would store zeros.
+            let patterns = [(1, 4), (2, 4), (4, 8)].map(|(n, m)| Packing::NofM { n, m });
+            packings.extend(patterns.into_iter().find(|pattern| pattern.holds(self.shape[1], &self.weights)));
         }
-    };
-    if has_kernels(device) {
-        return Ok(vec![form(Packing::Bitmask)?.on(device)]);
+        let mut dtypes = vec![dtype.unwrap_or(Dtype::F32)];
+        dtypes.extend(self.exact().filter(|_| dtype.is_none()));
+        dtypes.iter().flat_map(|dtype| packings.iter().map(|packing| (*packing, *dtype))).collect()
     }
-    let mut forms = vec![form(Packing::Csr)?, form(Packing::Bitmask)?];
-    // The sparsest that it is; the others would store zeros.
-    let patterns = [(1, 4), (2, 4), (4, 8)];
-    forms.extend(patterns.into_iter().find_map(|(n, m)| form(Packing::NofM { n, m }).ok()));
-    Ok(forms)
+
+    /// The type of two bytes, if there is one, that holds every weight exactly.
+    fn exact(&self) -> Option<Dtype> {
+        let all = |narrowed: fn(f32) -> f32| self.weights.iter().all(|w| narrowed(*w) == *w);
+        if all(|w| bf16::from_f32(w).to_f32()) {
+            return Some(Dtype::BF16);
+        }
+        all(|w| f16::from_f32(w).to_f32()).then_some(Dtype::F16)
+    }
+
+    fn sparse(&self, (packing, dtype): (Packing, Dtype), device: &Device) -> Result<SparseLinear> {
+        let sparse = SparseLinear::new(self.shape, &self.weights, packing, dtype)?;
+        let sparse = self.bias.iter().try_fold(sparse, |sparse, bias| sparse.with_bias(bias.clone()))?;
+        Ok(sparse.on(device))
+    }
 }
 
 fn named(layer: &str, error: Error) -> Error {
@@ -363,6 +386,36 @@ mod tests {
         assert_eq!(compressed.sparse(), 0);
         assert!(verdicts[2].to_string().starts_with("dense: "), "{}", verdicts[2]);
         assert!(verdicts[2].to_string().contains("would take"), "{}", verdicts[2]);
+    }
+
+    #[test]
+    fn smaller_types_are_tried_where_they_hold_every_weight() {
+        let of =
+            |value: f32| Dense { shape: [2, 4], weights: vec![0.0, value, 0.0, 1.0, -0.0, 3.0, 2.0, 0.0], bias: None };
+        // The last bits: of bfloat16's eight, of half precision's eleven, beyond both; below and above what half holds.
+        let cases = [
+            (1.0 + 2f32.powi(-7), Some(Dtype::BF16)),
+            (1.0 + 2f32.powi(-10), Some(Dtype::F16)),
+            (1.0 + 2f32.powi(-11), None),
+            (2f32.powi(-30), Some(Dtype::BF16)),
+            (2f32.powi(-24) * 1.5, Some(Dtype::BF16)),
+            (65_537.0, None),
+            (f32::NAN, None),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(of(value).exact(), expected, "{value}");
+        }
+        let forms = |value: f32, dtype| of(value).forms(dtype, &current());
+        let packings = if has_kernels(&current()) { 1 } else { 3 };
+        assert_eq!(forms(1.0, None).len(), 2 * packings);
+        assert_eq!(forms(0.1, None).len(), packings);
+        assert!(forms(0.1, Some(Dtype::F16)).iter().all(|(_, dtype)| *dtype == Dtype::F16));
+        for form in forms(1.0, None) {
+            let made = of(1.0).sparse(form, &current()).unwrap();
+            assert_eq!((made.packing(), made.dtype(), made.to_dense()), (form.0, form.1, of(1.0).weights));
+        }
+        let kind = |dtype| Kind::Linear(Packing::NofM { n: 2, m: 4 }, dtype).to_string();
+        assert_eq!((kind(Dtype::F32).as_str(), kind(Dtype::BF16).as_str()), ("2:4", "2:4 BF16"));
     }
 
     #[test]
