@@ -105,7 +105,7 @@ fn a_text_goes_on_as_if_read_again_for_every_token() {
         let whole = decoder.whole().unwrap();
         let (sparse, verdicts) = whole.compress(batch(&[&text[..1]], device), config, &always).unwrap();
         let tried = if is_possible(device) { verdicts.len() } else { 0 };
-        assert!(!verdicts.is_empty() && sparse.sparse() == tried, "{name}");
+        assert!(verdicts.iter().any(|v| v.layer == "head") && sparse.sparse() == tried, "{name}");
         said.truncate(4);
         let mut add = |token| {
             said.push(token);

@@ -7,7 +7,7 @@ use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use super::trial::{Options, Trial, Verdict};
+use super::trial::{Options, Trial, Verdict, Weights};
 use super::{SparseConv2d, SparseLinear};
 use crate::Result;
 
@@ -202,29 +202,38 @@ impl Layers for Swapped<'_> {
     }
 }
 
-/// Runs `model` once on `sample`, which should be as large as what it will be used on, and measures each
-/// layer on what reaches it there, dense and in every sparse form that its zeros allow. Those that are
-/// faster sparse become so; the verdicts say which, and why the others do not.
+/// Runs `model` on `sample`, which should be as large as what it will be used on, and measures each layer on
+/// what reaches it there, dense and in every sparse form that its zeros allow. Those that are faster sparse
+/// become so; the verdicts say which, and why the others do not.
+///
+/// A layer is measured as it will be met, after the weights of the others have passed through the processor's
+/// caches: one that is met again at once would be read from there.
 ///
 /// # Errors
 /// A layer whose weights are not finite.
-pub fn compress<I, M: Layered<I>>(model: M, sample: I, options: &Options) -> Result<(Compressed<M>, Vec<Verdict>)> {
+pub fn compress<I, M>(model: M, sample: I, options: &Options) -> Result<(Compressed<M>, Vec<Verdict>)>
+where
+    I: Clone,
+    M: Layered<I>,
+{
     compress_by(model, options, |model, trial| {
-        let _ = model.run(sample, trial);
+        let _ = model.run(sample.clone(), trial);
         Ok(())
     })
 }
 
-/// The same for a model that `run` runs.
+/// The same for a model that `run` runs: twice, once to count its weights.
 ///
 /// # Errors
 /// As [`compress`], and those of `run`.
 pub fn compress_by<M>(
     model: M,
     options: &Options,
-    run: impl FnOnce(&M, &mut dyn Layers) -> Result<()>,
+    run: impl Fn(&M, &mut dyn Layers) -> Result<()>,
 ) -> Result<(Compressed<M>, Vec<Verdict>)> {
-    let mut trial = Trial::new(options.clone());
+    let mut weights = Weights::default();
+    run(&model, &mut weights)?;
+    let mut trial = Trial::new(options.clone(), &weights);
     run(&model, &mut trial)?;
     let ((layers, weights), verdicts) = trial.finish()?;
     Ok((Compressed { model, layers, weights }, verdicts))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use burn::module::ParamId;
@@ -9,6 +10,7 @@ use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use half::{bf16, f16};
+use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::layers::{Layers, Sparse};
@@ -24,7 +26,8 @@ pub struct Options {
     /// What sparse weights are stored as: F32, F16 or BF16. Without one, F32 and, where each of a layer's weights is one
     /// of its numbers, the smaller type are raced: results are the same but for the order of sums.
     pub dtype: Option<Dtype>,
-    /// The fraction of zeros below which a layer is not tried.
+    /// The fraction of zeros below which a layer is not tried, unless its weights fit into a smaller type and a few inputs
+    /// reach it: then even a bitmask of ones is less to read.
     pub least: f64,
     /// A sparse layer must take no more than this fraction of the dense one's time.
     pub margin: f64,
@@ -98,6 +101,9 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// With so many inputs at most, a product waits for its weights to be read.
+const FEW: usize = 4;
+
 /// Short forwards are timed so many together on a device with memory of its own: reading a result takes as long as some.
 const TOGETHER: u32 = 10;
 /// What is short.
@@ -110,6 +116,47 @@ pub fn is_possible(device: &Device) -> bool {
     is_host(device) || has_kernels(device)
 }
 
+/// How many weights a model's layers have, and whether the processor computes them.
+#[derive(Default)]
+pub(super) struct Weights {
+    count: usize,
+    on_host: bool,
+}
+
+impl Layers for Weights {
+    fn linear(&mut self, _name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+        self.count += layer.weight.dims().iter().product::<usize>();
+        self.on_host = is_host(&x.device());
+        layer.forward(x)
+    }
+
+    fn conv2d(&mut self, _name: &str, layer: &Conv2d, images: Tensor<4>) -> Tensor<4> {
+        self.count += layer.weight.dims().iter().product::<usize>();
+        self.on_host = is_host(&images.device());
+        layer.forward(images)
+    }
+}
+
+/// What stands for a model's other weights between two runs of a layer.
+struct Others(Vec<f32>);
+
+impl Others {
+    /// More than any cache holds.
+    const MOST: usize = 1 << 26;
+
+    fn new(weights: &Weights) -> Self {
+        // Ones, for of zeros that nobody has written there is but a page.
+        Self(vec![1.0; if weights.on_host { weights.count.min(Self::MOST) } else { 0 }])
+    }
+
+    /// Takes all of them through the caches of all threads.
+    fn pass(&self) {
+        self.0.par_chunks(1 << 12).for_each(|part| {
+            black_box(part.iter().fold(0, |bits, value| bits ^ value.to_bits()));
+        });
+    }
+}
+
 /// Times, and which form won if one did.
 type Outcome = (Option<Duration>, Vec<(Kind, Duration)>, Option<Kind>);
 
@@ -119,6 +166,7 @@ pub(super) type Chosen = (BTreeMap<String, Sparse>, Vec<ParamId>);
 /// Layers that are tried as a model runs.
 pub(super) struct Trial {
     options: Options,
+    others: Others,
     layers: BTreeMap<String, Sparse>,
     /// The weights of those.
     weights: Vec<ParamId>,
@@ -129,9 +177,9 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    pub(super) fn new(options: Options) -> Self {
+    pub(super) fn new(options: Options, all: &Weights) -> Self {
         let (layers, weights, verdicts, known) = Default::default();
-        Self { options, layers, weights, verdicts, known, failed: None }
+        Self { options, others: Others::new(all), layers, weights, verdicts, known, failed: None }
     }
 
     pub(super) fn finish(self) -> Result<(Chosen, Vec<Verdict>)> {
@@ -145,10 +193,8 @@ impl Trial {
         self.failed.is_some() || self.verdicts.iter().any(|verdict| verdict.layer == name)
     }
 
-    /// A verdict on a layer with these weights, before anything was measured; `missing` is why nothing can be.
-    fn begin(&self, name: &str, shape: Vec<usize>, weights: &[f32], batch: usize, missing: Option<String>) -> Verdict {
-        let zeros = weights.iter().filter(|w| **w == 0.0).count();
-        let sparsity = zeros as f64 / weights.len().max(1) as f64;
+    /// A verdict on a layer with this share of zeros, before anything was measured; `missing` is why nothing can be.
+    fn begin(&self, name: &str, shape: Vec<usize>, sparsity: f64, batch: usize, missing: Option<String>) -> Verdict {
         let few =
             || (sparsity < self.options.least).then(|| format!("{:.0} % of its weights are zero", 100.0 * sparsity));
         let untried = missing.or_else(few);
@@ -162,12 +208,12 @@ impl Trial {
         verdict: &mut Verdict,
         of: &str,
         kinds: &[Kind],
-        measure: impl FnOnce(Duration) -> Result<Vec<Duration>>,
+        measure: impl FnOnce(&Others, Duration) -> Result<Vec<Duration>>,
     ) -> Result<()> {
         let Verdict { shape, sparsity, batch, .. } = &*verdict;
         let key = format!("{shape:?} {:.0} {batch} {of} {kinds:?}", 100.0 * sparsity);
         if !self.known.contains_key(&key) {
-            let times = measure(self.options.patience)?;
+            let times = measure(&self.others, self.options.patience)?;
             let tried: Vec<_> = kinds.iter().copied().zip(times[1..].iter().copied()).collect();
             let fastest = tried.iter().min_by_key(|(_, time)| *time);
             let within = |time: &Duration| time.as_secs_f64() <= self.options.margin * times[0].as_secs_f64();
@@ -184,19 +230,24 @@ impl Trial {
         let weights = transposed(&numbers(weight.into_data())?, d_in, d_out);
         let device = x.device();
         let missing = (!is_possible(&device)).then(|| format!("there are no sparse kernels on {}", title(&device)));
-        let mut verdict = self.begin(name, vec![d_out, d_in], &weights, x.dims()[0], missing);
-        if verdict.untried.is_none() {
-            let bias = layer.bias.as_ref().map(|bias| numbers(bias.val().into_data())).transpose()?;
-            let matrix = Dense { shape: [d_out, d_in], weights, bias };
-            let forms = matrix.forms(self.options.dtype, &device);
+        let (batch, sparsity, possible) = (x.dims()[0], share_of_zeros(&weights), missing.is_none());
+        let mut verdict = self.begin(name, vec![d_out, d_in], sparsity, batch, missing);
+        let bias = layer.bias.as_ref().map(|bias| numbers(bias.val().into_data())).transpose()?;
+        let matrix = Dense { shape: [d_out, d_in], weights, bias };
+        let forms = match possible {
+            true => matrix.forms((sparsity >= self.options.least, batch), self.options.dtype, &device),
+            false => Vec::new(),
+        };
+        if !forms.is_empty() {
+            verdict.untried = None;
             let kinds: Vec<Kind> = forms.iter().map(|(packing, dtype)| Kind::Linear(*packing, *dtype)).collect();
-            self.race(&mut verdict, "", &kinds, |patience| {
+            self.race(&mut verdict, "", &kinds, |others, patience| {
                 let made = forms.iter().map(|form| matrix.sparse(*form, &device)).collect::<Result<Vec<_>>>()?;
                 let dense = || layer.forward(x.clone());
                 let sparse: Vec<_> = made.iter().map(|form| move || form.forward(x.clone())).collect();
                 let mut racers: Vec<&dyn Fn() -> Tensor<2>> = vec![&dense];
                 racers.extend(sparse.iter().map(|racer| racer as &dyn Fn() -> Tensor<2>));
-                Ok(race(&racers, patience))
+                Ok(race(&racers, others, patience))
             })
             .map_err(|e| named(name, e))?;
             if let Some(won) = kinds.iter().position(|kind| verdict.chosen == Some(*kind)) {
@@ -215,14 +266,15 @@ impl Trial {
         let [batch, _, height, width] = images.dims();
         let device = images.device();
         let missing = (!is_host(&device)).then(|| format!("there is no sparse convolution on {}", title(&device)));
-        let mut verdict = self.begin(name, shape, &numbers(weight.into_data())?, batch, missing);
+        let sparsity = share_of_zeros(&numbers(weight.into_data())?);
+        let mut verdict = self.begin(name, shape, sparsity, batch, missing);
         if verdict.untried.is_none() {
             match SparseConv2d::of(layer) {
                 Ok(form) => {
                     let dense = || layer.forward(images.clone());
                     let sparse = || form.forward(images.clone());
                     let of = format!("{height}x{width} {:?}", layer.stride);
-                    let measure = |patience| Ok(race(&[&dense, &sparse], patience));
+                    let measure = |others: &Others, patience| Ok(race(&[&dense, &sparse], others, patience));
                     self.race(&mut verdict, &of, &[Kind::Direct], measure)?;
                     if verdict.chosen.is_some() {
                         self.layers.insert(name.into(), Sparse::Conv2d(form));
@@ -253,6 +305,10 @@ impl Layers for Trial {
     }
 }
 
+fn share_of_zeros(weights: &[f32]) -> f64 {
+    weights.iter().filter(|w| **w == 0.0).count() as f64 / weights.len().max(1) as f64
+}
+
 /// A linear layer's weights, `[d_out, d_in]`, and its bias.
 struct Dense {
     shape: [usize; 2],
@@ -261,9 +317,14 @@ struct Dense {
 }
 
 impl Dense {
-    /// The forms that it can have: CSR, a bitmask, and N:M where it is that, each of the types asked for. Where a kernel
-    /// computes them they are one and the same, a bitmask.
-    fn forms(&self, dtype: Option<Dtype>, device: &Device) -> Vec<(Packing, Dtype)> {
+    /// The forms that are worth a try on `batch` inputs. Where it `is_sparse`: CSR, a bitmask, and N:M where it is that,
+    /// in each of the types asked for; where a kernel computes them they are one and the same, a bitmask. Else a bitmask
+    /// in a smaller type that holds it.
+    fn forms(&self, (is_sparse, batch): (bool, usize), dtype: Option<Dtype>, device: &Device) -> Vec<(Packing, Dtype)> {
+        let smaller = if dtype.is_none() && (is_sparse || batch <= FEW) { self.exact() } else { None };
+        if !is_sparse {
+            return smaller.map(|dtype| (Packing::Bitmask, dtype)).into_iter().collect();
+        }
         let mut packings = vec![Packing::Bitmask];
         if !has_kernels(device) {
             packings.push(Packing::Csr);
@@ -271,9 +332,8 @@ impl Dense {
             let patterns = [(1, 4), (2, 4), (4, 8)].map(|(n, m)| Packing::NofM { n, m });
             packings.extend(patterns.into_iter().find(|pattern| pattern.holds(self.shape[1], &self.weights)));
         }
-        let mut dtypes = vec![dtype.unwrap_or(Dtype::F32)];
-        dtypes.extend(self.exact().filter(|_| dtype.is_none()));
-        dtypes.iter().flat_map(|dtype| packings.iter().map(|packing| (*packing, *dtype))).collect()
+        let dtypes = [dtype.unwrap_or(Dtype::F32)].into_iter().chain(smaller);
+        dtypes.flat_map(|dtype| packings.iter().map(move |packing| (*packing, dtype)).collect::<Vec<_>>()).collect()
     }
 
     /// The type of two bytes, if there is one, that holds every weight exactly.
@@ -299,12 +359,13 @@ fn named(layer: &str, error: Error) -> Error {
     }
 }
 
-/// The least time of each, run in turn, until its output can be read.
-fn race<const D: usize>(racers: &[&dyn Fn() -> Tensor<D>], patience: Duration) -> Vec<Duration> {
+/// The least time of each, run in turn, until its output can be read; `others` come between.
+fn race<const D: usize>(racers: &[&dyn Fn() -> Tensor<D>], others: &Others, patience: Duration) -> Vec<Duration> {
     let (mut least, mut last) = (vec![Duration::MAX; racers.len()], vec![Duration::MAX; racers.len()]);
     let began = Instant::now();
     for round in 0..=100 {
         for (i, racer) in racers.iter().enumerate() {
+            others.pass();
             let start = Instant::now();
             let mut out = racer();
             let times = if last[i] < SHORT && has_own_memory(&out.device()) { TOGETHER } else { 1 };
@@ -405,7 +466,7 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(of(value).exact(), expected, "{value}");
         }
-        let forms = |value: f32, dtype| of(value).forms(dtype, &current());
+        let forms = |value: f32, dtype| of(value).forms((true, 9), dtype, &current());
         let packings = if has_kernels(&current()) { 1 } else { 3 };
         assert_eq!(forms(1.0, None).len(), 2 * packings);
         assert_eq!(forms(0.1, None).len(), packings);
@@ -414,6 +475,9 @@ mod tests {
             let made = of(1.0).sparse(form, &current()).unwrap();
             assert_eq!((made.packing(), made.dtype(), made.to_dense()), (form.0, form.1, of(1.0).weights));
         }
+        let dense = |value: f32, batch| of(value).forms((false, batch), None, &current());
+        assert_eq!(dense(1.0, 1), [(Packing::Bitmask, Dtype::BF16)]);
+        assert!(dense(1.0, 9).is_empty() && dense(0.1, 1).is_empty());
         let kind = |dtype| Kind::Linear(Packing::NofM { n: 2, m: 4 }, dtype).to_string();
         assert_eq!((kind(Dtype::F32).as_str(), kind(Dtype::BF16).as_str()), ("2:4", "2:4 BF16"));
     }

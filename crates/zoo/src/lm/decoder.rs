@@ -184,8 +184,8 @@ impl Decoder {
         hidden
     }
 
-    /// With those linear layers of its blocks sparse that are faster so on tokens `[batch, tokens]`; the
-    /// head stays dense. `config` is the model's.
+    /// With those linear layers sparse, the head's among them, that are faster so on tokens `[batch, tokens]`.
+    /// `config` is the model's.
     ///
     /// # Errors
     /// Weights that are not finite.
@@ -205,7 +205,8 @@ impl<'a> Layered<(Tensor<3>, &'a Places)> for Decoder {
     type Output = Tensor<3>;
 
     fn run(&self, (hidden, places): (Tensor<3>, &'a Places), layers: &mut dyn Layers) -> Tensor<3> {
-        self.run_by(hidden, places, layers)
+        let hidden = self.run_by(hidden, places, layers);
+        self.head.forward_by(hidden, &self.embedding, layers)
     }
 }
 

@@ -51,7 +51,7 @@ fn check(config: &Config, prompt: &[u32], choice: Choice) -> Result<()> {
 }
 
 /// The same of a decoder in memory, of this `config` and on this `device`, where `layers` computes the linear
-/// layers of its blocks.
+/// layers.
 ///
 /// # Errors
 /// As [`generate`].
@@ -69,7 +69,7 @@ pub fn generate_by(
     let mut new = prompt.to_vec();
     for _ in prompt.len()..all {
         let hidden = decoder.step(batch(&[&new], device), &mut memory, layers);
-        let logits = decoder.head.forward(hidden.narrow(1, new.len() - 1, 1), &decoder.embedding);
+        let logits = decoder.head.forward_by(hidden.narrow(1, new.len() - 1, 1), &decoder.embedding, layers);
         new = vec![pick(logits, choice.temperature, &mut random)];
         say(new[0])?;
     }

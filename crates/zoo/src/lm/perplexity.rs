@@ -46,7 +46,8 @@ pub fn perplexity(
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity> {
     let (embedding, head) = (model.embedding()?, model.head()?);
-    over((&embedding, &head), model.device(), windows, &mut |hidden| model.run(hidden), watch)
+    let mut run = |hidden: &mut [Tensor<3>], _: &mut dyn Layers| model.run(hidden);
+    over((&embedding, &head), model.device(), windows, (&mut run, &mut Stock), watch)
 }
 
 /// The same of a decoder that is in memory as a whole, `config` being its own, on `device`.
@@ -59,7 +60,7 @@ pub fn perplexity_of(
     perplexity_by((decoder, &mut Stock), config, windows, device, &mut |_, _| {})
 }
 
-/// The same where `layers` computes the linear layers of the blocks, `watch` told as in [`perplexity`].
+/// The same where `layers` computes the linear layers, `watch` told as in [`perplexity`].
 pub fn perplexity_by(
     (decoder, layers): (&Decoder, &mut dyn Layers),
     config: &Config,
@@ -67,7 +68,7 @@ pub fn perplexity_by(
     device: &Device,
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity> {
-    let mut run = |hidden: &mut [Tensor<3>]| {
+    let mut run = |hidden: &mut [Tensor<3>], layers: &mut dyn Layers| {
         for x in hidden {
             let places = Places::new(config, x.dims()[1], device);
             // Nobody else holds it meanwhile: layers may work in its place.
@@ -76,7 +77,7 @@ pub fn perplexity_by(
         }
         Ok(())
     };
-    over((&decoder.embedding, &decoder.head), device, windows, &mut run, watch)
+    over((&decoder.embedding, &decoder.head), device, windows, (&mut run, layers), watch)
 }
 
 /// The token numbers `[windows, tokens]` of the first windows that go through a model together: what a model
@@ -87,12 +88,15 @@ pub fn together(windows: &[Window<'_>], device: &Device) -> Tensor<2, Int> {
     batch(&first.iter().map(|w| w.tokens).collect::<Vec<_>>(), device)
 }
 
-/// The perplexity of the model whose blocks are what `run` does to hidden states.
+/// What blocks do to hidden states, their linear layers computed by others.
+type Run<'a> = dyn FnMut(&mut [Tensor<3>], &mut dyn Layers) -> Result<()> + 'a;
+
+/// The perplexity of the model whose blocks are `run`, its linear layers computed by `layers`.
 fn over(
     (embedding, head): (&Embedding, &Head),
     device: &Device,
     windows: &[Window<'_>],
-    run: &mut dyn FnMut(&mut [Tensor<3>]) -> Result<()>,
+    (run, layers): (&mut Run<'_>, &mut dyn Layers),
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity> {
     let longest = windows.iter().map(|w| w.tokens.len()).max().unwrap_or(0).max(1);
@@ -102,10 +106,12 @@ fn over(
         let parts: Vec<&[Window<'_>]> = alike(held, (TOGETHER / longest).max(1));
         let ids = |part: &&[Window<'_>]| batch(&part.iter().map(|w| w.tokens).collect::<Vec<_>>(), device);
         let mut hidden: Vec<_> = parts.iter().map(|part| embedding.forward(ids(part))).collect();
-        run(&mut hidden)?;
+        run(&mut hidden, layers)?;
         for (part, x) in parts.iter().zip(hidden) {
             let scored = part[0].scored;
-            sum.loss += loss((embedding, head), x, ids(part), scored);
+            let [_, tokens, _] = x.dims();
+            let logits = head.forward_by(x.narrow(1, tokens - 1 - scored, scored), embedding, layers);
+            sum.loss += loss(logits, ids(part), scored);
             sum.tokens += part.len() * scored;
             watch(sum.tokens, all);
         }
@@ -119,10 +125,9 @@ fn alike<'a, 'b>(windows: &'a [Window<'b>], most: usize) -> Vec<&'a [Window<'b>]
     windows.chunk_by(|a, b| kind(a) == kind(b)).flat_map(|run| run.chunks(most)).collect()
 }
 
-/// The summed negative log-likelihood of the last `scored` tokens.
-fn loss((embedding, head): (&Embedding, &Head), hidden: Tensor<3>, ids: Tensor<2, Int>, scored: usize) -> f64 {
+/// The summed negative log-likelihood of the last `scored` tokens, each by the `logits` of the one before.
+fn loss(logits: Tensor<3>, ids: Tensor<2, Int>, scored: usize) -> f64 {
     let [_, tokens] = ids.dims();
-    let logits = head.forward(hidden.narrow(1, tokens - 1 - scored, scored), embedding);
     let targets = ids.narrow(1, tokens - scored, scored).unsqueeze_dim::<3>(2);
     let chosen = softmax(logits.clone(), 2).gather(2, targets.clone()).into_data().convert::<f32>();
     // Where a probability is too small for an f32, its logarithm still is not.

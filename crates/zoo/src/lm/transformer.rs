@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::nn::{LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
 use regrow_sparse_core::checkpoint::{Checkpoint, Patch};
+use regrow_sparse_core::compute::{Layers, Stock};
 use regrow_sparse_core::hidden::advance_all;
 use regrow_sparse_core::{Error, Result};
 
@@ -384,13 +385,21 @@ impl Head {
 
     /// Logits `[batch, tokens, vocab]` of hidden states `[batch, tokens, width]`; `embedding` is the model's.
     pub fn forward(&self, hidden: Tensor<3>, embedding: &Embedding) -> Tensor<3> {
+        self.forward_by(hidden, embedding, &mut Stock)
+    }
+
+    /// The same where `layers` computes its matrix, as `head`.
+    pub(super) fn forward_by(&self, hidden: Tensor<3>, embedding: &Embedding, layers: &mut dyn Layers) -> Tensor<3> {
         let [batch, tokens, _] = hidden.dims();
         let flat = self.input(hidden);
-        let weight = match &self.untied {
-            Some(linear) => linear.weight.val(),
-            None => embedding.tokens.val().transpose(),
+        let logits = match &self.untied {
+            Some(linear) => layers.linear("head", linear, flat),
+            None => {
+                // No parameter of its own: gradients are the embedding's.
+                let weight = Param::initialized(ParamId::new(), embedding.tokens.val().transpose());
+                layers.linear("head", &Linear { weight, bias: None }, flat)
+            }
         };
-        let logits = flat.matmul(weight);
         let vocab = logits.dims()[1];
         logits.reshape([batch, tokens, vocab])
     }
