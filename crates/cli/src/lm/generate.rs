@@ -35,8 +35,8 @@ pub struct Args {
     /// The source of randomness
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Measure each pruned layer dense and sparse on one token, make those sparse that are faster so, and
-    /// show how fast the text comes both ways
+    /// Measure each pruned layer dense and sparse on one token, and those whose weights 16 bits hold, make
+    /// those sparse that are faster so, and show how fast the text comes both ways
     #[arg(long)]
     sparse: bool,
 }
