@@ -84,7 +84,7 @@ pub(super) enum Sight {
     All,
     /// Itself and those before it.
     Before,
-    /// Those whose scores `[tokens, tokens]` this leaves as they are. It is added, not given as a mask:
+    /// Those whose scores `[tokens, places]` this leaves as they are. It is added, not given as a mask:
     /// backends do not agree which tokens a mask names.
     By(Box<Tensor<2>>),
 }
@@ -92,10 +92,7 @@ pub(super) enum Sight {
 impl Places {
     /// For sequences of `tokens` tokens.
     pub fn new(config: &Config, tokens: usize, device: &Device) -> Self {
-        let tables = match &config.positions {
-            Positions::Rotary(rope) => Some(rope.tables(tokens, config.head_dim, device)),
-            Positions::Learned { .. } => None,
-        };
+        let tables = Self::tables(config, tokens, device);
         let sight = match config.sliding_window {
             _ if config.encoder => Sight::All,
             Some(window) if window < tokens => Sight::By(Box::new(within(tokens, window, device))),
@@ -104,21 +101,38 @@ impl Places {
         Self { tables, sight, window: config.sliding_window }
     }
 
-    /// For the one token at `place`, which sees all that is kept.
-    pub(super) fn at(&self, place: usize) -> Self {
+    /// Cosines and sines for `tokens` tokens.
+    pub(super) fn tables(config: &Config, tokens: usize, device: &Device) -> Option<[Tensor<2>; 2]> {
+        match &config.positions {
+            Positions::Rotary(rope) => Some(rope.tables(tokens, config.head_dim, device)),
+            Positions::Learned { .. } => None,
+        }
+    }
+
+    /// For the one token at `place`, which sees all that is [`Kept`], with these tables of a longer text.
+    pub(super) fn at(place: usize, tables: Option<&[Tensor<2>; 2]>, window: Option<usize>, device: &Device) -> Self {
         let row = |table: &Tensor<2>| table.clone().narrow(0, place, 1);
-        let tables = self.tables.as_ref().map(|[cos, sin]| [row(cos), row(sin)]);
-        Self { tables, sight: Sight::All, window: self.window }
+        let tables = tables.map(|[cos, sin]| [row(cos), row(sin)]);
+        let (filled, places) = (kept(place + 1, window), kept_places(place + 1, window));
+        let sight = match filled == places {
+            true => Sight::All,
+            false => Sight::By(Box::new(added(1, places, |_, to| to < filled, device))),
+        };
+        Self { tables, sight, window }
     }
 }
 
 /// What leaves a token the scores of those at most `window` before it, itself among them: 0, and for all
 /// others a number that no score makes up for.
 fn within(tokens: usize, window: usize, device: &Device) -> Tensor<2> {
-    let seen = |from: usize, to: usize| to <= from && from - to < window;
-    let added = |i: usize| if seen(i / tokens, i % tokens) { 0.0 } else { -1e9 };
-    let added: Vec<f32> = (0..tokens * tokens).map(added).collect();
-    Tensor::from_data(TensorData::new(added, [tokens, tokens]), device)
+    added(tokens, tokens, |from, to| to <= from && from - to < window, device)
+}
+
+/// `[tokens, places]`: 0 where a token sees a place.
+fn added(tokens: usize, places: usize, seen: impl Fn(usize, usize) -> bool, device: &Device) -> Tensor<2> {
+    let added = |i: usize| if seen(i / places, i % places) { 0.0 } else { -1e9 };
+    let added: Vec<f32> = (0..tokens * places).map(added).collect();
+    Tensor::from_data(TensorData::new(added, [tokens, places]), device)
 }
 
 /// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
@@ -132,30 +146,54 @@ pub(super) struct Company<'a, 'b> {
     pub(super) kept: Option<&'a mut Kept>,
 }
 
-/// The keys and values, `[1, heads, tokens, head_dim]`, that tokens to come will see.
+/// Places that are added at once for keys and values to come: all that is kept is copied then.
+const ROOM: usize = 64;
+
+/// How many of `tokens` tokens are kept.
+fn kept(tokens: usize, window: Option<usize>) -> usize {
+    tokens.min(window.unwrap_or(tokens))
+}
+
+/// In how many places.
+fn kept_places(tokens: usize, window: Option<usize>) -> usize {
+    kept(tokens.next_multiple_of(ROOM), window)
+}
+
+/// The keys and values, `[1, heads, places, head_dim]`, that tokens to come will see. Behind those of the last token
+/// are zeros, with room for more; where there is a window, the first of those it has left gives its place to the next.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept(Option<[Tensor<4>; 2]>);
+pub(super) struct Kept {
+    both: Option<[Tensor<4>; 2]>,
+    /// How many tokens there were.
+    tokens: usize,
+    /// Behind the place of the last one.
+    next: usize,
+}
 
 impl Kept {
-    /// Adds those of new tokens; all that these see. No more than `window` are kept, if there is one.
+    /// Adds those of new tokens, of one if there were some before; all that these see.
     fn add(&mut self, new: [Tensor<4>; 2], window: Option<usize>) -> [Tensor<4>; 2] {
-        let last = |x: Tensor<4>| match (x.dims()[2], window) {
-            (tokens, Some(window)) if window < tokens => x.narrow(2, tokens - window, window),
-            _ => x,
+        let [_, heads, count, dim] = new[0].dims();
+        self.tokens += count;
+        let places = kept_places(self.tokens, window);
+        let roomy = |x: Tensor<4>| match places - x.dims()[2] {
+            0 => x,
+            more => Tensor::cat(vec![x.clone(), Tensor::zeros([1, heads, more, dim], &x.device())], 2),
         };
-        match self.0.take() {
+        let Some(both) = self.both.take() else {
+            let last = kept(count, window);
+            self.next = last;
+            self.both = Some(new.clone().map(|x| roomy(x.narrow(2, count - last, last))));
             // The first tokens see each other as `Places` says.
-            None => {
-                self.0 = Some(new.clone().map(last));
-                new
-            }
-            Some([keys, values]) => {
-                let [k, v] = new;
-                let all = [Tensor::cat(vec![keys, k], 2), Tensor::cat(vec![values, v], 2)].map(last);
-                self.0 = Some(all.clone());
-                all
-            }
-        }
+            return new;
+        };
+        let place = if window == Some(self.next) { 0 } else { self.next };
+        self.next = place + 1;
+        let ([keys, values], [k, v]) = (both.map(roomy), new);
+        let at = [0..1, 0..heads, place..place + 1, 0..dim];
+        let all = [keys.slice_assign(at.clone(), k), values.slice_assign(at, v)];
+        self.both = Some(all.clone());
+        all
     }
 }
 
@@ -216,14 +254,7 @@ impl Attention {
             Some(kept) => kept.add([k, v], places.window),
             None => [k, v],
         };
-        let (k, v) = (self.shared(k), self.shared(v));
-        let added = match &places.sight {
-            Sight::By(added) => Some(Tensor::clone(added).unsqueeze::<4>().expand([batch, self.heads, tokens, tokens])),
-            Sight::All | Sight::Before => None,
-        };
-        let is_causal = matches!(places.sight, Sight::Before);
-        let options = AttentionModuleOptions { is_causal, ..AttentionModuleOptions::default() };
-        let mixed = attention(q, k, v, None, added, options);
+        let mixed = self.mixed([q, k, v], &places.sight);
         let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, self.heads * self.head_dim]);
         company.see(1, &mixed);
         company.linear("attention.out", &self.out, mixed)
@@ -237,6 +268,24 @@ impl Attention {
         }
         let (v, k, q) = (projected.remove(2), projected.remove(1), projected.remove(0));
         [q, k, v]
+    }
+
+    /// What each of the queries `[batch, heads, tokens, head_dim]` gathers from the values of what it sees.
+    fn mixed(&self, [q, k, v]: [Tensor<4>; 3], sight: &Sight) -> Tensor<4> {
+        let ([batch, heads, tokens, dim], repeats) = (q.dims(), self.heads / self.kv_heads);
+        // Of one token, the queries that share keys and values stand below each other: nothing is repeated.
+        let (q, k, v) = match tokens {
+            1 => (q.reshape([batch, self.kv_heads, repeats, dim]), k, v),
+            _ => (q, self.shared(k), self.shared(v)),
+        };
+        let [_, groups, rows, _] = q.dims();
+        let added = match sight {
+            Sight::By(added) => Some(Tensor::clone(added).unsqueeze::<4>().expand([batch, groups, rows, k.dims()[2]])),
+            Sight::All | Sight::Before => None,
+        };
+        let is_causal = matches!(sight, Sight::Before) && tokens > 1;
+        let options = AttentionModuleOptions { is_causal, ..AttentionModuleOptions::default() };
+        attention(q, k, v, None, added, options).reshape([batch, heads, tokens, dim])
     }
 
     /// Each head of keys or values, repeated for the queries that share it.
@@ -272,4 +321,36 @@ impl Mlp {
 fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
     let inner = (x.clone() + x.clone().powf_scalar(3.0) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
     x * 0.5 * (inner.tanh() + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_tokens_are_kept_and_nothing_else() {
+        let device = regrow_sparse_core::device::current();
+        // Token t as the number t + 1.
+        let tokens = |from: usize, to: usize| {
+            let values: Vec<f32> = (from..to).map(|t| t as f32 + 1.0).collect();
+            Tensor::<4>::from_data(TensorData::new(values, [1, 1, to - from, 1]), &device)
+        };
+        for (first, window) in [(3, None), (64, None), (3, Some(5)), (5, Some(5)), (9, Some(5)), (60, Some(70))] {
+            let mut memory = Kept::default();
+            let prompt = memory.add([tokens(0, first), tokens(0, first)], window);
+            assert_eq!(prompt.map(|x| x.dims()[2]), [first; 2]);
+            for t in first..140 {
+                let [keys, values] = memory.add([tokens(t, t + 1), tokens(t, t + 1)], window);
+                assert_eq!(keys.dims()[2], kept_places(t + 1, window), "{first} {window:?} {t}");
+                let mut found: Vec<f32> = keys.into_data().iter().collect();
+                assert_eq!(found, values.into_data().iter::<f32>().collect::<Vec<_>>());
+                // What no token has is behind those that are kept: `Places::at` hides it there.
+                let room = found.split_off(kept(t + 1, window));
+                assert!(room.iter().all(|v| *v == 0.0), "{first} {window:?} {t}");
+                found.sort_by(f32::total_cmp);
+                let last = (t + 1 - found.len()..=t).map(|t| t as f32 + 1.0);
+                assert!(found.iter().copied().eq(last), "{first} {window:?} {t}: {found:?}");
+            }
+        }
+    }
 }

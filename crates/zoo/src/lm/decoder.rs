@@ -172,7 +172,7 @@ impl Decoder {
         let [_, tokens] = ids.dims();
         let places = match memory.tokens {
             0 => memory.first.clone(),
-            place => memory.all.at(place),
+            place => Places::at(place, memory.tables.as_ref(), memory.first.window, &ids.device()),
         };
         let mut hidden = self.embedding.forward_at(ids, memory.tokens);
         for (i, (block, kept)) in self.blocks.iter().zip(&mut memory.kept).enumerate() {
@@ -216,15 +216,16 @@ pub(super) struct Memory {
     tokens: usize,
     /// For the first tokens, which come together.
     first: Places,
-    /// For every token there may be.
-    all: Places,
+    /// Cosines and sines for every token there may be, where positions are rotary.
+    tables: Option<[Tensor<2>; 2]>,
 }
 
 impl Memory {
     /// Of a text that begins with `first` tokens and may have `all`.
     pub(super) fn new(config: &Config, first: usize, all: usize, device: &Device) -> Self {
         let kept = vec![Kept::default(); config.layers];
-        Self { kept, tokens: 0, first: Places::new(config, first, device), all: Places::new(config, all, device) }
+        let (first, tables) = (Places::new(config, first, device), Places::tables(config, all, device));
+        Self { kept, tokens: 0, first, tables }
     }
 }
 
