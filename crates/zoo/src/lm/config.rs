@@ -280,7 +280,10 @@ impl Config {
                 _ => context,
             },
             encoder: names.of_encoder.is_some(),
-            sliding_window: raw.sliding_window.filter(|_| slides),
+            sliding_window: match raw.sliding_window.filter(|_| slides) {
+                Some(window) => Some(need("sliding_window", Some(window))?),
+                None => None,
+            },
             activation: activation(&family, raw.hidden_act.as_deref())?,
             family,
             width,
@@ -382,6 +385,11 @@ mod tests {
         assert!(says("qwen2", "mamba").contains("mamba"));
         assert!(says(r#""num_key_value_heads": 2"#, r#""num_key_value_heads": 3"#).contains("cannot share 3"));
         assert!(says(r#""vocab_size": 32"#, r#""vocab_size": 0"#).contains("vocab_size"));
+        let window = r#""sliding_window": 16, "use_sliding_window": false"#;
+        assert!(
+            says(window, r#""sliding_window": 0, "use_sliding_window": true"#)
+                .contains("sliding_window is missing or zero")
+        );
         assert!(says(r#""rope_theta""#, r#""hidden_act": "xielu", "rope_theta""#).contains("xielu"));
         assert!(says(r#""rope_theta": 1000000.0"#, r#""rope_scaling": {"rope_type": "odd"}"#).contains("odd"));
     }
