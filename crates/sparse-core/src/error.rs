@@ -30,6 +30,56 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A sparsity outside [0, 1).
+    #[error("a sparsity of {given} is outside [0, 1)")]
+    InvalidSparsity {
+        /// What was given.
+        given: f64,
+    },
+    /// A tensor of another shape than it must have.
+    #[error("{tensor}: has shape {got:?}, expected {expected:?}")]
+    ShapeMismatch {
+        /// The tensor's or parameter's name.
+        tensor: String,
+        /// The shape it must have.
+        expected: Vec<usize>,
+        /// The shape it has.
+        got: Vec<usize>,
+    },
+    /// A method that no list has.
+    #[error("unknown {kind} `{name}`{hint}: use {known}")]
+    UnknownMethod {
+        /// The kind of method.
+        kind: String,
+        /// What was asked for.
+        name: String,
+        /// The nearest name, in words; empty where none is near.
+        hint: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A parameter that a method does not have.
+    #[error("{method} has no parameter `{parameter}`: {known}")]
+    UnknownParameter {
+        /// The method.
+        method: String,
+        /// What was given.
+        parameter: String,
+        /// The parameters there are, in words.
+        known: String,
+    },
+    /// A value outside a parameter's range.
+    #[error("{method}: `{parameter}` cannot be `{value}` ({range})")]
+    InvalidParameter {
+        /// The method.
+        method: String,
+        /// The parameter.
+        parameter: String,
+        /// What was given.
+        value: String,
+        /// What it may be, in words.
+        range: String,
+    },
     /// An argument lies outside its domain.
     #[error("{0}")]
     Argument(String),

@@ -60,6 +60,7 @@ pub mod optimizer;
 pub mod parallel;
 pub mod pattern;
 mod placed;
+pub mod registry;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod report;
@@ -68,6 +69,7 @@ pub mod score;
 pub mod select;
 pub mod sensitivity;
 pub mod sparsify;
+pub mod state;
 pub mod storage;
 pub mod survey;
 pub mod train;

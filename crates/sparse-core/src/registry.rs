@@ -1,0 +1,387 @@
+//! What a method says of itself, the same for every kind: name, paper, needs, parameters, constructor.
+//!
+//! Each method crate has one list `ALL` of [`Entry`]s. The command line's help, recipes, tables and the README read
+//! these lists, so a new method is its own file and one entry.
+//!
+//! ```
+//! use regrow_sparse_core::registry::{Entry, MethodInfo, Param, Params, Range, find};
+//!
+//! trait Greet {
+//!     fn greet(&self) -> String;
+//! }
+//!
+//! struct Hello(u64);
+//!
+//! impl Greet for Hello {
+//!     fn greet(&self) -> String {
+//!         "hello ".repeat(self.0 as usize)
+//!     }
+//! }
+//!
+//! const ALL: &[Entry<dyn Greet>] = &[Entry {
+//!     info: MethodInfo {
+//!         kind: "greeting",
+//!         name: "hello",
+//!         summary: "says hello",
+//!         paper: "none",
+//!         needs: "nothing",
+//!         params: &[Param { name: "times", meaning: "how often", default: "1", range: Range::Integer { min: 1, max: 9 } }],
+//!     },
+//!     build: |params| Ok(Box::new(Hello(params.integer("times")?))),
+//! }];
+//!
+//! let params = Params::new(0).with("times=2")?;
+//! assert_eq!(find(ALL, "hello")?.build(&params)?.greet(), "hello hello ");
+//! assert!(find(ALL, "hello")?.build(&Params::new(0).with("times=10")?).is_err());
+//! # Ok::<(), regrow_sparse_core::Error>(())
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::{Error, Result};
+
+/// What a parameter may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// `true` or `false`.
+    Flag,
+    /// A whole number, both ends included.
+    Integer {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// A finite number, both ends included.
+    Real {
+        /// The least.
+        min: f64,
+        /// The most.
+        max: f64,
+    },
+    /// A finite number of at least `min` and below `below`, as a sparsity.
+    Below {
+        /// The least.
+        min: f64,
+        /// What it must stay below.
+        below: f64,
+    },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Any text; the method says what it reads.
+    Text,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("true or false"),
+            Self::Integer { min, max: u64::MAX } => write!(f, "whole number from {min}"),
+            Self::Integer { min, max } => write!(f, "whole number, {min} to {max}"),
+            Self::Real { min, max } => match (min.is_finite(), max.is_finite()) {
+                (true, true) => write!(f, "[{min}, {max}]"),
+                (true, false) => write!(f, "at least {min}"),
+                (false, true) => write!(f, "at most {max}"),
+                (false, false) => f.write_str("number"),
+            },
+            Self::Below { min, below } => write!(f, "[{min}, {below})"),
+            Self::Choice(words) => f.write_str(&words.join(", ")),
+            Self::Text => f.write_str("text"),
+        }
+    }
+}
+
+impl Serialize for Range {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Range {
+    /// Any finite number.
+    pub const NUMBER: Self = Self::Real { min: f64::NEG_INFINITY, max: f64::INFINITY };
+    /// A fraction in [0, 1].
+    pub const FRACTION: Self = Self::Real { min: 0.0, max: 1.0 };
+    /// A sparsity in [0, 1).
+    pub const SPARSITY: Self = Self::Below { min: 0.0, below: 1.0 };
+    /// A whole number of at least 1.
+    pub const COUNT: Self = Self::Integer { min: 1, max: u64::MAX };
+
+    /// Whether `value` is one of these.
+    pub fn admits(&self, value: &str) -> bool {
+        let real = |inside: &dyn Fn(f64) -> bool| value.parse().is_ok_and(|v: f64| v.is_finite() && inside(v));
+        match self {
+            Self::Flag => value.parse::<bool>().is_ok(),
+            Self::Integer { min, max } => value.parse().is_ok_and(|v: u64| (*min..=*max).contains(&v)),
+            Self::Real { min, max } => real(&|v| (*min..=*max).contains(&v)),
+            Self::Below { min, below } => real(&|v| v >= *min && v < *below),
+            Self::Choice(words) => words.contains(&value),
+            Self::Text => true,
+        }
+    }
+}
+
+/// A parameter of a method.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Param {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in a few words, with its unit.
+    pub meaning: &'static str,
+    /// Its value where none is given, as text; empty where one must be given.
+    pub default: &'static str,
+    /// What it may be.
+    pub range: Range,
+}
+
+/// What a method says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MethodInfo {
+    /// The kind of method: `score`, `budget`, `layer-solver`, `pruner`, `merge`, `strategy`, `weighter`.
+    pub kind: &'static str,
+    /// Its name, as the command line and tables have it.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub summary: &'static str,
+    /// Its paper, as `arXiv 2306.11695`; `baseline` where there is none.
+    pub paper: &'static str,
+    /// What it needs besides weights: evidence, a base, data, or the scenarios it fits.
+    pub needs: &'static str,
+    /// Its parameters.
+    pub params: &'static [Param],
+}
+
+impl MethodInfo {
+    /// The names of its parameters.
+    pub fn param_names(&self) -> Vec<&'static str> {
+        self.params.iter().map(|p| p.name).collect()
+    }
+
+    /// Every parameter of the method: those of `given`, defaults for the others.
+    ///
+    /// # Errors
+    /// A parameter that it does not have, a value outside its range, one that must be given and is not.
+    pub fn complete(&self, given: &Params) -> Result<Params> {
+        let name = self.name;
+        if let Some(unknown) = given.values.keys().find(|key| !self.params.iter().any(|p| p.name == *key)) {
+            let known = match self.params {
+                [] => "it has none".into(),
+                _ => format!("it has {}", self.param_names().join(", ")),
+            };
+            return Err(Error::UnknownParameter { method: name.into(), parameter: unknown.clone(), known });
+        }
+        let mut all = Params::new(given.seed);
+        for param in self.params {
+            let value = given.values.get(param.name).map_or(param.default, String::as_str);
+            if value.is_empty() && param.default.is_empty() && !given.values.contains_key(param.name) {
+                return Err(Error::Argument(format!("{name} needs `{}`: {}", param.name, param.meaning)));
+            }
+            if value != param.default && !param.range.admits(value) {
+                let (parameter, range) = (param.name.into(), param.range.to_string());
+                return Err(Error::InvalidParameter { method: name.into(), parameter, value: value.into(), range });
+            }
+            all.values.insert(param.name.into(), value.into());
+        }
+        Ok(all)
+    }
+}
+
+/// A seed, and parameters by name, as `block=64,damping=0.02` gives them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    /// The source of randomness, for methods that have some.
+    pub seed: u64,
+    values: BTreeMap<String, String>,
+}
+
+impl Params {
+    /// This seed, and every parameter at its default.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, values: BTreeMap::new() }
+    }
+
+    /// With the parameters of `list`, as `a=1,b=2`.
+    ///
+    /// # Errors
+    /// What is not of that form, a parameter given twice.
+    pub fn with(mut self, list: &str) -> Result<Self> {
+        for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            let bad = || Error::Argument(format!("`{item}` is no parameter: write name=value"));
+            let (name, value) = item.split_once('=').ok_or_else(bad)?;
+            if self.values.insert(name.trim().into(), value.trim().into()).is_some() {
+                return Err(Error::Argument(format!("the parameter `{}` is given twice", name.trim())));
+            }
+        }
+        Ok(self)
+    }
+
+    /// With one parameter set, replacing what it was.
+    pub fn set(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.values.insert(name.into(), value.to_string());
+        self
+    }
+
+    /// Whether nothing but the seed is given.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The parameter of that name, if it is there, read as `T`.
+    ///
+    /// # Errors
+    /// A value that is no `T`.
+    pub fn get<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
+        let parse = |value: &String| {
+            value.parse().map_err(|_| Error::Argument(format!("`{value}` is no value of the parameter `{name}`")))
+        };
+        self.values.get(name).map(parse).transpose()
+    }
+
+    /// The parameter of that name, which must be there, as after [`MethodInfo::complete`].
+    ///
+    /// # Errors
+    /// If it is not, or no `T`.
+    pub fn require<T: std::str::FromStr>(&self, name: &str) -> Result<T> {
+        self.get(name)?.ok_or_else(|| Error::Argument(format!("the parameter `{name}` is missing")))
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// As [`Params::require`].
+    pub fn integer(&self, name: &str) -> Result<u64> {
+        self.require(name)
+    }
+
+    /// A count or an index.
+    ///
+    /// # Errors
+    /// As [`Params::require`].
+    pub fn count(&self, name: &str) -> Result<usize> {
+        self.require(name)
+    }
+
+    /// A real number.
+    ///
+    /// # Errors
+    /// As [`Params::require`].
+    pub fn real(&self, name: &str) -> Result<f64> {
+        self.require(name)
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// As [`Params::require`].
+    pub fn flag(&self, name: &str) -> Result<bool> {
+        self.require(name)
+    }
+
+    /// A word.
+    ///
+    /// # Errors
+    /// As [`Params::require`].
+    pub fn text(&self, name: &str) -> Result<String> {
+        self.require(name)
+    }
+}
+
+/// A method in its crate's list: what it says of itself, and how one is made.
+pub struct Entry<T: ?Sized + 'static> {
+    /// What it says of itself.
+    pub info: MethodInfo,
+    /// Makes one from a complete table of parameters; call [`Entry::build`].
+    pub build: fn(&Params) -> Result<Box<T>>,
+}
+
+impl<T: ?Sized> Entry<T> {
+    /// The method with these parameters, defaults for those not given.
+    ///
+    /// # Errors
+    /// As [`MethodInfo::complete`], and what the method refuses.
+    pub fn build(&self, params: &Params) -> Result<Box<T>> {
+        (self.build)(&self.info.complete(params)?)
+    }
+}
+
+/// The entry of that name.
+///
+/// # Errors
+/// If there is none, naming those there are and the nearest.
+pub fn find<'a, T: ?Sized>(all: &'a [Entry<T>], name: &str) -> Result<&'a Entry<T>> {
+    let unknown = || unknown_method(name, &all.iter().map(|entry| entry.info).collect::<Vec<_>>());
+    all.iter().find(|entry| entry.info.name == name).ok_or_else(unknown)
+}
+
+/// The error of a name that none of `known` has.
+pub fn unknown_method(name: &str, known: &[MethodInfo]) -> Error {
+    let names: Vec<&str> = known.iter().map(|info| info.name).collect();
+    let near = names.iter().map(|known| (strsim::jaro_winkler(name, known), *known));
+    let near =
+        near.filter(|(similarity, _)| *similarity > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name);
+    Error::UnknownMethod {
+        kind: known.first().map_or("method", |info| info.kind).into(),
+        name: name.into(),
+        hint: near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)")),
+        known: names.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: MethodInfo = MethodInfo {
+        kind: "score",
+        name: "example",
+        summary: "an example",
+        paper: "baseline",
+        needs: "nothing",
+        params: &[
+            Param { name: "block", meaning: "columns at a time", default: "128", range: Range::COUNT },
+            Param {
+                name: "group",
+                meaning: "what is compared",
+                default: "row",
+                range: Range::Choice(&["layer", "row"]),
+            },
+            Param { name: "sparsity", meaning: "fraction of zeros", default: "", range: Range::SPARSITY },
+        ],
+    };
+
+    #[test]
+    fn what_is_given_is_completed_by_defaults() {
+        let given = Params::new(3).with("block=64, sparsity=0.5").unwrap();
+        let all = INFO.complete(&given).unwrap();
+        assert_eq!((all.seed, all.count("block").unwrap(), all.text("group").unwrap().as_str()), (3, 64, "row"));
+        assert_eq!(all.real("sparsity").unwrap(), 0.5);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let says = |list: &str| INFO.complete(&Params::new(0).with(list).unwrap()).unwrap_err();
+        assert!(matches!(says("blok=1"), Error::UnknownParameter { parameter, .. } if parameter == "blok"));
+        assert!(matches!(says("sparsity=1"), Error::InvalidParameter { parameter, .. } if parameter == "sparsity"));
+        for bad in ["block=0", "block=x", "group=column", "sparsity=NaN"] {
+            assert!(matches!(says(bad), Error::InvalidParameter { .. }), "{bad}");
+        }
+        assert_eq!(says("").to_string(), "example needs `sparsity`: fraction of zeros");
+        assert!(Params::new(0).with("block").unwrap_err().to_string().contains("name=value"));
+        assert!(Params::new(0).with("a=1,a=2").unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn a_typo_is_answered_with_the_nearest_name() {
+        let says = unknown_method("exampel", &[INFO]).to_string();
+        assert_eq!(says, "unknown score `exampel` (did you mean `example`?): use example");
+        assert_eq!(unknown_method("zzz", &[INFO]).to_string(), "unknown score `zzz`: use example");
+    }
+}
