@@ -21,12 +21,14 @@ use burn::train::{
     TrainStep,
 };
 use clap::Parser;
+use regrow_device as device;
 use regrow_examples::{Batch, Model};
 use regrow_pruners::{Magnitude, Scheduled};
-use regrow_sparse_core::burn_train::Pruned;
-use regrow_sparse_core::classifier::Examples;
-use regrow_sparse_core::schedule::Curve;
-use regrow_sparse_core::{Schedule, device, masked};
+use regrow_sparse_core::Schedule;
+use regrow_sparse_core::mask::schedule::Curve;
+use regrow_sparse_core::model::masked;
+use regrow_train::burn_train::Pruned;
+use regrow_train::classifier::Examples;
 use regrow_zoo::data::Images;
 
 /// Images of a device in a step.

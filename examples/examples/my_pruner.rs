@@ -5,8 +5,8 @@
 use clap::Parser;
 use regrow_bench::pruning::{Args, Method, run};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::score::Score;
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::model::score::Score;
+use regrow_sparse_core::model::weight::Weight;
 
 /// `|w| / (mean |w| of its output)`: large among those that feed the same neuron.
 #[derive(Clone)]

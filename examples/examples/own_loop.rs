@@ -7,10 +7,11 @@ use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::Device;
 use regrow_examples::{Batch, Model};
 use regrow_pruners::{Magnitude, Scheduled};
-use regrow_sparse_core::classifier::Examples;
-use regrow_sparse_core::schedule::Curve;
-use regrow_sparse_core::sparsify::PruningOptimizer;
-use regrow_sparse_core::{Schedule, masked};
+use regrow_sparse_core::Schedule;
+use regrow_sparse_core::mask::schedule::Curve;
+use regrow_sparse_core::model::masked;
+use regrow_sparse_core::model::sparsify::PruningOptimizer;
+use regrow_train::classifier::Examples;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let digits = regrow_zoo::data::open("digits", None)?;

@@ -7,7 +7,7 @@
 use burn::module::Module;
 use burn::tensor::Device;
 use regrow_merging::{average, equal_weights};
-use regrow_sparse_core::classifier::{Examples, count_correct, recalibrate};
+use regrow_train::classifier::{Examples, count_correct, recalibrate};
 use regrow_zoo::{Arch, data, load};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

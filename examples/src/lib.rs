@@ -8,7 +8,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use regrow_sparse_core::classifier::Examples;
+use regrow_train::classifier::Examples;
 use regrow_zoo::data::Images;
 
 /// A perceptron for 8x8 digits; nothing in it knows of pruning.

@@ -8,8 +8,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use regrow_sparse_core::budget::{Budget, Layer};
-use regrow_sparse_core::pattern::Pattern;
+use regrow_sparse_core::mask::budget::{Budget, Layer};
+use regrow_sparse_core::mask::pattern::Pattern;
 
 use reading::sum;
 

@@ -13,9 +13,9 @@ use burn::nn::LinearConfig;
 use burn::tensor::{Device, Distribution, Tensor};
 use regrow_pruners::{Magnitude, SparseGpt, Wanda};
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::blockwise::{Goal, LayerSolver};
-use regrow_sparse_core::layer::prune_layer;
-use regrow_sparse_core::score::Recipe;
+use regrow_sparse_core::layerwise::prune_layer;
+use regrow_sparse_core::layerwise::{Goal, LayerSolver};
+use regrow_sparse_core::model::score::Recipe;
 use regrow_zoo::Arch;
 
 use stepping::stepper;
@@ -66,8 +66,8 @@ fn layer(rows: usize, cols: usize, device: &Device) {
 fn main() {
     let numbers: Vec<usize> = std::env::args().filter_map(|word| word.parse().ok()).collect();
     let [rows, cols] = numbers[..].try_into().unwrap_or([4096, 11008]);
-    let device = regrow_sparse_core::device::current();
-    println!("{} a layer of {rows}x{cols}, {TOKENS} tokens a sequence", regrow_sparse_core::device::title(&device));
+    let device = regrow_device::current();
+    println!("{} a layer of {rows}x{cols}, {TOKENS} tokens a sequence", regrow_device::title(&device));
     for (arch, masked) in [(Arch::Mlp, false), (Arch::Mlp, true), (Arch::ResNet20, false), (Arch::ResNet20, true)] {
         let step = stepper(arch, masked).expect("a network of the zoo can be masked");
         time(&format!("step/{arch}/{}", if masked { "masked" } else { "dense" }), 30, step);

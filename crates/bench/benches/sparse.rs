@@ -13,10 +13,10 @@ use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Distribution, Tensor};
 use criterion::Criterion;
+use regrow_checkpoint::Dtype;
+use regrow_device::{current, has_kernels, has_own_memory, wait_for};
+use regrow_inference::{Packing, SparseLinear};
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::checkpoint::Dtype;
-use regrow_sparse_core::compute::{Packing, SparseLinear};
-use regrow_sparse_core::device::{current, has_kernels, has_own_memory, wait_for};
 
 use reading::sum;
 

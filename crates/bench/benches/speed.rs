@@ -10,10 +10,10 @@ use burn::tensor::{Distribution, Tensor};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use regrow_pruners::{Magnitude, SparseGpt, Wanda};
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::blockwise::{Goal, LayerSolver};
-use regrow_sparse_core::score::{Recipe, Score};
-use regrow_sparse_core::select::top_k;
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::layerwise::{Goal, LayerSolver};
+use regrow_sparse_core::mask::top_k::top_k;
+use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::weight::Weight;
 use regrow_zoo::Arch;
 
 use reading::sum;
@@ -31,15 +31,15 @@ fn steps(criterion: &mut Criterion) {
 /// scores, all of it from a layer to that layer under its mask, and one pass of reading.
 fn masks(criterion: &mut Criterion) {
     let shape = [4096, 11008];
-    let tensor = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &regrow_sparse_core::device::current());
+    let tensor = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &regrow_device::current());
     let values = tensor.into_data().try_to_vec::<f32>().expect("f32 values");
     let keep = values.len() / 2;
     criterion.bench_function("mask/4096x11008/one pass", |b| b.iter(|| sum(&values)));
     criterion.bench_function("mask/4096x11008/selection", |b| b.iter(|| top_k(&values, keep, f32::abs)));
     let weight =
         Weight { path: "w".into(), id: burn::module::ParamId::new(), shape: shape.to_vec(), values, mask: None };
-    let mut wanda = Wanda::default().watch(shape[1], &regrow_sparse_core::device::current());
-    wanda.add(Tensor::random([256, shape[1]], Distribution::Normal(0.0, 1.0), &regrow_sparse_core::device::current()));
+    let mut wanda = Wanda::default().watch(shape[1], &regrow_device::current());
+    wanda.add(Tensor::random([256, shape[1]], Distribution::Normal(0.0, 1.0), &regrow_device::current()));
     let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
     criterion.bench_function("mask/4096x11008/wanda", |b| b.iter(|| wanda.solve(&weight, &half)));
     let weight = [weight];
@@ -47,7 +47,7 @@ fn masks(criterion: &mut Criterion) {
     criterion.bench_function("mask/4096x11008/magnitude", |b| {
         b.iter_batched(|| (), |()| Recipe::default().masks(&weight, method, 0.5), BatchSize::PerIteration);
     });
-    let linear = LinearConfig::new(shape[1], shape[0]).with_bias(false).init(&regrow_sparse_core::device::current());
+    let linear = LinearConfig::new(shape[1], shape[0]).with_bias(false).init(&regrow_device::current());
     criterion.bench_function("mask/4096x11008/a layer of a model", |b| {
         let prune = |linear: Linear| Recipe::default().prune(linear, method, 0.5);
         b.iter_batched(|| linear.clone(), prune, BatchSize::PerIteration);
@@ -57,7 +57,7 @@ fn masks(criterion: &mut Criterion) {
 /// Half of a 2048x2048 layer by SparseGPT, from 16 sequences of 1024 tokens: all of it, and the part that
 /// layers with the same input share.
 fn solvers(criterion: &mut Criterion) {
-    let (width, device) = (2048, regrow_sparse_core::device::current());
+    let (width, device) = (2048, regrow_device::current());
     let normal = |rows: usize| Tensor::<2>::random([rows, width], Distribution::Normal(0.0, 1.0), &device);
     let values = normal(width).into_data().try_to_vec::<f32>().expect("f32 values");
     let weight =

@@ -4,18 +4,19 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Distribution, Int, Tensor};
 use regrow_pruners::Magnitude;
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sparsify::{KeepMasks, PruningOptimizer};
-use regrow_sparse_core::weight::{Select, weights};
-use regrow_sparse_core::{Classifier, Error};
+use regrow_sparse_core::Error;
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::sparsify::{KeepMasks, PruningOptimizer};
+use regrow_sparse_core::model::weight::{Select, weights};
+use regrow_train::Classifier;
 use regrow_zoo::{Arch, Net};
 
 const BATCH: usize = 128;
 
 /// One SGD step of `arch` on 128 images, dense or with 90 % of its weights masked, done when the device is.
 pub fn stepper(arch: Arch, masked: bool) -> Result<impl FnMut(), Error> {
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let mut net: Net = arch.init(10, 0, &device);
     if masked {
         let masks = Recipe::default().masks(&weights(&net, &Select::default())?, &Magnitude, 0.9)?;

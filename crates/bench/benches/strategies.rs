@@ -14,8 +14,8 @@ use regrow_continual::stream::{Scenario, TaskStream};
 use regrow_continual::{
     AGem, DerPp, Dst, Er, Ewc, FineTune, Gem, ICarl, Lwf, PackNet, Protocol, Si, Strategy, Wa, learn,
 };
-use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::{Budget, Result};
+use regrow_train::lr::LrSchedule;
 use regrow_zoo::Net;
 use regrow_zoo::data::{Images, Normalization};
 
@@ -29,7 +29,7 @@ const MEMORY: usize = 1000;
 /// Images of noise, 784 pixels in ten classes.
 fn images() -> Images {
     let count = 2 * STEPS * BATCH;
-    let pixel = |i: usize| (regrow_sparse_core::train::mix(1, i as u64) % 256) as u8;
+    let pixel = |i: usize| (regrow_sparse_core::seed::mix(1, i as u64) % 256) as u8;
     let labels = (0..count).map(|i| (i % 10) as u8).collect();
     let normalization = Normalization::bytes(&[0.13], &[0.31]);
     Images::new([1, 28, 28], 10, (0..count * 784).map(pixel).collect(), labels, normalization).expect("images")
@@ -39,7 +39,7 @@ fn images() -> Images {
 fn second_task(images: &Images, strategy: &mut dyn Strategy<Net>, scenario: Scenario) -> Result<(Duration, u32)> {
     let test = images.select(&(0..100).collect::<Vec<_>>());
     let stream = TaskStream::split_evenly(scenario, (images, &test, 10), 2, None)?;
-    let net = regrow_zoo::mlp([784, 400, 400, stream.classes()], 0, &regrow_sparse_core::device::current().autodiff());
+    let net = regrow_zoo::mlp([784, 400, 400, stream.classes()], 0, &regrow_device::current().autodiff());
     let scope = scenario.default_scope();
     let protocol = Protocol { epochs: 1, batch: BATCH, lr: LrSchedule::constant(0.01), seed: 0, scope };
     let (mut from, mut steps) = (None, (Duration::ZERO, 0));

@@ -10,9 +10,9 @@ use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Distribution, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use regrow_sparse_core::exchange::{Candidates, exchange, random_growth};
-use regrow_sparse_core::score::{Recipe, magnitudes};
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::model::exchange::{Candidates, exchange, random_growth};
+use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::weight::Weight;
 
 const WIDTH: usize = 2500;
 const LAYERS: usize = 4;
@@ -49,7 +49,7 @@ struct Net {
 }
 
 fn step(criterion: &mut Criterion) {
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let layer = |_| LinearConfig::new(WIDTH, WIDTH).with_bias(false).init(&device);
     let mut net = Some(Net { layers: (0..LAYERS).map(layer).collect() });
     let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);

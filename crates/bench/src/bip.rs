@@ -7,8 +7,8 @@
 //! tenth of the training, and trains on from there, as lottery tickets are found.
 
 use regrow_pruners::{Bip, Imp, Magnitude};
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sparsify::KeepMasks;
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::{Budget, Pattern, Result};
 use regrow_zoo::Net;
 

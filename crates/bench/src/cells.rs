@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
-use regrow_sparse_core::crew::Crew;
-use regrow_sparse_core::{Error, Result, atomic};
+use regrow_checkpoint::atomic;
+use regrow_device::pool::Crew;
+use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 

@@ -8,11 +8,11 @@
 
 use burn::module::Module;
 use regrow_pruners::Magnitude;
-use regrow_sparse_core::exchange::{Candidates, exchange};
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::sensitivity::gradient;
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::weight::weights;
+use regrow_sparse_core::model::exchange::{Candidates, exchange};
+use regrow_sparse_core::model::gradients::gradient;
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::model::weight::weights;
 use regrow_sparse_core::{MaskSet, Result};
 use regrow_zoo::Net;
 

@@ -7,7 +7,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use regrow_bench::{
     bip, clr, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, sms,
 };
-use regrow_sparse_core::{Result, device};
+use regrow_device as device;
+use regrow_sparse_core::Result;
 
 /// Tensors come and go by the megabyte: the system's allocator gives such memory back and asks for it anew each time.
 #[global_allocator]

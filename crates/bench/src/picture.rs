@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use plotters::prelude::*;
-use regrow_sparse_core::{Error, Result, atomic};
+use regrow_checkpoint::atomic;
+use regrow_sparse_core::{Error, Result};
 
 /// A line of the picture: a name, and x, mean and spread of each point.
 pub struct Line {

@@ -7,12 +7,12 @@
 
 use regrow_pruners::polarization::{Grain, Polarized, Polarizing};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::classifier::Examples;
-use regrow_sparse_core::gates::Gateable;
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::train::mix;
-use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::model::weight::{Select, weights};
+use regrow_sparse_core::seed::mix;
+use regrow_train::classifier::Examples;
+use regrow_train::gated_forward::Gateable;
+use regrow_train::lr::LrSchedule;
 use regrow_zoo::Net;
 
 use crate::claim::Claim;

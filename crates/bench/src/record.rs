@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use regrow_sparse_core::{Error, Result, atomic};
+use regrow_checkpoint::atomic;
+use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Verdict;

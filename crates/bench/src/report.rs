@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use regrow_sparse_core::{Error, Result, atomic};
+use regrow_checkpoint::atomic;
+use regrow_sparse_core::{Error, Result};
 use serde::Deserialize;
 
 use crate::paper::Paper;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use regrow_sparse_core::classifier::Examples;
-use regrow_sparse_core::{Error, Result, device};
+use regrow_device as device;
+use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Examples;
 use regrow_zoo::data::{DataSet, Images};
 use serde::{Deserialize, Serialize};
 

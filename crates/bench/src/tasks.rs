@@ -2,10 +2,10 @@
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::train::mix;
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::lr::LrSchedule;
 use regrow_zoo::data::{DataSet, Images};
 use regrow_zoo::names::{map_values, visit_values};
 use regrow_zoo::{Arch, Net};

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use regrow_sparse_core::remote::serve::serve;
+use regrow_device::remote::serve::serve;
 use serde_json::Value;
 
 /// What makes a process of this test a peer.

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use regrow_checkpoint::{Checkpoint, Dtype, Entry};
+use regrow_lm::adapter::{Adapter, Draft, Factors, Kind, Module, Rest, Target};
 use regrow_merging::LowRank;
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Entry};
-use regrow_zoo::adapter::{Adapter, Draft, Factors, Kind, Module, Rest, Target};
 use serde_json::{Value, json};
 
 use crate::bar::Bar;

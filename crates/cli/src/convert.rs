@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Converted, Dtype, Form, convert};
-use regrow_sparse_core::storage::Storage;
-use regrow_zoo::lm::Transformer;
+use regrow_checkpoint::storage::Storage;
+use regrow_checkpoint::{Checkpoint, Converted, Dtype, Form, convert};
+use regrow_lm::Transformer;
 
 use crate::bar::Bar;
 use crate::error::{Error, Result};
@@ -67,7 +67,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let form = match storage {
         Storage::Dense => Form { dtype: args.form.dtype, storage, layers: HashSet::new() },
         _ if checkpoint.is_directory() => {
-            lm::form(&Transformer::open(&path, &regrow_sparse_core::device::current())?, args.form.dtype, storage)
+            lm::form(&Transformer::open(&path, &regrow_device::current())?, args.form.dtype, storage)
         }
         _ => {
             return Err(Error::Argument(format!(

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use regrow_pruners::{Random, precrop, synflow};
-use regrow_sparse_core::classifier::Classifier;
-use regrow_sparse_core::layout::Layout;
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Budget, MaskSet};
+use regrow_train::classifier::Classifier;
 use regrow_zoo::{Arch, Net, save};
 
 use crate::bar::Bar;
@@ -56,7 +56,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let budget = precrop::left(&layout, args.sparsity)?;
     let densities = densities(args, arch, &layout, budget)?;
     let widths = precrop::widths(&layout, &densities, budget, args.multiple)?;
-    save(&arch.init_narrow(&widths, args.seed, &regrow_sparse_core::device::current())?, &args.out)?;
+    save(&arch.init_narrow(&widths, args.seed, &regrow_device::current())?, &args.out)?;
     let (left, all) = (layout.weights(&widths), layout.weights(&layout.widths()));
     let list = widths.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
     writeln!(out, "widths {list}")?;
@@ -77,7 +77,7 @@ fn densities(args: &Args, arch: Arch, layout: &Layout, budget: usize) -> Result<
 /// The masks of a method that prunes before training and needs no data.
 fn masks(args: &Args, arch: Arch) -> Result<MaskSet> {
     let recipe = Recipe::default().with_select(Select::default().with_head());
-    let net = arch.init(args.classes, args.seed, &regrow_sparse_core::device::current().autodiff());
+    let net = arch.init(args.classes, args.seed, &regrow_device::current().autodiff());
     if args.densities == "erk" {
         let random = Random { seed: args.seed };
         return Ok(recipe.with_budget(Budget::Erk).prune(net, &random, args.sparsity)?.1);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use regrow_sparse_core::device::{compiled, parse, probe, roundoff, wait_for};
+use regrow_device::{compiled, parse, probe, roundoff, wait_for};
 
 use crate::error::Result;
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
-use regrow_sparse_core::classifier::{Examples, correct, probabilities};
-use regrow_sparse_core::compute::{Layered, Options, Stock, compress};
+use regrow_inference::{Layered, Options, Stock, compress};
+use regrow_train::classifier::{Examples, correct, probabilities};
 use regrow_zoo::data::{self, Images, Part};
 use regrow_zoo::{Arch, Net, load};
 
@@ -81,7 +81,7 @@ fn images(args: &Args, out: &mut dyn Write) -> Result<()> {
         return Err(Error::Argument("--batch must be at least 1".into()));
     }
     let arch = Arch::parse(arch)?;
-    let device = regrow_sparse_core::device::current();
+    let device = regrow_device::current();
     let (net, classes) = load(arch, &args.file, &device)?;
     let images = data::open_part(dataset, args.data.as_deref(), Part::Test)?;
     fits(arch, classes, &images, dataset)?;

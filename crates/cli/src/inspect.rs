@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Counts, Dtype, Entry};
-use regrow_sparse_core::pattern::conforms;
-use regrow_sparse_core::report::{self, LayerReport};
-use regrow_sparse_core::{Mask, atomic};
+use regrow_checkpoint::atomic;
+use regrow_checkpoint::{Checkpoint, Counts, Dtype, Entry};
+use regrow_sparse_core::Mask;
+use regrow_sparse_core::mask::pattern::conforms;
+use regrow_sparse_core::model::report::{self, LayerReport};
 use serde::Serialize;
 
 use crate::error::Result;

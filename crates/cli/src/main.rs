@@ -24,7 +24,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use regrow_sparse_core::device;
+use regrow_device as device;
 
 use error::Result;
 

@@ -1,6 +1,6 @@
 //! Whether a checkpoint looks like the one that another was fine-tuned from.
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Entry};
+use regrow_checkpoint::{Checkpoint, Dtype, Entry};
 
 use crate::error::{Error, Result};
 use crate::text;

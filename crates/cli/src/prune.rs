@@ -4,12 +4,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::module::ParamId;
-use regrow_sparse_core::checkpoint::{Checkpoint, Entry, Form, apply_mask, convert, rewrite};
-use regrow_sparse_core::report::Report;
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::storage::Storage;
-use regrow_sparse_core::weight::Weight;
-use regrow_sparse_core::{Budget, MaskSet, Pattern, atomic, schedule::check_sparsity};
+use regrow_checkpoint::atomic;
+use regrow_checkpoint::storage::Storage;
+use regrow_checkpoint::{Checkpoint, Entry, Form, apply_mask, convert, rewrite};
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::model::report::Report;
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::{Budget, MaskSet, Pattern};
 use regrow_zoo::{Arch, Role, TensorSpec, check};
 
 use crate::convert::FormArgs;

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use regrow_checkpoint::atomic;
+use regrow_checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned, Writer};
 use regrow_merging::Opcm;
 use regrow_merging::opcm::{State, norm, plain};
-use regrow_sparse_core::atomic;
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::bar::Bar;

@@ -50,8 +50,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Lends the device of this process.
 #[cfg(feature = "remote")]
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
-    use regrow_sparse_core::remote::serve::{serve, serve_web_socket};
-    use regrow_sparse_core::{atomic, device};
+    use regrow_checkpoint::atomic;
+    use regrow_device as device;
+    use regrow_device::remote::serve::{serve, serve_web_socket};
 
     let here = device::current();
     let lent = match args.web_socket {

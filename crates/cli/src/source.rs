@@ -28,7 +28,7 @@ pub fn locate(path: &Path, revision: Option<&str>) -> Result<PathBuf> {
 
 #[cfg(feature = "hub")]
 fn by_name(path: &Path, revision: Option<&str>) -> Result<PathBuf> {
-    use regrow_zoo::hub::{Hub, is_name};
+    use regrow_lm::hub::{Hub, is_name};
 
     let name = path.to_string_lossy();
     if revision.is_none() && !is_name(&name) {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use regrow_sparse_core::compute::Verdict;
+use regrow_inference::Verdict;
 
 use crate::error::Result;
 use crate::text;

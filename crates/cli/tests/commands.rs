@@ -15,7 +15,7 @@ use common::{complaint, regrow, stdout, text};
 fn folder() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("net.safetensors");
-    save(&Arch::MlpSmall.init(10, 1, &regrow_sparse_core::device::current()), &path).expect("saved");
+    save(&Arch::MlpSmall.init(10, 1, &regrow_device::current()), &path).expect("saved");
     (dir, path)
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
+use regrow_checkpoint::{Checkpoint, Dtype};
 use safetensors::SafeTensors;
 
 use common::recipes::{TIES, list, matrices, model_with, models, recipe, shapes, values};

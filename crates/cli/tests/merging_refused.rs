@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use regrow_sparse_core::checkpoint::Dtype;
+use regrow_checkpoint::Dtype;
 
 use common::recipes::{TIES, matrices, model_with, models, numbers, recipe};
 use common::{complaint, regrow, stdout, text};

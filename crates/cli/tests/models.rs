@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
+use regrow_checkpoint::{Checkpoint, Dtype};
 use serde_json::{Value, json};
 
 #[cfg(unix)]

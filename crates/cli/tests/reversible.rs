@@ -5,9 +5,9 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
-use regrow_sparse_core::train::mix;
-use regrow_zoo::adapter::{Adapter, Draft, Factors, Kind, Module, Rest, Target};
+use regrow_checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+use regrow_lm::adapter::{Adapter, Draft, Factors, Kind, Module, Rest, Target};
+use regrow_sparse_core::seed::mix;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+use regrow_checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
 
 use common::recipes::{models, recipe, values};
 use common::{complaint, killed, regrow, stdout, text};
@@ -110,7 +110,7 @@ fn language_models_are_merged_by_second_moments_that_were_gathered() {
     fs::write(&corpus, "the old man saw a dog in town ".repeat(40)).expect("written");
     for (name, seed) in [("x", 1), ("y", 2)] {
         let model = dir.path().join(name);
-        let sizes = regrow_zoo::lm::Sizes { vocab: 8, width: 16, layers: 2, heads: 2, inner: 24, context: 32 };
+        let sizes = regrow_lm::Sizes { vocab: 8, width: 16, layers: 2, heads: 2, inner: 24, context: 32 };
         sizes.create(&model, seed).expect("a model");
         common::tokenizer(&model, &["a", "man", "saw", "the", "old", "dog", "in", "town"]);
         let out = dir.path().join(format!("{name}.safetensors"));

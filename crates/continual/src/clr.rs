@@ -16,8 +16,8 @@ use burn::module::{Module, Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, Initializer, Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
-use regrow_sparse_core::classifier::{Classifier, Headed, Tapped};
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::{Classifier, Headed, Tapped};
 
 use crate::isolation::{Frozen, is_head};
 use crate::params::{Flags, LAYERS, Vector, within};
@@ -213,7 +213,7 @@ mod tests {
     use burn::nn::{BatchNormConfig, LinearConfig};
     use burn::optim::SgdConfig;
     use burn::tensor::activation::relu;
-    use regrow_sparse_core::lr::LrSchedule;
+    use regrow_train::lr::LrSchedule;
 
     use super::*;
     use crate::learn::{Protocol, learn};
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn tiny(classes: usize) -> ConvTiny {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let numbers = |seed: u64, len: usize| -> Vec<f32> { (0..len).map(|i| uniform(seed, i as u64)).collect() };
         let conv = |seed: u64, [input, output, size]: [usize; 3]| {
             let pad = size / 2;
@@ -297,7 +297,7 @@ mod tests {
     fn at_first_it_is_the_anchor() {
         let (anchor, data) = (tiny(4).valid(), Toy::new(8, 4));
         let images = data.split(Scenario::Task, 2);
-        let images = images.images(&images.train(0), &regrow_sparse_core::device::current());
+        let images = images.images(&images.train(0), &regrow_device::current());
         for (variant, kernels) in
             [(Variant::All, 4 * 9 + 6 * 9), (Variant::SkipPointwise, 4 * 9), (Variant::ScalePointwise, 4 * 9 + 6)]
         {
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_kernel_by_hand() {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let kernel = identity(1, 3, &device);
         let numbers = TensorData::new(vec![0.0f32, 0.0, 0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 0.0], [1, 1, 3, 3]);
         let kernel = Conv2d { weight: Param::from_tensor(Tensor::from_data(numbers, &device)), ..kernel };
@@ -339,7 +339,7 @@ mod tests {
         fn end(&mut self, model: Reprogrammed<ConvTiny>, at: &Stage<'_>) -> Result<Reprogrammed<ConvTiny>> {
             let model = self.0.end(model, at)?;
             let logits = |task: usize| {
-                let images = at.stream.images(&at.stream.train(task), &regrow_sparse_core::device::current());
+                let images = at.stream.images(&at.stream.train(task), &regrow_device::current());
                 values(self.0.shown(&model.valid(), task).expect("a model").logits(images))
             };
             self.1.push((0..=at.task).map(logits).collect());

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     fn logits(values: [f32; 6]) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(values.to_vec(), [2, 3]), &regrow_sparse_core::device::current().autodiff())
+        Tensor::from_data(TensorData::new(values.to_vec(), [2, 3]), &regrow_device::current().autodiff())
     }
 
     #[test]

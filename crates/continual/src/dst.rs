@@ -17,15 +17,15 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::classifier::Headed;
-use regrow_sparse_core::exchange::{Candidates, exchange, random_growth};
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks, masks};
-use regrow_sparse_core::schedule::check_sparsity;
-use regrow_sparse_core::score::{Recipe, Score};
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::train::mix;
-use regrow_sparse_core::weight::{Select, Weight, weights};
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::model::exchange::{Candidates, exchange, random_growth};
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
+use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::{Select, Weight, weights};
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Budget, Error, Mask, MaskSet, Result};
+use regrow_train::classifier::Headed;
 
 use crate::isolation::{Frozen, Isolation, inverted, select, uniform, union};
 use crate::params::{Flags, Vector};
@@ -301,8 +301,8 @@ mod tests {
     use burn::module::Module;
     use burn::optim::SgdConfig;
     use burn::optim::momentum::MomentumConfig;
-    use regrow_sparse_core::Classifier;
-    use regrow_sparse_core::lr::LrSchedule;
+    use regrow_train::Classifier;
+    use regrow_train::lr::LrSchedule;
 
     use super::*;
     use crate::learn::{Protocol, learn};
@@ -317,7 +317,7 @@ mod tests {
     struct Watched(Dst<Net>, Vec<Vec<Vec<f32>>>);
 
     fn logits(dst: &Dst<Net>, model: &Net, task: usize, at: &Stage<'_>) -> Vec<f32> {
-        let images = at.stream.images(&at.stream.train(task), &regrow_sparse_core::device::current());
+        let images = at.stream.images(&at.stream.train(task), &regrow_device::current());
         let classes = at.stream.classes_of(task);
         let shown = dst.shown(&model.valid(), task).unwrap();
         shown.logits(images).narrow(1, classes.start, classes.len()).into_data().iter().collect()
@@ -334,7 +334,7 @@ mod tests {
             self.0.stepped(model, batch, at)
         }
         fn end(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
-            let trained = at.stream.images(&at.stream.train(at.task), &regrow_sparse_core::device::current());
+            let trained = at.stream.images(&at.stream.train(at.task), &regrow_device::current());
             let said: Vec<f32> = model.logits(trained.clone()).into_data().iter().collect();
             let model = self.0.end(model, at)?;
             let shown: Vec<f32> = self.0.shown(&model, at.task)?.logits(trained).into_data().iter().collect();

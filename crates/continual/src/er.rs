@@ -7,7 +7,7 @@
 
 use burn::tensor::Tensor;
 use regrow_sparse_core::Result;
-use regrow_sparse_core::classifier::Headed;
+use regrow_train::classifier::Headed;
 
 use crate::buffer::Keeping;
 use crate::memory::{self, Memory};

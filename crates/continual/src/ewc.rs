@@ -17,8 +17,8 @@ use burn::tensor::activation::softmax;
 use rand::seq::index;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::classifier::Headed;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Headed;
 
 use crate::distill::factor;
 use crate::params::Vector;
@@ -160,7 +160,7 @@ impl Stage<'_> {
                 break;
             }
         }
-        regrow_sparse_core::classifier::cross_entropy(part, &[answer], 0.0)
+        regrow_train::classifier::cross_entropy(part, &[answer], 0.0)
     }
 }
 
@@ -201,7 +201,7 @@ impl<M: Headed> Strategy<M> for Ewc {
 mod tests {
     use burn::module::Module;
     use burn::tensor::Device;
-    use regrow_sparse_core::train::Moment;
+    use regrow_train::Moment;
 
     use super::*;
     use crate::stream::{LogitScope, Scenario, TaskStream};
@@ -220,11 +220,11 @@ mod tests {
         Vector::gradients(model, &held)
     }
 
-    use regrow_sparse_core::Classifier;
+    use regrow_train::Classifier;
 
     #[test]
     fn springs_pull_back_to_each_task_by_its_information() {
-        let (data, device) = (Toy::new(24, 4), regrow_sparse_core::device::current().autodiff());
+        let (data, device) = (Toy::new(24, 4), regrow_device::current().autodiff());
         let stream = data.split(Scenario::Class, 2);
         let at = stage(&stream, &device);
         let models: Vec<Net> = (1..4).map(|seed| net(9, 5, 4, seed).train()).collect();
@@ -247,13 +247,13 @@ mod tests {
     /// For a label drawn from the network, E[(d log p / d b_c)^2] = p_c (1 - p_c) for the last biases.
     #[test]
     fn the_true_information_is_that_of_the_softmax() {
-        let (data, device) = (Toy::new(4000, 2), regrow_sparse_core::device::current().autodiff());
+        let (data, device) = (Toy::new(4000, 2), regrow_device::current().autodiff());
         let stream = data.split(Scenario::Class, 1);
         let at = stage(&stream, &device);
         let model = net(9, 5, 2, 1).train();
         let found = Ewc::new(1.0).unwrap().with_fisher(Fisher::True).information(&model, &at).unwrap();
         let all = stream.train(0);
-        let p = softmax(model.valid().logits(stream.images(&all, &regrow_sparse_core::device::current())), 1);
+        let p = softmax(model.valid().logits(stream.images(&all, &regrow_device::current())), 1);
         let want = p.into_data().iter::<f32>().step_by(2).map(|p| p * (1.0 - p)).sum::<f32>() / 4000.0;
         let bias = &found.to_host()[3];
         assert!(bias.iter().all(|f| (f / want - 1.0).abs() < 0.06), "{bias:?} {want}");

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::classifier::Headed;
+use regrow_train::classifier::Headed;
 
 use crate::buffer::herding;
 use crate::memory::Memory;

@@ -1,6 +1,6 @@
 //! Fine-tuning: each task is trained as it comes, nothing is kept. The lower bound of every table.
 
-use regrow_sparse_core::classifier::Headed;
+use regrow_train::classifier::Headed;
 
 use crate::strategy::Strategy;
 

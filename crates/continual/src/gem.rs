@@ -14,7 +14,7 @@ use burn::optim::GradientsParams;
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::classifier::Headed;
+use regrow_train::classifier::Headed;
 
 use crate::buffer::Keeping;
 use crate::distill::factor;

@@ -14,7 +14,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::{Tensor, TensorData};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::classifier::Headed;
+use regrow_train::classifier::Headed;
 
 use crate::exemplars::{herd, means, nearness, unit};
 use crate::memory::{self, Memory};

@@ -2,10 +2,10 @@
 //! the head) as the task left it. Shared by methods that isolate parameters.
 
 use burn::module::ParamId;
-use regrow_sparse_core::classifier::Headed;
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::weight::{Select, stored};
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::weight::{Select, stored};
 use regrow_sparse_core::{Error, Mask, MaskSet, Result};
+use regrow_train::classifier::Headed;
 
 use crate::params::{Flags, Vector};
 

@@ -3,7 +3,7 @@
 //!
 //! Training goes on from the network of the task before; an epoch is a pass over all examples so far.
 
-use regrow_sparse_core::classifier::Headed;
+use regrow_train::classifier::Headed;
 
 use crate::strategy::{Stage, Strategy};
 use crate::stream::Example;

@@ -7,10 +7,12 @@ use burn::module::Module;
 use burn::optim::{GradientsParams, Optimizer};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::classifier::Headed;
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::train::{Checkpointing, Course, Moment, Training, mix, read_vectors, take, write_vectors};
-use regrow_sparse_core::{Error, Result, atomic};
+use regrow_checkpoint::atomic;
+use regrow_sparse_core::seed::mix;
+use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Headed;
+use regrow_train::lr::LrSchedule;
+use regrow_train::{Checkpointing, Course, Moment, Training, read_vectors, take, write_vectors};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::AccuracyMatrix;
@@ -169,7 +171,7 @@ impl Run<'_> {
         let model = strategy.begin(start.clone(), &stage)?;
         let pruner = strategy.pruner(&stage)?;
         let mut done = 0;
-        let mut count = |p: regrow_sparse_core::train::Progress<'_>| {
+        let mut count = |p: regrow_train::Progress<'_>| {
             done += 1;
             watch(p.step, p.total);
         };
@@ -440,7 +442,7 @@ mod tests {
         fn begin(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
             self.0.begin(model, at)
         }
-        fn pruner(&self, at: &Stage<'_>) -> Result<Box<dyn regrow_sparse_core::sparsify::Pruner>> {
+        fn pruner(&self, at: &Stage<'_>) -> Result<Box<dyn regrow_sparse_core::model::sparsify::Pruner>> {
             self.0.pruner(at)
         }
         fn losses(&mut self, model: &Net, batch: &[Example], at: &Stage<'_>) -> Result<Tensor<1>> {

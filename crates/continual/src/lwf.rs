@@ -14,8 +14,8 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use regrow_sparse_core::classifier::Headed;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Headed;
 
 use crate::distill::{distillation, factor, temperature};
 use crate::isolation::{Frozen, is_head};
@@ -112,7 +112,7 @@ impl<M: Headed> Strategy<M> for Lwf<M> {
 mod tests {
     use burn::optim::SgdConfig;
     use burn::optim::decay::WeightDecayConfig;
-    use regrow_sparse_core::lr::LrSchedule;
+    use regrow_train::lr::LrSchedule;
 
     use super::*;
     use crate::learn::{Protocol, learn};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
-use regrow_sparse_core::train::Moment;
+use regrow_train::Moment;
 
 use crate::ewc::Fisher;
 use crate::params::Vector;
@@ -21,7 +21,7 @@ struct Fixture {
 /// The parameters after both tasks. All four images of a task are one batch, and draws from memory take
 /// all there is, so that nothing depends on chance.
 fn trained(mut strategy: Box<dyn Strategy<Net>>, scope: LogitScope) -> Vec<Vec<f32>> {
-    let (data, device) = (Toy::new(8, 4), regrow_sparse_core::device::current().autodiff());
+    let (data, device) = (Toy::new(8, 4), regrow_device::current().autodiff());
     let stream = data.split(Scenario::Class, 2);
     let mut model = net(9, 6, 4, 7).train();
     for task in 0..2 {
@@ -61,7 +61,7 @@ fn two_tasks_end_where_mammoth_ends() {
         ("agem", Box::new(AGem::new(16).unwrap()), all),
     ];
     assert_eq!(cases.len(), fixture.parameters.len());
-    let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
+    let roundoff = regrow_device::roundoff(&regrow_device::current());
     for (name, strategy, scope) in cases {
         let (ours, theirs) = (trained(strategy, scope), &fixture.parameters[name]);
         for (a, b) in ours.iter().flatten().zip(theirs.iter().flatten()) {

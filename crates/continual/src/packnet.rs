@@ -14,10 +14,10 @@
 //! The authors' frozen norms work with frozen statistics in training too. Ours are trained with those of
 //! the batch, which fits tasks of one kind of image; for others there is [`PackNet::with_norms`].
 
-use regrow_sparse_core::classifier::Headed;
-use regrow_sparse_core::select::top_k;
-use regrow_sparse_core::weight::stored;
+use regrow_sparse_core::mask::top_k::top_k;
+use regrow_sparse_core::model::weight::stored;
 use regrow_sparse_core::{Error, Mask, MaskSet, Result};
+use regrow_train::classifier::Headed;
 
 use crate::isolation::{Frozen, Isolation, inverted, is_head, select, uniform, union};
 use crate::params::{Flags, NORMS, Vector, within};
@@ -81,7 +81,7 @@ impl PackNet {
 
     /// Chooses the task's weights among the free ones.
     fn choose<M: Headed>(&self, model: &M, free: &MaskSet) -> Result<MaskSet> {
-        let one = |weight: regrow_sparse_core::weight::Weight| {
+        let one = |weight: regrow_sparse_core::model::weight::Weight| {
             let mask = free.get(&weight.path).cloned().unwrap_or_else(|| Mask::dense(weight.shape.clone()));
             let size = |i: usize| if mask.keeps(i) { weight.values[i].abs() } else { f32::NEG_INFINITY };
             let sizes: Vec<f32> = (0..weight.values.len()).map(size).collect();
@@ -180,8 +180,8 @@ mod tests {
     use burn::optim::SgdConfig;
     use burn::optim::decay::WeightDecayConfig;
     use burn::optim::momentum::MomentumConfig;
-    use regrow_sparse_core::Classifier;
-    use regrow_sparse_core::lr::LrSchedule;
+    use regrow_train::Classifier;
+    use regrow_train::lr::LrSchedule;
 
     use super::*;
     use crate::learn::{Protocol, learn};
@@ -191,7 +191,7 @@ mod tests {
     struct Watched(PackNet, Vec<Vec<Vec<f32>>>);
 
     fn logits(packnet: &PackNet, model: &Net, task: usize, at: &Stage<'_>) -> Vec<f32> {
-        let images = at.stream.images(&at.stream.train(task), &regrow_sparse_core::device::current());
+        let images = at.stream.images(&at.stream.train(task), &regrow_device::current());
         let classes = at.stream.classes_of(task);
         let shown = packnet.shown(&model.valid(), task).unwrap();
         shown.logits(images).narrow(1, classes.start, classes.len()).into_data().iter().collect()

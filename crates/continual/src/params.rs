@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-use regrow_sparse_core::weight::pruned_flags;
+use regrow_sparse_core::model::weight::pruned_flags;
 use regrow_sparse_core::{Error, MaskSet, Result};
 
 /// One flat tensor for each float parameter of a module, in the module's order, apart from any graph
@@ -306,7 +306,7 @@ mod tests {
         let model = twice.clone().put(model);
         assert_eq!(Vector::of(&model).to_host(), twice.to_host());
         assert!((twice.dot(&before) - 2.0 * before.dot(&before)).abs() < 1e-6);
-        let x = Tensor::<2>::ones([1, 4], &regrow_sparse_core::device::current().autodiff());
+        let x = Tensor::<2>::ones([1, 4], &regrow_device::current().autodiff());
         let loss = model.forward(x).sum();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let flat = Vector::gradients(&model, &gradients);

@@ -1,8 +1,8 @@
 //! A network for each task, all from the one that the stream began with: the upper bound of methods that
 //! keep tasks apart. Nothing is shared and nothing forgotten; every task adds a whole network.
 
-use regrow_sparse_core::classifier::Headed;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Headed;
 
 use crate::params::Vector;
 use crate::strategy::{Stage, Strategy};
@@ -58,7 +58,7 @@ impl<M: Headed> Strategy<M> for Separate {
 #[cfg(test)]
 mod tests {
     use burn::optim::SgdConfig;
-    use regrow_sparse_core::lr::LrSchedule;
+    use regrow_train::lr::LrSchedule;
 
     use super::*;
     use crate::learn::{Protocol, learn};
@@ -81,8 +81,8 @@ mod tests {
         let mut back = Separate::default();
         let state = Strategy::<crate::testing::Net>::state(&separate);
         let bad = state[1..].to_vec();
-        let device = regrow_sparse_core::device::current();
-        let moment = regrow_sparse_core::train::Moment { seed: 0, step: 0, total: 0 };
+        let device = regrow_device::current();
+        let moment = regrow_train::Moment { seed: 0, step: 0, total: 0 };
         let at = Stage { stream: &stream, task: 2, scope, batch: 5, moment, device: &device };
         back.restore(state.clone(), &start, &at).unwrap();
         assert_eq!(Strategy::<crate::testing::Net>::state(&back), state);

@@ -8,8 +8,8 @@
 //! ```
 
 use burn::optim::GradientsParams;
-use regrow_sparse_core::classifier::Headed;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Headed;
 
 use crate::distill::factor;
 use crate::params::Vector;
@@ -125,7 +125,7 @@ impl<M: Headed> Strategy<M> for Si {
 mod tests {
     use burn::module::Module;
     use burn::optim::{ModuleOptimizer, SgdConfig};
-    use regrow_sparse_core::train::Moment;
+    use regrow_train::Moment;
 
     use super::*;
     use crate::stream::{LogitScope, Scenario};
@@ -134,7 +134,7 @@ mod tests {
     /// With small steps of full gradient descent the path integral is what the loss lost.
     #[test]
     fn the_path_sums_up_to_the_loss_that_was_lost() {
-        let (data, device) = (Toy::new(12, 2), regrow_sparse_core::device::current().autodiff());
+        let (data, device) = (Toy::new(12, 2), regrow_device::current().autodiff());
         let stream = data.split(Scenario::Class, 1);
         let moment = Moment { seed: 5, step: 0, total: 1 };
         let at = Stage { stream: &stream, task: 0, scope: LogitScope::All, batch: 12, moment, device: &device };

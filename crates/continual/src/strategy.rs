@@ -4,9 +4,10 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::classifier::Headed;
-use regrow_sparse_core::sparsify::{KeepMasks, Pruner};
-use regrow_sparse_core::train::{Moment, mix};
+use regrow_sparse_core::model::sparsify::{KeepMasks, Pruner};
+use regrow_sparse_core::seed::mix;
+use regrow_train::Moment;
+use regrow_train::classifier::Headed;
 
 use crate::stream::{Example, LogitScope, Scenario, TaskStream};
 

@@ -8,9 +8,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::classifier::Examples;
-use regrow_sparse_core::train::mix;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Examples;
 use serde::{Deserialize, Serialize};
 
 /// What is known at test time (van de Ven & Tolias, arXiv 1904.07734).
@@ -425,7 +425,7 @@ impl<'a> TaskStream<'a> {
 fn size(data: &dyn Examples) -> Result<[usize; 4]> {
     match data.is_empty() {
         true => Err(Error::Argument("a data set of the stream has no examples".into())),
-        false => Ok(data.images(&[0], &regrow_sparse_core::device::current()).dims()),
+        false => Ok(data.images(&[0], &regrow_device::current()).dims()),
     }
 }
 
@@ -477,7 +477,7 @@ mod tests {
         }
         let order = |seed| {
             let stream = TaskStream::split_evenly(Scenario::Class, set, 3, seed).unwrap();
-            values(stream.images(&stream.train(0), &regrow_sparse_core::device::current()))
+            values(stream.images(&stream.train(0), &regrow_device::current()))
         };
         assert_eq!(order(Some(5)), order(Some(5)));
         assert!((0..5).any(|seed| order(Some(seed)) != order(None)));
@@ -501,7 +501,7 @@ mod tests {
     fn transforms_keep_or_move_pixels_by_rule() {
         let data = Toy::new(6, 2);
         let set: DataSet<'_> = (&data, &data, 2);
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let plain = data.images(&[0], &device);
         let stream = TaskStream::permuted(Scenario::Domain, set, 3, 1, true).unwrap();
         let show = |task| values(stream.images(&[Example { task, index: 0 }], &device));
@@ -525,7 +525,7 @@ mod tests {
     fn images_of_several_tasks_keep_their_order() {
         let data = Toy::new(12, 2);
         let stream = TaskStream::permuted(Scenario::Domain, (&data, &data, 2), 2, 1, false).unwrap();
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let mixed: Vec<Example> = [(1, 3), (0, 3), (1, 0), (0, 7)].map(|(task, index)| Example { task, index }).into();
         let one_by_one: Vec<f32> = mixed.iter().flat_map(|e| values(stream.images(&[*e], &device))).collect();
         assert_eq!(values(stream.images(&mixed, &device)), one_by_one);

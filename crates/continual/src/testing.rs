@@ -4,9 +4,9 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
-use regrow_sparse_core::Classifier;
-use regrow_sparse_core::classifier::{Examples, Headed};
-use regrow_sparse_core::train::mix;
+use regrow_sparse_core::seed::mix;
+use regrow_train::Classifier;
+use regrow_train::classifier::{Examples, Headed};
 
 use crate::stream::{Scenario, TaskStream};
 
@@ -82,7 +82,7 @@ pub(crate) fn net(input: usize, hidden: usize, classes: usize, seed: u64) -> Net
 
 /// A layer of `values` `[rows, cols]`.
 pub(crate) fn linear(rows: usize, cols: usize, values: Vec<f32>, bias: Vec<f32>) -> Linear {
-    let device = regrow_sparse_core::device::current();
+    let device = regrow_device::current();
     let weight = Param::from_tensor(Tensor::from_data(TensorData::new(values, [rows, cols]), &device));
     let bias = Some(Param::from_tensor(Tensor::from_data(TensorData::new(bias, [cols]), &device)));
     Linear { weight, bias }

@@ -12,8 +12,8 @@
 
 use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData};
-use regrow_sparse_core::classifier::Headed;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Headed;
 
 use crate::distill::distillation;
 use crate::exemplars::herd;

@@ -2,9 +2,9 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
-use regrow_sparse_core::copy::apart;
-use regrow_sparse_core::masked::masks;
+use regrow_sparse_core::model::masked::masks;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::deep_copy::apart;
 
 /// `sum_i weights_i * model_i`, parameter by parameter, batch-norm statistics included; structure,
 /// parameter ids and masks are those of the first model.
@@ -142,14 +142,14 @@ impl ModuleMapper for Replace {
 mod tests {
     use burn::module::RunningState;
     use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
-    use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
+    use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
     use regrow_sparse_core::{Mask, MaskSet};
 
     use super::*;
 
     fn layer(seed: u64) -> Linear {
-        regrow_sparse_core::device::current().seed(seed);
-        let layer = LinearConfig::new(5, 3).init(&regrow_sparse_core::device::current());
+        regrow_device::current().seed(seed);
+        let layer = LinearConfig::new(5, 3).init(&regrow_device::current());
         let _ = (layer.weight.val(), layer.bias.as_ref().map(|b| b.val()));
         layer
     }
@@ -175,16 +175,16 @@ mod tests {
     fn the_soup_of_linear_models_is_the_ensemble_of_their_outputs() {
         let models = [layer(1), layer(2), layer(3)];
         let soup = average(&models, &equal_weights(3)).unwrap();
-        let x = Tensor::<2>::ones([1, 5], &regrow_sparse_core::device::current());
+        let x = Tensor::<2>::ones([1, 5], &regrow_device::current());
         let mean = models.iter().map(|m| m.forward(x.clone())).reduce(|a, b| a + b).unwrap() / 3.0;
         let gap: f32 = (soup.forward(x) - mean).abs().max().into_scalar();
-        let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
+        let roundoff = regrow_device::roundoff(&regrow_device::current());
         assert!(gap < roundoff.max(1e-6), "{gap}");
     }
 
     #[test]
     fn running_statistics_are_averaged_and_those_of_the_first_model_stay_its_own() {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let norms = [1.0, 3.0].map(|variance| {
             let mut norm = BatchNormConfig::new(2).init(&device);
             norm.running_var = RunningState::new(Tensor::full([2], variance, &device));

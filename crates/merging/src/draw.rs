@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use regrow_sparse_core::train::mix;
+use regrow_sparse_core::seed::mix;
 
 /// Entries drawn from one stream.
 const PIECE: usize = 1 << 14;

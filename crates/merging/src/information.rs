@@ -13,7 +13,7 @@
 //! use burn::nn::{Linear, LinearConfig};
 //! use burn::tensor::{Device, Tensor};
 //! use regrow_merging::information::gather;
-//! use regrow_sparse_core::Classifier;
+//! use regrow_train::Classifier;
 //!
 //! #[derive(burn::module::Module, Debug)]
 //! struct Net {
@@ -26,7 +26,7 @@
 //!     }
 //! }
 //!
-//! let device = regrow_sparse_core::device::current().autodiff();
+//! let device = regrow_device::current().autodiff();
 //! let net = Net { head: LinearConfig::new(4, 2).init(&device) };
 //! let images = vec![Tensor::ones([1, 1, 2, 2], &device)];
 //! let information = gather(&net, images, |_| ())?;
@@ -40,10 +40,10 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
-use regrow_sparse_core::classifier::Classifier;
-use regrow_sparse_core::copy::apart;
-use regrow_sparse_core::sensitivity::with_fixed_statistics;
+use regrow_sparse_core::model::gradients::with_fixed_statistics;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Classifier;
+use regrow_train::deep_copy::apart;
 
 /// A model whose parameters are the diagonal Fisher information of those of `model`, which must be on a device
 /// with gradients, over `images`, `[1, channels, height, width]` each. Parameters without gradients are zero.
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn of_a_linear_model_it_is_the_variance_of_the_classes_times_the_squared_input() {
-        let device = regrow_sparse_core::device::current().autodiff();
+        let device = regrow_device::current().autodiff();
         let net = Net { layer: LinearConfig::new(3, 4).init(&device) };
         let images: Vec<[f32; 3]> = vec![[0.5, -1.0, 2.0], [1.5, 0.0, -0.3]];
         let tensor = |x: &[f32; 3]| Tensor::<4>::from_data([[[x.to_owned()]]], &device);
@@ -233,7 +233,7 @@ mod tests {
         let (weight, bias) = (read(found.layer.weight.val()), found.layer.bias.unwrap().val());
         let bias: Vec<f32> = bias.into_data().iter::<f32>().collect();
         let probabilities: Vec<Vec<f32>> = images.iter().map(|x| read(softmax(net.logits(tensor(x)), 1))).collect();
-        let tolerance = (4.0 * regrow_sparse_core::device::roundoff(&device)).max(1e-6);
+        let tolerance = (4.0 * regrow_device::roundoff(&device)).max(1e-6);
         for k in 0..4 {
             // E_y [(1[y = k] - p_k)^2] = p_k (1 - p_k).
             let variance = |i: usize| probabilities[i][k] * (1.0 - probabilities[i][k]);
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_model_and_its_running_statistics_stay_as_they_are() {
-        let device = regrow_sparse_core::device::current().autodiff();
+        let device = regrow_device::current().autodiff();
         let net = Normed { norm: BatchNormConfig::new(3).init(&device) };
         let image = Tensor::<4>::from_data([[[[0.5]], [[-1.0]], [[2.0]]]], &device);
         let found = gather(&net, [image], |_| ()).unwrap();
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn sums_are_gone_on_with() {
-        let device = regrow_sparse_core::device::current().autodiff();
+        let device = regrow_device::current().autodiff();
         let net = Net { layer: LinearConfig::new(3, 4).init(&device) };
         let images = || (0..5).map(|i| Tensor::<4>::full([1, 1, 1, 3], 0.3 * i as f32 - 0.5, &device));
         let whole = gather(&net, images(), |_| ()).unwrap();
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn nothing_to_look_at_is_refused() {
         let net = |device: &Device| Net { layer: LinearConfig::new(3, 4).init(device) };
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         assert!(gather(&net(&device), [], |_| ()).unwrap_err().to_string().contains("with gradients"));
         let device = device.autodiff();
         assert!(gather(&net(&device), [], |_| ()).unwrap_err().to_string().contains("at least one example"));

@@ -16,7 +16,7 @@ use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Side, get_global_parallelism};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::weight::transposed;
+use regrow_sparse_core::model::weight::transposed;
 use regrow_sparse_core::{Error, Result};
 
 /// Up to this many rows or columns a dense matrix is approximated by its Gram matrix.

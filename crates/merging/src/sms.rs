@@ -13,9 +13,10 @@
 //! All copies carry the mask `M_k`, so the average is as sparse as each of them.
 
 use burn::module::Module;
-use regrow_sparse_core::copy::apart;
-use regrow_sparse_core::parallel::side_by_side;
-use regrow_sparse_core::{Error, MaskSet, Result, masked};
+use regrow_device::parallel::side_by_side;
+use regrow_sparse_core::model::masked;
+use regrow_sparse_core::{Error, MaskSet, Result};
+use regrow_train::deep_copy::apart;
 
 use crate::soup::Soup;
 

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn constant(value: f32) -> Linear {
-        let weight = Tensor::full([1, 1], value, &regrow_sparse_core::device::current());
+        let weight = Tensor::full([1, 1], value, &regrow_device::current());
         Linear { weight: Param::from_tensor(weight), bias: None }
     }
 

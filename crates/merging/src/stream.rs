@@ -3,7 +3,7 @@
 //! ```
 //! use regrow_merging::stream::{Merge, Source};
 //! use regrow_merging::{Linear, Masks, TensorMerge};
-//! use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+//! use regrow_checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
 //! # let folder = tempfile::tempdir()?;
 //! # let tensor = Planned { name: "w".into(), dtype: Dtype::F32, shape: vec![2] };
 //! # let write = |name: &str, values: [f32; 2]| -> regrow_sparse_core::Result<_> {
@@ -29,8 +29,8 @@
 
 use std::collections::HashMap;
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned};
-use regrow_sparse_core::select::shares_of;
+use regrow_checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned};
+use regrow_sparse_core::mask::top_k::shares_of;
 use regrow_sparse_core::{Error, Result};
 
 use crate::masks::Masks;
@@ -109,7 +109,7 @@ impl<'a> Merge<'a> {
     pub fn tensor(&self, planned: &Planned) -> Result<Contents<'a>> {
         let Some(method) = self.methods.get(&planned.name) else {
             let lead = self.base.unwrap_or(self.models[0].checkpoint);
-            return lead.raw(&planned.name).map(Contents::Bytes);
+            return Ok(lead.raw(&planned.name).map(Contents::Bytes)?);
         };
         let merged = self.merged(method.as_ref(), planned);
         self.checkpoints().for_each(|checkpoint| checkpoint.release(&planned.name));
@@ -118,7 +118,7 @@ impl<'a> Merge<'a> {
 
     fn merged(&self, method: &dyn TensorMerge, planned: &Planned) -> Result<Vec<f32>> {
         let name = planned.name.as_str();
-        let read = |from: &'a Checkpoint| if method.passes_on() { from.values(name) } else { finite(from, name) };
+        let read = |from: &'a Checkpoint| if method.passes_on() { Ok(from.values(name)?) } else { finite(from, name) };
         let base = self.base.map(read).transpose()?;
         let values = self.models.iter().map(|model| read(model.checkpoint)).collect::<Result<Vec<_>>>()?;
         let statistic = |model: &Source<'a>| {
@@ -275,7 +275,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use half::f16;
-    use regrow_sparse_core::checkpoint::Writer;
+    use regrow_checkpoint::Writer;
     use safetensors::tensor::TensorView;
 
     use super::*;

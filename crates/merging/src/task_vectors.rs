@@ -10,7 +10,7 @@
 //! `a_i`.
 
 use rayon::prelude::*;
-use regrow_sparse_core::select::top_k;
+use regrow_sparse_core::mask::top_k::top_k;
 use regrow_sparse_core::{Error, Result};
 
 use crate::sums::PIECE;

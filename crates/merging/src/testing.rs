@@ -24,6 +24,6 @@ pub(crate) fn close(found: &[f32], expected: &[f32], within: f32) {
 
 /// `n` numbers between -1 and 1 that differ by `seed`.
 pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f32> {
-    let mixed = |i: usize| regrow_sparse_core::train::mix(seed, i as u64) >> 40;
+    let mixed = |i: usize| regrow_sparse_core::seed::mix(seed, i as u64) >> 40;
     (0..n).map(|i| mixed(i) as f32 / (1 << 23) as f32 - 1.0).collect()
 }

@@ -5,7 +5,7 @@
 //! 0.4, epsilon 0.2.
 
 use regrow_merging::{Dare, Della, Operand, Operands, Parameters, Rescale, TensorMerge, Value};
-use regrow_sparse_core::train::mix;
+use regrow_sparse_core::seed::mix;
 
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|i| (mix(seed, i as u64) >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()

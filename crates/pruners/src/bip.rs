@@ -12,12 +12,12 @@
 //! itself (and by what the step before had left there), not `dL/dz` by itself; with the published
 //! `1/gamma` of 1e-4 either is too small to move a filter in the fixture.
 
-use regrow_sparse_core::masked::Gradient;
-use regrow_sparse_core::optimizer::Under;
-use regrow_sparse_core::schedule::{check_sparsity, half_cosine};
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::weight::{Select, Weight};
+use regrow_sparse_core::mask::schedule::{check_sparsity, half_cosine};
+use regrow_sparse_core::model::masked::Gradient;
+use regrow_sparse_core::model::optimizer::Under;
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::{Select, Weight};
 use regrow_sparse_core::{Error, Result};
 
 /// Learns mask and weights together, from a trained dense model; no retraining follows.

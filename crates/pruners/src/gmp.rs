@@ -3,11 +3,11 @@
 //! At steps `t = t_0, t_0 + D, .., t_0 + n D` the smallest `|w|` are masked, to sparsity
 //! `s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (n D))^3` (eq. 1).
 
-use regrow_sparse_core::optimizer::Under;
-use regrow_sparse_core::schedule::Curve;
-use regrow_sparse_core::score::{Recipe, magnitudes};
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::weight::{Select, Weight};
+use regrow_sparse_core::mask::schedule::Curve;
+use regrow_sparse_core::model::optimizer::Under;
+use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::{Select, Weight};
 use regrow_sparse_core::{Result, Schedule};
 
 /// Masks the smallest weights on a schedule, cubic as in the paper or any other.

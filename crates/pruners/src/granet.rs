@@ -5,12 +5,12 @@
 //! `r` of its weights with the smallest `|w|` and grows as many where `|dL/dw|` is largest (algorithm
 //! 1). `r` falls by a cosine from 0.5 to 0.005 over the training. Regrown weights start at zero.
 
-use regrow_sparse_core::exchange::{Candidates, exchange};
-use regrow_sparse_core::masked::Gradient;
-use regrow_sparse_core::schedule::{Curve, half_cosine};
-use regrow_sparse_core::score::{Recipe, magnitudes};
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::weight::{Select, Weight};
+use regrow_sparse_core::mask::schedule::{Curve, half_cosine};
+use regrow_sparse_core::model::exchange::{Candidates, exchange};
+use regrow_sparse_core::model::masked::Gradient;
+use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::{Select, Weight};
 use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
 
 use crate::moving::fraction;

@@ -10,14 +10,14 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use regrow_sparse_core::Result;
-use regrow_sparse_core::sensitivity::{gradient, norm, shifted, times};
-use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::model::gradients::{gradient, norm, shifted, times};
+use regrow_sparse_core::model::weight::{Select, weights};
 
 /// How far the difference reaches, as a fraction of the weights' norm.
 const REACH: f64 = 1e-3;
 
 /// The scores of the prunable weights of `model`, one list for each, for
-/// [`Recipe::masks_of`](regrow_sparse_core::score::Recipe::masks_of).
+/// [`Recipe::masks_of`](regrow_sparse_core::model::score::Recipe::masks_of).
 ///
 /// `loss` is that of the scoring examples; the paper divides the logits by 200 first. It is called
 /// three times and must be the same each time.
@@ -66,7 +66,7 @@ mod tests {
         let raw = [a[0] * ha[0], a[1] * ha[1], b * hb];
         let sum = raw.iter().sum::<f64>().abs();
         // The difference of gradients makes more of what products are off.
-        let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
+        let roundoff = regrow_device::roundoff(&regrow_device::current());
         let tolerance = f64::from(20.0 * roundoff).max(2e-4);
         for (got, want) in scores.concat().iter().zip(raw) {
             assert!((f64::from(*got) - want / sum).abs() < tolerance, "{got} {}", want / sum);

@@ -6,9 +6,9 @@
 //! each retraining (lottery tickets, arXiv 1803.03635 and 1903.01611).
 
 use burn::module::Module;
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::schedule::Curve;
-use regrow_sparse_core::score::{Recipe, Score};
+use regrow_sparse_core::mask::schedule::Curve;
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
 
 /// How a model is pruned in phases.
@@ -25,7 +25,7 @@ impl<S: Score> Imp<S> {
     /// # Errors
     /// Sparsity outside [0, 1), or no phase.
     pub fn new(score: S, sparsity: f64, phases: usize) -> Result<Self> {
-        regrow_sparse_core::schedule::check_sparsity(sparsity)?;
+        regrow_sparse_core::mask::schedule::check_sparsity(sparsity)?;
         match phases {
             0 => Err(Error::Argument("pruning needs at least one phase".into())),
             _ => Ok(Self { score, sparsity, phases, recipe: Recipe::default() }),
@@ -86,15 +86,15 @@ impl<S: Score> Imp<S> {
 #[cfg(test)]
 mod tests {
     use burn::nn::{Linear, LinearConfig};
-    use regrow_sparse_core::masked::masks;
-    use regrow_sparse_core::weight::{Select, weights};
+    use regrow_sparse_core::model::masked::masks;
+    use regrow_sparse_core::model::weight::{Select, weights};
 
     use super::*;
     use crate::Magnitude;
 
     fn layer() -> Linear {
-        regrow_sparse_core::device::current().seed(1);
-        LinearConfig::new(20, 30).init(&regrow_sparse_core::device::current())
+        regrow_device::current().seed(1);
+        LinearConfig::new(20, 30).init(&regrow_device::current())
     }
 
     #[test]

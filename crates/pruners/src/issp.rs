@@ -5,10 +5,11 @@
 //! mask of the last choice is fixed and training goes on. A ratio of 0 is iterative hard
 //! thresholding.
 
-use regrow_sparse_core::score::{Recipe, magnitudes};
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::weight::Select;
-use regrow_sparse_core::{Budget, Error, Result, schedule::check_sparsity};
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::Select;
+use regrow_sparse_core::{Budget, Error, Result};
 
 /// Shrinks the smallest weights of each layer a little after every step, then masks them.
 ///

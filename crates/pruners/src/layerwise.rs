@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use regrow_sparse_core::blockwise::{BlockModel, Goal, LayerRef, LayerSolver, Mend, Tail, Walk, prune_unseen};
-use regrow_sparse_core::checkpoint::{Checkpoint, Patch, Pruned};
-use regrow_sparse_core::hidden::Hidden;
-use regrow_sparse_core::schedule::check_sparsity;
+use regrow_checkpoint::{Checkpoint, Patch, Pruned};
+use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::{BlockModel, Goal, LayerRef, LayerSolver, Mend, Tail, Walk, prune_unseen};
+use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::{Budget, Error, Pattern, Result};
 
 use crate::owl::{Owl, mixed};

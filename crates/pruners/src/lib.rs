@@ -64,8 +64,8 @@ pub mod synflow;
 mod testing;
 pub mod wanda;
 
-use regrow_sparse_core::blockwise::{LayerSolver, Unwatched};
-use regrow_sparse_core::score::Score;
+use regrow_sparse_core::layerwise::{LayerSolver, Unwatched};
+use regrow_sparse_core::model::score::Score;
 use regrow_sparse_core::{Error, Result};
 
 pub use bip::Bip;

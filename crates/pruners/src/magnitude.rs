@@ -5,8 +5,8 @@
 
 use burn::tensor::Tensor;
 use regrow_sparse_core::Result;
-use regrow_sparse_core::score::{Score, magnitudes};
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::model::score::{Score, magnitudes};
+use regrow_sparse_core::model::weight::Weight;
 
 /// The absolute value of each weight.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +29,7 @@ impl Score for Magnitude {
 #[cfg(test)]
 mod tests {
     use burn::module::ParamId;
-    use regrow_sparse_core::score::Recipe;
+    use regrow_sparse_core::model::score::Recipe;
     use regrow_sparse_core::{Budget, Mask};
 
     use super::*;

@@ -1,6 +1,6 @@
 //! What methods of moving sparsity share: when they move, and that there is something to move.
 
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Error, Result};
 
 /// After every `every`-th step, as long as fewer than `until` steps are done.

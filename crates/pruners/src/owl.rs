@@ -5,12 +5,12 @@
 //! the authors' code has it: `density_l = 1 - S + 2 lambda (d_l - mean(d))`, `d_l` being `D_l` brought to
 //! `[0, 1]`.
 
+use regrow_checkpoint::Checkpoint;
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::blockwise::{BlockModel, Squares, survey};
-use regrow_sparse_core::checkpoint::Checkpoint;
-use regrow_sparse_core::hidden::Hidden;
-use regrow_sparse_core::schedule::check_sparsity;
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::{BlockModel, Squares, survey};
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Error, Result};
 
 /// How far sparsities may differ, and what an outlier is.
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn outliers_are_counted_over_the_whole_block() {
         let mut squares = Squares::new(2);
-        squares.add(Tensor::from_data([[1.0f32, 2.0]], &regrow_sparse_core::device::current()));
+        squares.add(Tensor::from_data([[1.0f32, 2.0]], &regrow_device::current()));
         // |w| ||x||: 1 2 1 2, and 1 2 1 40: the mean is 6.25, the limit 31.25.
         let (a, b) = (weight("a", &[2, 2], |_| 1.0), weight("b", &[2, 2], |i| if i == 3 { -20.0 } else { 1.0 }));
         let share = Owl::default().share(&[(a, &squares), (b, &squares)]).unwrap();

@@ -23,12 +23,12 @@ use burn::optim::{AdamW, AdamWConfig};
 use burn::tensor::{Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::train::{Checkpointing, Problem, Progress, Training, train};
-use regrow_sparse_core::weight::{Select, Weight, stored};
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::model::weight::{Select, Weight, stored};
 use regrow_sparse_core::{Error, Mask, MaskSet, Result};
+use regrow_train::lr::LrSchedule;
+use regrow_train::{Checkpointing, Problem, Progress, Training, train};
 
 /// What is retrained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,7 +299,7 @@ impl Reparameterizer for Attach {
     ) -> (Param<Tensor<D>>, Option<LowRank>) {
         let shape = param.base().dims();
         let (Some(Target { form, stream }), true) = (self.targets.get(path), D == 2) else { return (param, None) };
-        let mut random = ChaCha8Rng::seed_from_u64(regrow_sparse_core::train::mix(self.seed, *stream));
+        let mut random = ChaCha8Rng::seed_from_u64(regrow_sparse_core::seed::mix(self.seed, *stream));
         let (d_in, d_out, rank) = (shape[0], shape[1], self.rank);
         let device = param.lazy_device();
         let matrix = |rows: usize, cols: usize, value: &mut dyn FnMut() -> f32| {
@@ -375,7 +375,7 @@ impl ModuleVisitor for Count {
 mod tests {
     use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
     use burn::tensor::Device;
-    use regrow_sparse_core::train::Moment;
+    use regrow_train::Moment;
 
     use super::*;
 
@@ -390,7 +390,7 @@ mod tests {
 
     impl Net {
         fn new() -> Self {
-            let device = regrow_sparse_core::device::current();
+            let device = regrow_device::current();
             let layer = |d_in: usize, d_out: usize| {
                 let values: Vec<f32> =
                     (0..d_in * d_out).map(|i| if i % 2 == 0 { 0.0 } else { (i as f32 * 0.7).sin() }).collect();
@@ -432,7 +432,7 @@ mod tests {
     }
 
     fn outputs(net: &Net) -> Vec<f32> {
-        net.forward(inputs(3, &regrow_sparse_core::device::current())).into_data().iter::<f32>().collect()
+        net.forward(inputs(3, &regrow_device::current())).into_data().iter::<f32>().collect()
     }
 
     fn farthest(a: &[f32], b: &[f32]) -> f32 {
@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn every_form_begins_as_the_identity() {
-        let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
+        let roundoff = regrow_device::roundoff(&regrow_device::current());
         for (name, form) in FORMS {
             let prepared = Perp::new(form).with_rank(2, 4.0).unwrap().prepare(Net::new(), 0).unwrap();
             let far = farthest(&outputs(&Net::new()), &outputs(&prepared));

@@ -20,11 +20,13 @@ use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::classifier::{Examples, cross_entropy};
-use regrow_sparse_core::gates::{Gateable, Gates};
-use regrow_sparse_core::layout::Layout;
-use regrow_sparse_core::train::{Moment, Problem, mix};
-use regrow_sparse_core::{Classifier, Error, Result};
+use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_sparse_core::seed::mix;
+use regrow_sparse_core::{Error, Result};
+use regrow_train::Classifier;
+use regrow_train::classifier::{Examples, cross_entropy};
+use regrow_train::gated_forward::{Gateable, Gates};
+use regrow_train::{Moment, Problem};
 
 /// Width of a gate's hidden layer.
 const HIDDEN: usize = 16;
@@ -262,19 +264,16 @@ mod tests {
     use super::*;
 
     fn column(values: &[f32]) -> Tensor<2> {
-        Tensor::from_data(
-            TensorData::new(values.to_vec(), [values.len(), 1]),
-            &regrow_sparse_core::device::current().autodiff(),
-        )
+        Tensor::from_data(TensorData::new(values.to_vec(), [values.len(), 1]), &regrow_device::current().autodiff())
     }
 
     #[test]
     fn the_penalty_by_hand() {
-        let one = polarization(vec![Tensor::from_data([0.75], &regrow_sparse_core::device::current())]);
+        let one = polarization(vec![Tensor::from_data([0.75], &regrow_device::current())]);
         assert_eq!(one.into_scalar::<f32>(), 0.1875);
         let agreed = vec![
-            Tensor::from_data([0.0], &regrow_sparse_core::device::current()),
-            Tensor::from_data([1.0], &regrow_sparse_core::device::current()),
+            Tensor::from_data([0.0], &regrow_device::current()),
+            Tensor::from_data([1.0], &regrow_device::current()),
         ];
         assert_eq!(polarization(agreed).into_scalar::<f32>(), 0.0);
     }
@@ -314,7 +313,7 @@ mod tests {
         let (stream, inside) = (layout.group(4, 4), layout.group(3, 0));
         layout.linear(stream, inside);
         layout.linear(inside, stream);
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let layer = |d_in, d_out| LinearConfig::new(d_in, d_out).init(&device);
         let toy = Toy { fc1: layer(4, 3), fc2: layer(3, 4) };
         let images = || Tensor::<4>::from_data([[[[0.3, -1.2, 0.5, 0.1]]], [[[1.0, 0.4, -0.2, -0.7]]]], &device);

@@ -8,9 +8,10 @@
 //! to maximise `sum_l log p_l` subject to `sum_l n_l p_l <= B` gives `p_l = min(1, mu / n_l)`. (Of the
 //! paper its abstracts were read; this derivation and the rule for widths are ours.)
 
-use regrow_sparse_core::budget::rounded;
-use regrow_sparse_core::layout::{Group, Layout};
-use regrow_sparse_core::{Error, MaskSet, Result, schedule::check_sparsity};
+use regrow_sparse_core::mask::budget::rounded;
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::model::channel_graph::{Group, Layout};
+use regrow_sparse_core::{Error, MaskSet, Result};
 
 /// The width of each group of `layout` cropped to `sparsity` by the proxy's densities, see
 /// [`densities`] and [`widths`].

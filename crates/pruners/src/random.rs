@@ -3,9 +3,9 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::Result;
-use regrow_sparse_core::score::Score;
-use regrow_sparse_core::train::mix;
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::model::score::Score;
+use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::seed::mix;
 
 /// Uniform noise in [0, 1), the same for the same seed and position of the layer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +28,7 @@ impl Score for Random {
 #[cfg(test)]
 mod tests {
     use burn::module::ParamId;
-    use regrow_sparse_core::score::Recipe;
+    use regrow_sparse_core::model::score::Recipe;
 
     use super::*;
 

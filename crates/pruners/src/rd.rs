@@ -9,14 +9,14 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
-use regrow_sparse_core::blockwise::{BlockModel, LayerRef, read};
-use regrow_sparse_core::budget::rounded;
-use regrow_sparse_core::checkpoint::Checkpoint;
-use regrow_sparse_core::hidden::Hidden;
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::schedule::check_sparsity;
-use regrow_sparse_core::score::magnitudes;
-use regrow_sparse_core::weight::{Select, Weight, weights};
+use regrow_checkpoint::Checkpoint;
+use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::{BlockModel, LayerRef, read_weight};
+use regrow_sparse_core::mask::budget::rounded;
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::score::magnitudes;
+use regrow_sparse_core::model::weight::{Select, Weight, weights};
 use regrow_sparse_core::{Budget, Error, MaskSet, Pattern, Result};
 
 /// What pruning one layer alone does to the outputs.
@@ -125,7 +125,7 @@ impl<M: BlockModel> Look<'_, M> {
         inputs: &Hidden,
         whole: &Hidden,
     ) -> Result<Distortion> {
-        let weight = read(self.source, layer)?;
+        let weight = read_weight(self.source, layer)?;
         let (model, places) = (self.model, self.places);
         let without = |amount: &f64| {
             let values = smallest_gone(&weight, rounded(*amount, weight.values.len()))?;

@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::blockwise::{BlockModel, Mend};
-use regrow_sparse_core::hidden::Hidden;
-use regrow_sparse_core::train::{Moment, Problem, Training};
-use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::{BlockModel, Mend};
+use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::{Moment, Problem, Training};
 
 use crate::perp::{Form, Perp};
 

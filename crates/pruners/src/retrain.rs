@@ -3,8 +3,8 @@
 //! FT and LRW: Renda et al. (arXiv 2003.02389); SLR and CLR: Le & Hua (arXiv 2105.03193); LLR and
 //! ALLR: Zimmer et al. (arXiv 2111.00843), as Sparse Model Soups uses them (arXiv 2306.16788).
 
-use regrow_sparse_core::lr::LrSchedule;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::lr::LrSchedule;
 
 /// Fraction of the retraining steps that warm up in SLR, CLR, LLR and ALLR.
 const WARMUP: f64 = 0.1;

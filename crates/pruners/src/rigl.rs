@@ -4,11 +4,11 @@
 //! `alpha / 2 (1 + cos(pi t / T_end)) n` smallest `|w|` and grows as many where `|dL/dw|` is largest
 //! among the others (algorithm 1), from zero and with zero momentum.
 
-use regrow_sparse_core::exchange::{Candidates, exchange};
-use regrow_sparse_core::masked::Gradient;
-use regrow_sparse_core::schedule::half_cosine;
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::mask::schedule::half_cosine;
+use regrow_sparse_core::model::exchange::{Candidates, exchange};
+use regrow_sparse_core::model::masked::Gradient;
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{MaskSet, Result};
 
 use crate::moving::{Rhythm, sparse};

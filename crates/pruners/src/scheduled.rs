@@ -1,8 +1,8 @@
 //! Pruning by any score on any schedule, beside any training loop.
 
-use regrow_sparse_core::score::{Recipe, Score};
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Result, Schedule};
 
 /// Prunes by `score` whenever the schedule says so; what is pruned stays pruned, at zero.

@@ -4,10 +4,10 @@
 //! grows as many at random places, from zero (algorithm 1; there the smallest positive and the
 //! largest negative weights, which is the same by absolute value).
 
-use regrow_sparse_core::exchange::{Candidates, exchange, random_growth};
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::train::mix;
-use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::model::exchange::{Candidates, exchange, random_growth};
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::Select;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{MaskSet, Result};
 
 use crate::moving::{Rhythm, sparse};

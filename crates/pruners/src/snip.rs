@@ -6,15 +6,15 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use regrow_sparse_core::Result;
-use regrow_sparse_core::sensitivity::{gradient, times};
-use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::model::gradients::{gradient, times};
+use regrow_sparse_core::model::weight::{Select, weights};
 
 /// The scores of the prunable weights of `model`, one list for each, for
-/// [`Recipe::masks_of`](regrow_sparse_core::score::Recipe::masks_of).
+/// [`Recipe::masks_of`](regrow_sparse_core::model::score::Recipe::masks_of).
 ///
 /// `loss` is that of the scoring examples. Batch norms take part as the model has them: with the
 /// batch's statistics as in the paper's code, or with fixed ones
-/// ([`with_fixed_statistics`](regrow_sparse_core::sensitivity::with_fixed_statistics)), as
+/// ([`with_fixed_statistics`](regrow_sparse_core::model::gradients::with_fixed_statistics)), as
 /// Synaptic-Flow's harness has it.
 ///
 /// # Errors

@@ -13,10 +13,10 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Mat, MatMut, MatRef, Side, get_global_parallelism};
 use rayon::prelude::*;
-use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Watching};
-use regrow_sparse_core::budget::rounded;
-use regrow_sparse_core::select::top_k;
-use regrow_sparse_core::weight::{Weight, transposed};
+use regrow_sparse_core::layerwise::{Goal, LayerSolver, Solved, Watching};
+use regrow_sparse_core::mask::budget::rounded;
+use regrow_sparse_core::mask::top_k::top_k;
+use regrow_sparse_core::model::weight::{Weight, transposed};
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
 use crate::Settings;
@@ -265,7 +265,7 @@ mod tests {
     use burn::tensor::TensorData;
     use faer::Par;
     use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
-    use regrow_sparse_core::train::mix;
+    use regrow_sparse_core::seed::mix;
 
     use super::*;
     use crate::Wanda;
@@ -274,7 +274,7 @@ mod tests {
     const GOAL: Goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
 
     fn solve(solver: &dyn LayerSolver, inputs: &[f32], cols: usize, weight: &Weight, goal: &Goal) -> Solved {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let mut watching = solver.watch(cols, &device);
         watching.add(Tensor::from_data(TensorData::new(inputs.to_vec(), [inputs.len() / cols, cols]), &device));
         watching.solve(weight, goal).unwrap()
@@ -350,7 +350,7 @@ mod tests {
         let layer = weight("a", &[3, 4], |i| 1.0 + i as f32);
         let values = solve(&SparseGpt::default(), &inputs, 4, &layer, &Goal { sparsity: 0.0, ..GOAL }).values.unwrap();
         assert!(values.iter().step_by(4).all(|w| *w == 0.0));
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let says = |pattern| {
             let refused = SparseGpt::default().watch(4, &device).solve(&layer, &Goal { sparsity: 0.5, pattern });
             refused.unwrap_err().to_string()

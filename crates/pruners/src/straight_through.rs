@@ -4,11 +4,11 @@
 //! dense `w`, pruned ones included: `w <- w - lr * grad L(m * w)` (DPF, eq. 2). The mask is chosen
 //! anew by `|w|`, so a weight pruned too early grows back.
 
-use regrow_sparse_core::masked::Gradient;
-use regrow_sparse_core::optimizer::Under;
-use regrow_sparse_core::score::{Recipe, magnitudes};
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::weight::{Select, Weight};
+use regrow_sparse_core::model::masked::Gradient;
+use regrow_sparse_core::model::optimizer::Under;
+use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::{Select, Weight};
 use regrow_sparse_core::{Error, Result, Schedule};
 
 /// Masks in the forward pass only; the dense weights underneath learn on.
@@ -74,7 +74,7 @@ impl Pruner for StraightThrough {
 
 #[cfg(test)]
 mod tests {
-    use regrow_sparse_core::schedule::Curve;
+    use regrow_sparse_core::mask::schedule::Curve;
 
     use super::*;
     use crate::testing::{Still, masks_over, weight};

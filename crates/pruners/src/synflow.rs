@@ -6,11 +6,11 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor};
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::schedule::Curve;
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sensitivity::{gradient, times, with_fixed_statistics};
-use regrow_sparse_core::weight::weights;
+use regrow_sparse_core::mask::schedule::Curve;
+use regrow_sparse_core::model::gradients::{gradient, times, with_fixed_statistics};
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::weight::weights;
 use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
 
 /// The paper's number of rounds.
@@ -73,7 +73,7 @@ fn linearized<M: Module>(model: &M, dtype: DType) -> M {
 #[cfg(test)]
 mod tests {
     use regrow_sparse_core::Budget;
-    use regrow_sparse_core::weight::Select;
+    use regrow_sparse_core::model::weight::Select;
 
     use super::*;
     use crate::testing::Chain;

@@ -3,8 +3,8 @@
 use burn::module::{Module, Param, ParamId};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, TensorData};
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Mask, MaskSet, Result};
 
 /// A weight of values by rule, without a mask.
@@ -65,7 +65,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn new(a: &[f32], b: f32) -> Self {
-        let device = regrow_sparse_core::device::current().autodiff();
+        let device = regrow_device::current().autodiff();
         let layer = |values: Vec<f32>| {
             let shape = [values.len(), 1];
             let weight = Tensor::<2>::from_data(TensorData::new(values, shape), &device);

@@ -5,10 +5,10 @@
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use rayon::prelude::*;
-use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved, Squares, Watching};
-use regrow_sparse_core::budget::rounded;
-use regrow_sparse_core::select::{Scores, top_k_rows};
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::layerwise::{Goal, LayerSolver, Solved, Squares, Watching};
+use regrow_sparse_core::mask::budget::rounded;
+use regrow_sparse_core::mask::top_k::{Scores, top_k_rows};
+use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
 use crate::Settings;
@@ -117,15 +117,15 @@ impl Watching for Norms {
 mod tests {
     use burn::nn::LinearConfig;
     use burn::tensor::Distribution;
-    use regrow_sparse_core::layer::prune_layer;
-    use regrow_sparse_core::masked::masks;
-    use regrow_sparse_core::weight::{Select, weights};
+    use regrow_sparse_core::layerwise::prune_layer;
+    use regrow_sparse_core::model::masked::masks;
+    use regrow_sparse_core::model::weight::{Select, weights};
 
     use super::*;
     use crate::testing::{bits, weight};
 
     fn solve(inputs: &[[f32; 4]], values: [f32; 8], goal: Goal, wanda: Wanda) -> String {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let mut watching = wanda.watch(4, &device);
         for row in inputs {
             watching.add(Tensor::from_data(TensorData::new(row.to_vec(), [1, 4]), &device));
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn on_its_device_a_layer_keeps_the_same() {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let draw = |n: usize, by: usize| (0..n).map(|i| (i * by % 101) as f32 / 32.0 - 1.5).collect::<Vec<_>>();
         let (inputs, values) = (draw(3 * 24, 37), draw(10 * 24, 89));
         for (group, pattern) in [
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_large_layer_of_a_model_is_pruned_as_one_on_disk() {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let mut watching = Wanda::default().watch(1024, &device);
         watching.add(Tensor::random([16, 1024], Distribution::Normal(0.0, 1.0), &device));
         let layer = LinearConfig::new(1024, 1040).init(&device);
@@ -190,7 +190,7 @@ mod tests {
         let two_of_four = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 4 } };
         assert_eq!(solve(&[[1.0, 1.0, 0.1, 0.1]], VALUES, two_of_four, Wanda::default()), "11001100");
         let odd = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 3 } };
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let refused = Wanda::default().watch(4, &device).solve(&weight("a", &[2, 4], |_| 1.0), &odd).unwrap_err();
         assert!(refused.to_string().contains("does not divide"), "{refused}");
     }

@@ -7,10 +7,10 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use regrow_pruners::{Bip, Issp, Rigl};
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks, masks};
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sparsify::PruningOptimizer;
-use regrow_sparse_core::weight::{Select, stored, weights};
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::sparsify::PruningOptimizer;
+use regrow_sparse_core::model::weight::{Select, stored, weights};
 use regrow_sparse_core::{Budget, Mask, MaskSet, Pattern};
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ struct One {
 #[test]
 fn rigl_moves_the_same_weights() {
     let fixture = fixture(include_str!("fixtures/rigl.json"));
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let net = One { a: linear(matrix(&fixture["weights"], [8, 40], &device)) };
     let before = fixture["before"].as_str().unwrap().as_bytes();
     let sparse: MaskSet =
@@ -87,7 +87,7 @@ struct Two {
 #[test]
 fn issp_shrinks_the_same_weights() {
     let fixture = fixture(include_str!("fixtures/issp.json"));
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let start = &fixture["start"];
     let mut net = Two {
         conv: conv(kernel(&start["conv.weight"], [5, 4, 3, 3], &device)),
@@ -123,7 +123,7 @@ fn bip_keeps_the_same_filters() {
 
 fn bip_keeps(inverse_gamma: f64) {
     let fixture = fixture(include_str!("fixtures/bip.json"));
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let shapes = [[8, 2, 3, 3], [6, 8, 3, 3]];
     let mut net = Convs {
         a: conv(kernel(&fixture["start"]["a.weight"], shapes[0], &device)),

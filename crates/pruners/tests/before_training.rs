@@ -7,12 +7,12 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use regrow_device::{current, roundoff};
 use regrow_pruners::{grasp, snip, synflow};
 use regrow_sparse_core::MaskSet;
-use regrow_sparse_core::device::{current, roundoff};
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sensitivity::with_fixed_statistics;
-use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::model::gradients::with_fixed_statistics;
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::weight::{Select, weights};
 use serde_json::Value;
 
 /// As the fixture says.
@@ -85,7 +85,7 @@ fn drawn(masks: &MaskSet) -> Vec<String> {
 /// The network, the fixture, and the loss of its examples with logits divided by a temperature.
 fn setting() -> (Net, Value, impl Fn(&Net, f64) -> Tensor<1>) {
     let fixture: Value = serde_json::from_str(include_str!("fixtures/synaptic-flow.json")).unwrap();
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let net = with_fixed_statistics(Net::of(&fixture, &device));
     let images = Tensor::<4>::from_data(TensorData::new(numbers(&fixture["images"]), [8, 2, 4, 4]), &device);
     let labels: Vec<i64> = fixture["labels"].as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect();

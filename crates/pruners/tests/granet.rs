@@ -7,10 +7,10 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use regrow_pruners::Granet;
-use regrow_sparse_core::masked::masks;
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sparsify::PruningOptimizer;
-use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::model::masked::masks;
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::sparsify::PruningOptimizer;
+use regrow_sparse_core::model::weight::{Select, weights};
 use serde_json::Value;
 
 #[derive(Module, Debug)]
@@ -34,7 +34,7 @@ fn tensors(fixture: &Value, key: &str, device: &Device) -> (Tensor<4>, Tensor<2>
 #[test]
 fn an_update_equals_the_authors() {
     let fixture: Value = serde_json::from_str(include_str!("fixtures/granet.json")).unwrap();
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let (kernel, matrix) = tensors(&fixture, "values", &device);
     let conv = Conv2dConfig::new([3, 8], [3, 3]).with_bias(false).init(&device);
     let fc = LinearConfig::new(15, 20).with_bias(false).init(&device);

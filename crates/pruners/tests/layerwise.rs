@@ -5,8 +5,8 @@ use burn::module::ParamId;
 use burn::tensor::{Tensor, TensorData};
 use regrow_pruners::{SparseGpt, Wanda};
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::blockwise::{Goal, LayerSolver, Solved};
-use regrow_sparse_core::weight::Weight;
+use regrow_sparse_core::layerwise::{Goal, LayerSolver, Solved};
+use regrow_sparse_core::model::weight::Weight;
 use serde_json::Value;
 
 const ROWS: usize = 16;
@@ -18,7 +18,7 @@ fn numbers(value: &Value) -> Vec<f32> {
 }
 
 fn solve(fixture: &Value, solver: &dyn LayerSolver, goal: &Goal) -> Solved {
-    let device = regrow_sparse_core::device::current();
+    let device = regrow_device::current();
     let mut watching = solver.watch(COLS, &device);
     for sequence in fixture["inputs"].as_array().unwrap() {
         let values = numbers(sequence);
@@ -51,7 +51,7 @@ fn sparsegpt_gives_the_same_weights() {
     // Theirs prunes one weight more than half of each block of 16 x 8.
     let half = Goal { sparsity: 65.0 / 128.0, pattern: Pattern::Unstructured };
     let solver = SparseGpt::default().with_settings(8, 0.01).unwrap();
-    let roundoff = regrow_sparse_core::device::roundoff(&regrow_sparse_core::device::current());
+    let roundoff = regrow_device::roundoff(&regrow_device::current());
     let tolerance = (4.0 * roundoff).max(1e-4);
     for (key, goal) in [("sparsegpt", half), ("sparsegpt 2:4", TWO_OF_FOUR)] {
         let Solved { mask, values } = solve(&fixture, &solver, &goal);

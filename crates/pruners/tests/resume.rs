@@ -11,15 +11,16 @@ use burn::optim::momentum::MomentumConfig;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use regrow_pruners::{Bip, Gmp, Granet, Issp, Random, Rigl, Set, StraightThrough};
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::masked::{Gradient, masks};
-use regrow_sparse_core::optimizer::Under;
-use regrow_sparse_core::schedule::Curve;
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::train::{Checkpointing, Moment, Problem, Training, mix, train};
-use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::mask::schedule::Curve;
+use regrow_sparse_core::model::masked::{Gradient, masks};
+use regrow_sparse_core::model::optimizer::Under;
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
+use regrow_sparse_core::model::weight::{Select, weights};
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Budget, Error, MaskSet, Result, Schedule};
+use regrow_train::lr::LrSchedule;
+use regrow_train::{Checkpointing, Moment, Problem, Training, train};
 
 const STEPS: usize = 40;
 
@@ -32,7 +33,7 @@ struct Net {
 
 impl Net {
     fn new() -> Self {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         let layer = |stream: u64, d_in: usize, d_out: usize| {
             let value = |i: u64| (mix(stream, i) % 10_007) as f32 / 10_007.0 - 0.5;
             let values: Vec<f32> = (0..(d_in * d_out) as u64).map(value).collect();

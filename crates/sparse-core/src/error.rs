@@ -30,6 +30,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] regrow_checkpoint::Error),
+    /// A device is not there, or was lost.
+    #[error(transparent)]
+    Device(#[from] regrow_device::Error),
     /// A sparsity outside [0, 1).
     #[error("a sparsity of {given} is outside [0, 1)")]
     InvalidSparsity {

@@ -17,7 +17,8 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{Error, Result, atomic};
+use crate::{Error, Result};
+use regrow_checkpoint::atomic;
 
 /// Numbers of one kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,7 +180,7 @@ impl State {
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let bytes = self.to_bytes()?;
-        atomic::write_atomic(path, |out| out.write_all(&bytes))
+        Ok(atomic::write_atomic(path, |out| out.write_all(&bytes))?)
     }
 
     /// Reads what [`State::save`] wrote.

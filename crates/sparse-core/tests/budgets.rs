@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use regrow_sparse_core::Budget;
-use regrow_sparse_core::budget::Layer;
+use regrow_sparse_core::mask::budget::Layer;
 use serde_json::Value;
 
 /// Their f32 sums and their strict thresholds may move single weights between layers.

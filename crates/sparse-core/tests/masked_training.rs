@@ -8,11 +8,11 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, MuonConfig, Optimizer, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks, masks};
-use regrow_sparse_core::optimizer::{Under, masked_optimizer};
-use regrow_sparse_core::sparsify::{Change, Pruner, PruningOptimizer, View};
-use regrow_sparse_core::train::mix;
-use regrow_sparse_core::weight::{Select, weights};
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
+use regrow_sparse_core::model::optimizer::{Under, masked_optimizer};
+use regrow_sparse_core::model::sparsify::{Change, Pruner, PruningOptimizer, View};
+use regrow_sparse_core::model::weight::{Select, weights};
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Mask, MaskSet, Result};
 
 #[derive(Module, Debug)]
@@ -41,7 +41,7 @@ impl Net {
 }
 
 fn device() -> Device {
-    regrow_sparse_core::device::current().autodiff()
+    regrow_device::current().autodiff()
 }
 
 fn two_masks() -> MaskSet {
@@ -195,7 +195,7 @@ fn records_and_materialized_weights_keep_the_mask() {
 #[test]
 fn a_model_moves_between_devices_with_its_mask() {
     let net = apply_masks(Net::new(6, &device()), &two_masks(), Gradient::Masked, Base::Zeroed).unwrap();
-    let moved = net.clone().valid().to_device(&regrow_sparse_core::device::current());
+    let moved = net.clone().valid().to_device(&regrow_device::current());
     assert_eq!(masks(&moved).unwrap(), two_masks());
     assert_eq!(effective(&moved.first), effective(&net.first));
     assert_eq!(masks(&moved.train().fork(&device())).unwrap(), two_masks());

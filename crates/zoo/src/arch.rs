@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::layout::{Group, Layout};
+use regrow_sparse_core::model::channel_graph::{Group, Layout};
 use regrow_sparse_core::{Error, Result};
 
 use crate::data::Normalization;
@@ -149,7 +149,7 @@ impl Arch {
 
     /// Its tensors where its groups have these widths.
     pub(crate) fn narrow_tensors(self, widths: &[usize]) -> Vec<TensorSpec> {
-        let net = self.build(widths, &regrow_sparse_core::device::current());
+        let net = self.build(widths, &regrow_device::current());
         let mut specs = Vec::new();
         visit_names(&net, &mut |name, shape, role| specs.push(TensorSpec { name, shape, role, positions: 0 }));
         let layout = self.layout(widths.last().copied().unwrap_or(0));
@@ -224,7 +224,7 @@ impl ModuleVisitor for Draw {
 
 #[cfg(test)]
 mod tests {
-    use regrow_sparse_core::Classifier;
+    use regrow_train::Classifier;
 
     use super::*;
 
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn one_seed_one_network_and_the_promised_shapes() {
-        let device = regrow_sparse_core::device::current();
+        let device = regrow_device::current();
         for arch in Arch::ALL {
             let [c, h, w] = arch.input();
             let out = |seed: u64| {
@@ -273,14 +273,14 @@ mod tests {
                 let there: Vec<usize> = layout.sizes(&widths).into_iter().filter(|size| *size > 0).collect();
                 assert_eq!(sizes, there, "{arch}");
                 let [channels, height, width] = arch.input();
-                let device = regrow_sparse_core::device::current();
+                let device = regrow_device::current();
                 let net = arch.init_narrow(&widths, 1, &device).unwrap();
                 let images = Tensor::<4>::ones([2, channels, height, width], &device);
                 assert_eq!(net.logits(images).dims(), [2, 7], "{arch}");
             }
         }
         for bad in [vec![], vec![64, 0, 64, 10], vec![64, 129, 64, 10], vec![63, 1, 1, 10]] {
-            let refused = Arch::MlpSmall.init_narrow(&bad, 0, &regrow_sparse_core::device::current()).unwrap_err();
+            let refused = Arch::MlpSmall.init_narrow(&bad, 0, &regrow_device::current()).unwrap_err();
             assert!(refused.to_string().contains("has widths [64, 128, 64, "), "{refused}");
         }
     }
@@ -290,8 +290,8 @@ mod tests {
         let mut widths = Arch::ResNet20.layout(10).widths();
         // The second stage narrower than the first, the third wider by an odd number.
         (widths[1], widths[2], widths[3]) = (9, 4, 7);
-        let net = Arch::ResNet20.init_narrow(&widths, 1, &regrow_sparse_core::device::current()).unwrap();
-        let logits = net.logits(Tensor::<4>::ones([1, 3, 32, 32], &regrow_sparse_core::device::current())).into_data();
+        let net = Arch::ResNet20.init_narrow(&widths, 1, &regrow_device::current()).unwrap();
+        let logits = net.logits(Tensor::<4>::ones([1, 3, 32, 32], &regrow_device::current())).into_data();
         assert!(logits.shape()[..] == [1, 10] && logits.iter::<f32>().all(f32::is_finite), "{logits}");
     }
 

@@ -4,14 +4,11 @@
 //! - [`models`]: MLP, LeNet-5, a MNIST CNN, CIFAR ResNets, a small CNN with batch norm
 //! - [`Arch`]: the models by name, their tensors as PyTorch names them
 //! - [`load`], [`save`]: PyTorch-named safetensors
-//! - [`adapter`]: LoRA adapters in PEFT's format, read and written
-//! - [`lm`]: language models in Hugging Face directories, read block by block
-//! - `hub` (feature `hub`): such directories by a model's name, downloaded
 //!
 //! ```
 //! use burn::module::Module;
 //! use burn::tensor::Device;
-//! use regrow_sparse_core::classifier::count_correct;
+//! use regrow_train::classifier::count_correct;
 //! use regrow_zoo::{Arch, data};
 //!
 //! let digits = data::open("digits", None)?;
@@ -22,12 +19,8 @@
 //! # Ok::<(), regrow_sparse_core::Error>(())
 //! ```
 
-pub mod adapter;
 mod arch;
 pub mod data;
-#[cfg(feature = "hub")]
-pub mod hub;
-pub mod lm;
 pub mod models;
 pub mod names;
 mod store;

@@ -6,7 +6,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
-use regrow_sparse_core::weight::transposed;
+use regrow_sparse_core::model::weight::transposed;
 
 use crate::models::Net;
 

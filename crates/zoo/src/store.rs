@@ -5,8 +5,9 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use regrow_sparse_core::checkpoint::{Checkpoint, Entry};
-use regrow_sparse_core::{Error, Result, atomic};
+use regrow_checkpoint::atomic;
+use regrow_checkpoint::{Checkpoint, Entry};
+use regrow_sparse_core::{Error, Result};
 
 use crate::arch::{Arch, TensorSpec};
 use crate::models::Net;
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn saved_and_loaded_bit_for_bit() {
-        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_sparse_core::device::current());
+        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_device::current());
         for arch in [Arch::MlpSmall, Arch::MnistCnn, Arch::ResNet20] {
             let path = dir.path().join("net.safetensors");
             let net = arch.init(5, 3, &device).valid();
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_narrow_network_comes_back() {
-        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_sparse_core::device::current());
+        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_device::current());
         let path = dir.path().join("net.safetensors");
         for (arch, stage) in [(Arch::LeNet5, 3), (Arch::ResNet20, 5)] {
             let mut narrow = arch.layout(10).widths();
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn another_architecture_is_refused() {
-        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_sparse_core::device::current());
+        let (dir, device) = (tempfile::tempdir().unwrap(), regrow_device::current());
         let path = dir.path().join("net.safetensors");
         save(&Arch::MlpSmall.init(10, 0, &device), &path).unwrap();
         let says = |arch| load(arch, &path, &device).map(|_| ()).unwrap_err().to_string();
@@ -174,7 +175,7 @@ mod tests {
             (Arch::CifarLeNet, "cifar-lenet/a.safetensors", 10),
         ];
         for (arch, file, classes) in files {
-            let (_, found) = load(arch, Path::new(&data).join(file), &regrow_sparse_core::device::current()).unwrap();
+            let (_, found) = load(arch, Path::new(&data).join(file), &regrow_device::current()).unwrap();
             assert_eq!(found, classes, "{file}");
         }
     }

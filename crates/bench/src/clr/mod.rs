@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     let ground = ground::Ground::open(&plan, args.common.data.as_deref())?;
     let started = Instant::now();
     let of_seed = plan.anchor_epochs + plan.methods.len() * ground.tasks.len() * plan.epochs;
-    let (bar, device) = (lab::progress(of_seed * plan.seeds.1 as usize), regrow_sparse_core::device::current());
+    let (bar, device) = (lab::progress(of_seed * plan.seeds.1 as usize), regrow_device::current());
     let tell = lab::teller(&bar);
     let crew = lab::crew(args.common.parallel, &tell);
     let table = rows::Table { plan: &plan, ground: &ground, device: &device, crew, bar: &bar };

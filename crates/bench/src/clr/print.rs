@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use regrow_sparse_core::{Result, atomic};
+use regrow_checkpoint::atomic;
+use regrow_sparse_core::Result;
 
 use super::Plan;
 use super::ground::Ground;

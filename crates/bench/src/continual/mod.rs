@@ -15,8 +15,8 @@ pub mod wa;
 use std::time::Instant;
 
 use regrow_continual::stream::{DataSet, Scenario, TaskStream};
-use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Examples;
 use regrow_zoo::data::{self, Images};
 use serde::{Deserialize, Serialize};
 
@@ -170,7 +170,7 @@ impl Comparison<'_> {
         let (train, test) = args.data(&plan)?;
         let started = Instant::now();
         let cells = plan.seeds.1 as usize * plan.scenarios.len() * methods.len();
-        let (bar, device) = (lab::progress(cells * plan.tasks * plan.epochs), regrow_sparse_core::device::current());
+        let (bar, device) = (lab::progress(cells * plan.tasks * plan.epochs), regrow_device::current());
         let tell = lab::teller(&bar);
         let table = rows::Table {
             name: self.table,

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use regrow_checkpoint::atomic;
 use regrow_continual::stream::Scenario;
-use regrow_sparse_core::{Result, atomic};
+use regrow_sparse_core::Result;
 
 use super::matrix::{self, Panel};
 use super::rows::{ADDED, BWT, FORGETTING, INCREMENTAL, STEP, name, place};

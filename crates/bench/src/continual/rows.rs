@@ -8,10 +8,11 @@ use indicatif::ProgressBar;
 use regrow_continual::learn::Told;
 use regrow_continual::stream::Scenario;
 use regrow_continual::{AccuracyMatrix, Protocol, learn};
-use regrow_sparse_core::crew::Crew;
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::train::{Checkpointing, mix};
+use regrow_device::pool::Crew;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::Checkpointing;
+use regrow_train::lr::LrSchedule;
 use regrow_zoo::data::Images;
 
 use super::{Method, Plan};

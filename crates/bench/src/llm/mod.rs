@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use regrow_pruners::perp::Form;
-use regrow_sparse_core::schedule::check_sparsity;
+use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::{Error, Pattern, Result};
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let started = Instant::now();
-    let (bar, device) = (lab::progress(0), regrow_sparse_core::device::current());
+    let (bar, device) = (lab::progress(0), regrow_device::current());
     bar.set_length(plan.seeds.1 * rows::cells(&plan) as u64);
     let tell = lab::teller(&bar);
     let crew = lab::crew(args.common.parallel, &tell);

@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use indicatif::ProgressBar;
+use regrow_checkpoint::Patch;
+use regrow_device::pool::Crew;
+use regrow_lm::{NextToken, Transformer, batch, perplexity, perplexity_of, sliding};
 use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::{Layerwise, Owl, Perp, Settings, Sharing, find_layerwise};
-use regrow_sparse_core::checkpoint::Patch;
-use regrow_sparse_core::crew::Crew;
-use regrow_sparse_core::hidden::Hidden;
-use regrow_sparse_core::train::{Training, mix};
+use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Pattern, Result};
-use regrow_zoo::lm::{NextToken, Transformer, batch, perplexity, perplexity_of, sliding};
+use regrow_train::Training;
 
 use super::subject::Subject;
 use super::{Args, Plan};

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use burn::optim::AdamWConfig;
 use burn::tensor::Device;
-use regrow_sparse_core::checkpoint::Patch;
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::train::{Training, mix, train};
+use regrow_checkpoint::Patch;
+use regrow_lm::{Language, NextToken, Sizes, Transformer, Words, samples, windows};
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
-use regrow_zoo::lm::{Language, NextToken, Sizes, Transformer, Words, samples, windows};
+use regrow_train::lr::LrSchedule;
+use regrow_train::{Training, train};
 use tempfile::TempDir;
 
 use super::{Args, Plan};

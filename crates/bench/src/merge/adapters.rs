@@ -13,9 +13,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use rayon::prelude::*;
+use regrow_lm::adapter::{Adapter, Factors};
 use regrow_merging::{ALL, Base, Entry, LowRank, Operand, Operands};
 use regrow_sparse_core::{Error, Result};
-use regrow_zoo::adapter::{Adapter, Factors};
 
 use super::rows::parameters;
 use crate::record::Record;
@@ -69,7 +69,7 @@ type Merge<'a> = dyn Fn(&[Vec<f32>], (&str, [usize; 2])) -> Result<Vec<f32>> + S
 fn cosine(adapters: &[Adapter], merge: &Merge<'_>) -> Result<f64> {
     let n = adapters.len();
     let modules: Vec<_> = adapters[0].modules().collect();
-    let of_module = |(index, module): (usize, &&regrow_zoo::adapter::Module)| -> Result<Vec<f64>> {
+    let of_module = |(index, module): (usize, &&regrow_lm::adapter::Module)| -> Result<Vec<f64>> {
         let [m, _, d] = module.shape;
         let dense = |adapter: &Adapter| {
             let other = adapter.modules().nth(index).filter(|other| other.name == module.name);
@@ -96,8 +96,8 @@ fn cosine(adapters: &[Adapter], merge: &Merge<'_>) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use regrow_sparse_core::checkpoint::Dtype;
-    use regrow_zoo::adapter::{Draft, Kind, Module, Target};
+    use regrow_checkpoint::Dtype;
+    use regrow_lm::adapter::{Draft, Kind, Module, Target};
 
     use super::*;
 

@@ -127,7 +127,7 @@ pub fn run(args: &Args) -> Result<()> {
         let (have, want) = (data.train.size, arch.input());
         return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
     }
-    let (started, device, bar) = (Instant::now(), regrow_sparse_core::device::current(), lab::progress(0));
+    let (started, device, bar) = (Instant::now(), regrow_device::current(), lab::progress(0));
     let mut cells = Cells::open(&args.common.out, "merge", &plan, args.common.resume)?;
     let tell = lab::teller(&bar);
     let crew = lab::crew(args.common.parallel, &tell);

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use regrow_inference::Layered;
 use regrow_merging::{ALL, Entry, Operand, Operands, Parameters, Soup, Value, information};
-use regrow_sparse_core::classifier::{Examples, correct, count_correct, mean_loss, probabilities, recalibrate};
-use regrow_sparse_core::compute::Layered;
-use regrow_sparse_core::copy::apart;
-use regrow_sparse_core::sensitivity::with_fixed_statistics;
-use regrow_sparse_core::survey::Moments;
+use regrow_sparse_core::layerwise::Moments;
+use regrow_sparse_core::model::gradients::with_fixed_statistics;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::{Examples, correct, count_correct, mean_loss, probabilities, recalibrate};
+use regrow_train::deep_copy::apart;
 use regrow_zoo::Net;
 use regrow_zoo::data::Images;
 use regrow_zoo::names::{map_values, visit_values};

@@ -5,10 +5,10 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::train::mix;
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::lr::LrSchedule;
 use regrow_zoo::data::{self, DataSet, Images, Part};
 use regrow_zoo::{Arch, Net, load};
 

@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let kin = Kin::open(&plan.kin, common.data.as_deref())?;
-    let (started, device) = (Instant::now(), regrow_sparse_core::device::current());
+    let (started, device) = (Instant::now(), regrow_device::current());
     let bar = lab::progress((plan.kin.epochs + plan.kin.count * plan.kin.tune) * plan.kin.seeds.1 as usize);
     let of_seed = |device: &Device, seed| rows::of_seed(&plan, kin.family(seed, true, device, &bar)?, seed);
     let rows = kin::fill("opcm", &plan, plan.kin.seeds, common, &bar, of_seed)?;

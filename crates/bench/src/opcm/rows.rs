@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use regrow_merging::opcm::Difference;
 use regrow_merging::{Opcm, Operand, Operands, TaskArithmetic, TensorMerge, Ties};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::train::mix;
+use regrow_sparse_core::seed::mix;
 
 use super::Plan;
 use crate::record::Record;

@@ -10,7 +10,8 @@ pub mod rows;
 
 use std::time::Instant;
 
-use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::{Error, Result};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,7 @@ impl Comparison<'_> {
             return Err(Error::Argument(format!("{} images are {have:?}, {arch} wants {want:?}", data.name)));
         }
         let started = Instant::now();
-        let (bar, device) = (lab::progress((self.epochs)(&plan)), regrow_sparse_core::device::current());
+        let (bar, device) = (lab::progress((self.epochs)(&plan)), regrow_device::current());
         let tell = lab::teller(&bar);
         let table = rows::Table {
             name: self.table,

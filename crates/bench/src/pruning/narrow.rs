@@ -2,8 +2,8 @@
 //! densities as a mask, as the mask shuffled, and as a narrower dense network.
 
 use regrow_pruners::{Random, precrop};
-use regrow_sparse_core::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::sparsify::KeepMasks;
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::{Budget, MaskSet, Result};
 use regrow_zoo::Net;
 

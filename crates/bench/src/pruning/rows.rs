@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use indicatif::ProgressBar;
-use regrow_sparse_core::crew::Crew;
-use regrow_sparse_core::masked::masks;
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::weight::{Select, weights};
+use regrow_device::pool::Crew;
+use regrow_sparse_core::model::masked::masks;
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::model::weight::{Select, weights};
 use regrow_sparse_core::{Error, Mask, Result};
 use regrow_zoo::data::{Augmentation, DataSet};
 use regrow_zoo::{Arch, Net, TensorSpec};

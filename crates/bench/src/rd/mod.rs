@@ -9,7 +9,8 @@ mod rows;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::{Error, Result};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let started = Instant::now();
     let bar = lab::progress(0);
-    let device = regrow_sparse_core::device::current();
+    let device = regrow_device::current();
     let tell = lab::teller(&bar);
     let crew = lab::crew(args.common.parallel, &tell);
     let table = rows::Table { plan: &plan, arch, data: &data, checkpoint: args.checkpoint.as_deref(), crew };

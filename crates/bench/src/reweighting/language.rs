@@ -18,11 +18,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use regrow_continual::reweight::bilevel::Fixed;
 use regrow_continual::reweight::{LossBased, ScaleBiO, Shape, Sources, WeighSamples, WeighSources, factors};
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::train::{Course, Moment, Problem, Training, mix, take};
+use regrow_lm::{Config, Decoder, NextToken, Transformer, Window, perplexity_of, windows};
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
-use regrow_zoo::lm::{Config, Decoder, NextToken, Transformer, Window, perplexity_of, windows};
+use regrow_train::lr::LrSchedule;
+use regrow_train::{Course, Moment, Problem, Training, take};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -163,7 +164,7 @@ fn ways() -> Vec<(String, Way)> {
 /// Texts that are missing, an output folder that cannot be written.
 pub fn run(args: &Args, plan: &Plan) -> Result<()> {
     let out = &args.common.out;
-    let (started, device) = (Instant::now(), regrow_sparse_core::device::current());
+    let (started, device) = (Instant::now(), regrow_device::current());
     let mut cells = Cells::open(out, "reweighting-language", plan, args.common.resume)?;
     let bar = lab::progress(0);
     // ScaleBiO trains two models before the one that is measured.

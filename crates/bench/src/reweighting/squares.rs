@@ -16,7 +16,7 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use regrow_continual::reweight::bilevel::{Fixed, Update};
 use regrow_continual::reweight::{LossBased, ScaleBiO, Shape, Sources, WeighSamples, WeighSources};
-use regrow_sparse_core::train::mix;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -311,7 +311,7 @@ fn print(plan: &Plan, rows: &[Record], notes: &[String], args: &Args, seconds: f
             .collect(),
     };
     let lines: Vec<Line> = names.iter().filter(|n| !n.ends_with(UNEQUAL)).take(8).map(line).collect();
-    let device = regrow_sparse_core::device::current();
+    let device = regrow_device::current();
     let (measure, claims) = (Measure::Steps, &CLAIMS[..]);
     let outcome = Outcome { table: "reweighting", measure, plan, rows, claims, notes, device: &device, seconds };
     let title = "Steps to the target, decimal logarithm, over learning rates";

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::train::mix;
+use regrow_lm::{Language, Sizes};
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
-use regrow_zoo::lm::{Language, Sizes};
 
 /// One source.
 pub struct Source {

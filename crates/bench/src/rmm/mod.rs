@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let kin = Kin::open(&plan.kin, common.data.as_deref())?;
-    let (started, device) = (Instant::now(), regrow_sparse_core::device::current());
+    let (started, device) = (Instant::now(), regrow_device::current());
     let of_seed = plan.kin.epochs + plan.kin.count * plan.kin.tune * (1 + plan.ranks.len());
     let bar = lab::progress(of_seed * plan.kin.seeds.1 as usize);
     let of_seed = |device: &Device, seed| rows::of_seed(&plan, &kin.family(seed, false, device, &bar)?, seed);

@@ -3,8 +3,8 @@
 use burn::module::{Lora, Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use regrow_merging::LowRank;
-use regrow_sparse_core::train::mix;
-use regrow_sparse_core::weight::transposed;
+use regrow_sparse_core::model::weight::transposed;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 use regrow_zoo::{Net, drawn};
 

@@ -1,16 +1,16 @@
 //! Training and pruning for the SMS table: one dense network, its pruned and retrained offspring.
 
 use burn::tensor::Device;
+use regrow_device::pool::Crew;
 use regrow_merging::sms::Kitchen;
 use regrow_pruners::{Imp, Magnitude, Retrain};
-use regrow_sparse_core::copy::onto;
-use regrow_sparse_core::crew::Crew;
-use regrow_sparse_core::lr::LrSchedule;
-use regrow_sparse_core::score::Recipe;
-use regrow_sparse_core::sparsify::KeepMasks;
-use regrow_sparse_core::train::mix;
-use regrow_sparse_core::weight::Select;
+use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::sparsify::KeepMasks;
+use regrow_sparse_core::model::weight::Select;
+use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, MaskSet, Result};
+use regrow_train::deep_copy::onto;
+use regrow_train::lr::LrSchedule;
 use regrow_zoo::Net;
 use regrow_zoo::data::Images;
 

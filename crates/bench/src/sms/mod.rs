@@ -10,7 +10,8 @@ mod rows;
 
 use std::time::Instant;
 
-use regrow_sparse_core::{Error, Result, schedule::check_sparsity};
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::{Error, Result};
 use regrow_zoo::{Arch, data};
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let started = Instant::now();
     let bar = lab::progress(rows::epochs(&plan));
-    let device = regrow_sparse_core::device::current();
+    let device = regrow_device::current();
     let tell = lab::teller(&bar);
     let crew = lab::crew(args.common.parallel, &tell);
     let table = rows::Table { plan: &plan, arch, data: &data, device: &device, crew, bar: &bar };

@@ -6,12 +6,12 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
+use regrow_device::pool::Crew;
 use regrow_merging::{Sms, Soup as Merge, average, equal_weights};
 use regrow_pruners::{Imp, Magnitude};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::classifier::{Examples, correct, probabilities};
-use regrow_sparse_core::copy::{apart, onto};
-use regrow_sparse_core::crew::Crew;
+use regrow_train::classifier::{Examples, correct, probabilities};
+use regrow_train::deep_copy::{apart, onto};
 use regrow_zoo::data::{Augmentation, DataSet};
 use regrow_zoo::{Arch, Net};
 

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use regrow_sparse_core::compute::{Layers, Options, Stock};
-use regrow_zoo::lm::{self, Perplexity, Transformer, Window, sliding};
+use regrow_inference::{Layers, Options, Stock};
+use regrow_lm::{self, Perplexity, Transformer, Window, sliding};
 
 use super::{Bar, check_window, read, words};
 use crate::error::{Error, Result};
@@ -65,7 +65,7 @@ fn add(sum: &mut Perplexity, part: Perplexity) {
 
 /// The decoder in `folder` and the tokens of the text in `file`.
 fn opened(folder: &Path, file: &Path, window: usize) -> Result<(Transformer, Vec<u32>)> {
-    let model = Transformer::open(folder, &regrow_sparse_core::device::current())?;
+    let model = Transformer::open(folder, &regrow_device::current())?;
     if model.config.encoder {
         let family = &model.config.family;
         return Err(Error::Argument(format!("{family} is an encoder: compare its sentences (--against MODEL_DIR)")));
@@ -107,7 +107,7 @@ pub fn cosine(folder: &Path, other: &Path, file: &Path, out: &mut dyn Write) -> 
 }
 
 fn embeddings(folder: &Path, lines: &[&str]) -> Result<Vec<Vec<f32>>> {
-    let model = Transformer::open(folder, &regrow_sparse_core::device::current())?;
+    let model = Transformer::open(folder, &regrow_device::current())?;
     if !model.config.encoder {
         let reason = format!(
             "{} holds a {}, which is no encoder: use --text without --against",

@@ -1,9 +1,9 @@
 //! In what form a language model is written.
 
-use regrow_sparse_core::blockwise::BlockModel;
-use regrow_sparse_core::checkpoint::{Dtype, Form};
-use regrow_sparse_core::storage::Storage;
-use regrow_zoo::lm::Transformer;
+use regrow_checkpoint::storage::Storage;
+use regrow_checkpoint::{Dtype, Form};
+use regrow_lm::Transformer;
+use regrow_sparse_core::layerwise::BlockModel;
 
 /// This type and storage for `model`, whose linear layers may be packed.
 pub fn form(model: &Transformer, dtype: Option<Dtype>, storage: Storage) -> Form {

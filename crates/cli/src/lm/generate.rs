@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use regrow_sparse_core::compute::{Layers, Options, Stock};
-use regrow_zoo::lm::{self, Choice, Transformer, Words};
+use regrow_inference::{Layers, Options, Stock};
+use regrow_lm::{self, Choice, Transformer, Words};
 
 use super::words;
 use crate::error::Result;
@@ -44,7 +44,7 @@ pub struct Args {
 /// Prints the prompt and what follows, as it comes.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let folder = locate(&args.folder, args.revision.as_deref())?;
-    let model = Transformer::open(&folder, &regrow_sparse_core::device::current())?;
+    let model = Transformer::open(&folder, &regrow_device::current())?;
     let words = words(&folder, &model)?;
     let prompt = words.encode(&args.prompt)?;
     let choice = Choice { temperature: args.temperature, seed: args.seed };

@@ -9,7 +9,7 @@ mod retrain;
 use std::fs;
 use std::path::Path;
 
-use regrow_zoo::lm::{Transformer, Words, samples};
+use regrow_lm::{Transformer, Words, samples};
 
 use crate::bar::Bar;
 use crate::error::{Error, Result};

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Tensor;
 use regex::Regex;
+use regrow_checkpoint::storage::Storage;
+use regrow_checkpoint::{Dtype, Patch, Pruned};
+use regrow_lm::{Transformer, batch};
 use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::{Head, Layerwise, Owl, Perp, Reconstruction, Settings, Sharing, Stage, find_layerwise, rd};
-use regrow_sparse_core::blockwise::{BlockModel, Mend};
-use regrow_sparse_core::checkpoint::{Dtype, Patch, Pruned};
-use regrow_sparse_core::hidden::Hidden;
-use regrow_sparse_core::storage::Storage;
-use regrow_sparse_core::train::Training;
-use regrow_sparse_core::{Pattern, schedule::check_sparsity};
-use regrow_zoo::lm::{Transformer, batch};
+use regrow_sparse_core::Pattern;
+use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::{BlockModel, Mend};
+use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_train::Training;
 
 use super::{Bar, check_window, form};
 use crate::convert;
@@ -141,7 +142,7 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     let solver = find_layerwise(job.method)?.make(&job.settings()?)?;
     let by_magnitude = find_layerwise("magnitude")?.make(&Settings::default())?;
     let (budget, selection, mending) = (job.budget()?, job.selection()?, job.reconstruction()?);
-    let device = regrow_sparse_core::device::current();
+    let device = regrow_device::current();
     let model = Transformer::open(job.folder, &device)?;
     selection.check(&model)?;
     let blind = !solver.watches() && matches!(budget, Budget::Uniform) && mending.is_none();

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use burn::module::Module;
+use regrow_checkpoint::Patch;
+use regrow_lm::{Decoder, NextToken, Transformer, samples};
 use regrow_pruners::Perp;
 use regrow_pruners::perp::{Form, rate};
-use regrow_sparse_core::checkpoint::Patch;
-use regrow_sparse_core::train::{Checkpointing, Training};
-use regrow_zoo::lm::{Decoder, NextToken, Transformer, samples};
+use regrow_train::{Checkpointing, Training};
 
 use super::{Bar, check_window, read, words};
 use crate::error::{Error, Result};
@@ -79,7 +79,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         return Err(Error::Argument("--lr, --epochs and --save-every must be above zero".into()));
     }
     let folder = locate(&args.folder, args.revision.as_deref())?;
-    let model = Transformer::open(&folder, &regrow_sparse_core::device::current())?;
+    let model = Transformer::open(&folder, &regrow_device::current())?;
     let window = args.window.unwrap_or_else(|| model.config.context.min(256));
     check_window(&model, window)?;
     let tokens = words(&folder, &model)?.encode(&read(&args.text)?)?;

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
+use regrow_checkpoint::{Checkpoint, Plan};
 use regrow_merging::{Base, Entry, Merge, TensorMerge, Value, find};
-use regrow_sparse_core::checkpoint::{Checkpoint, Plan};
 
 use crate::bar::Bar;
 use crate::error::{Error, Result};

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use regrow_checkpoint::{Checkpoint, Dtype, Plan, Planned, Writer};
 use regrow_merging::About;
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Plan, Planned, Writer};
 
 use super::recipe::Recipe;
 use super::{Args, card};

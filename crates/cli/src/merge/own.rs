@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use regrow_checkpoint::Checkpoint;
 use regrow_merging::rmm::{ALIGNMENTS, Align, Amount, GRANULARITIES, Granularity, Rmm};
 use regrow_merging::{About, Parameters, WHOLE};
-use regrow_sparse_core::checkpoint::Checkpoint;
 
 use super::output::Output;
 use super::recipe::{Model, Recipe};

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use regrow_checkpoint::Checkpoint;
 use regrow_merging::stream::{Source, densities_within};
-use regrow_sparse_core::checkpoint::Checkpoint;
 
 use super::is_adapter;
 use super::recipe::{Model, Recipe};

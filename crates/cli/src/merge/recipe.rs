@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use regrow_checkpoint::Dtype;
 use regrow_merging::{Masks, Parameters};
-use regrow_sparse_core::checkpoint::Dtype;
 use serde_json::{Map, Value as Json};
 
 use super::mergekit;

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
+use regrow_checkpoint::atomic;
+use regrow_checkpoint::{Checkpoint, Plan, Writer};
 use regrow_merging::search::{Evaluation, Search, Solver};
 use regrow_merging::{Entry, Value, find};
-use regrow_sparse_core::atomic;
-use regrow_sparse_core::checkpoint::{Checkpoint, Plan, Writer};
-use regrow_sparse_core::classifier::{Examples, mean_loss};
+use regrow_train::classifier::{Examples, mean_loss};
 use regrow_zoo::data::{self, Images, Part};
 use regrow_zoo::{Arch, load};
 use serde::{Deserialize, Serialize};
@@ -242,7 +242,7 @@ impl<'a> Judge<'a> {
             Self::Images { arch, images, classes } => {
                 let file = folder.path().join("merged.safetensors");
                 merge(recipe, method, parents, &file)?;
-                let device = regrow_sparse_core::device::current();
+                let device = regrow_device::current();
                 let (net, found) = load(*arch, &file, &device)?;
                 match found == *classes {
                     true => Ok(mean_loss(&net.valid(), images.as_ref(), 200, &device)),

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use regrow_checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, rounded};
+use regrow_device::parallel::Together;
+use regrow_lm::adapter::{Adapter, Module, Rest};
 use regrow_merging::LowRank;
 use regrow_merging::rmm::{Amount, Part, Rmm, Space};
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, rounded};
-use regrow_sparse_core::parallel::Together;
-use regrow_zoo::adapter::{Adapter, Module, Rest};
 
 use super::{FORMAT, Layer, MANIFEST, MODEL, Manifest, Task, about, space, stored, stored_rest};
 use crate::bar::Bar;

@@ -9,9 +9,9 @@ mod revert;
 
 use std::path::{Path, PathBuf};
 
+use regrow_checkpoint::{Checkpoint, Dtype};
+use regrow_lm::adapter::{Kind, Module};
 use regrow_merging::rmm::{Part, Space};
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
-use regrow_zoo::adapter::{Kind, Module};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use regrow_sparse_core::atomic;
+use regrow_checkpoint::atomic;
 
 use super::Manifest;
 use crate::error::Result;

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype};
-use regrow_zoo::adapter::{Draft, Factors, Module, Rest, Target};
+use regrow_checkpoint::{Checkpoint, Dtype};
+use regrow_lm::adapter::{Draft, Factors, Module, Rest, Target};
 
 use super::{Layer, Merged, about, report, stored_rest};
 use crate::bar::Bar;

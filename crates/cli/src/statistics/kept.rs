@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use regrow_checkpoint::atomic;
 use regrow_merging::information::Sums;
-use regrow_sparse_core::atomic;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::Args;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use regrow_checkpoint::{Contents, Dtype, Plan, Planned, Writer};
+use regrow_lm::{Head, NextToken, Transformer, batch};
 use regrow_merging::{information, stream};
-use regrow_sparse_core::blockwise::{BlockModel, LayerRef};
-use regrow_sparse_core::checkpoint::{Contents, Dtype, Plan, Planned, Writer};
-use regrow_sparse_core::hidden::Hidden;
-use regrow_sparse_core::survey::{SecondMoment, Seen, Statistic, Survey};
-use regrow_zoo::lm::{Head, NextToken, Transformer, batch};
+use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::{BlockModel, LayerRef};
+use regrow_sparse_core::layerwise::{SecondMoment, Seen, Statistic, Survey};
 
 use super::kept::Kept;
 use super::{Args, Tensors, count, write};
@@ -25,7 +25,7 @@ type Core<T> = regrow_sparse_core::Result<T>;
 /// The Fisher information of a decoder: of every window the squared gradient of the log-likelihood of tokens that the
 /// model draws after each of its own, over the number of tokens.
 pub fn fisher(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let model = Transformer::open(locate(&args.model, args.revision.as_deref())?, &device)?;
     let decoder = model.whole()?;
     let windows = lm::calibration(&model, file, args.samples, args.window, args.seed)?;
@@ -57,8 +57,7 @@ pub fn fisher(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
 
 /// The second moments of what a language model's linear layers read.
 pub fn moments(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
-    let model =
-        Transformer::open(locate(&args.model, args.revision.as_deref())?, &regrow_sparse_core::device::current())?;
+    let model = Transformer::open(locate(&args.model, args.revision.as_deref())?, &regrow_device::current())?;
     let windows = lm::calibration(&model, file, args.samples, args.window, args.seed)?;
     let embedding = model.embedding()?;
     let hidden = windows.iter().map(|window| embedding.forward(batch(&[window], model.device())));

@@ -7,7 +7,7 @@ mod networks;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use regrow_sparse_core::checkpoint::{Checkpoint, Contents, Plan, Planned, Writer};
+use regrow_checkpoint::{Checkpoint, Contents, Plan, Planned, Writer};
 
 use crate::error::{Error, Result};
 use crate::source::identity;

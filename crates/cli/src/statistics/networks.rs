@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
+use regrow_checkpoint::{Checkpoint, Dtype, Planned};
+use regrow_inference::Layered;
 use regrow_merging::information;
-use regrow_sparse_core::checkpoint::{Checkpoint, Dtype, Planned};
-use regrow_sparse_core::classifier::Examples;
-use regrow_sparse_core::compute::Layered;
-use regrow_sparse_core::sensitivity::with_fixed_statistics;
-use regrow_sparse_core::survey::Moments;
+use regrow_sparse_core::layerwise::Moments;
+use regrow_sparse_core::model::gradients::with_fixed_statistics;
+use regrow_train::classifier::Examples;
 use regrow_zoo::data::{self, Images, Part};
 use regrow_zoo::names::{Role, visit_names, visit_values};
 use regrow_zoo::{Arch, Net, load};
@@ -24,7 +24,7 @@ const BATCH: usize = 32;
 
 /// The Fisher information.
 pub fn fisher(args: &Args, network: (&str, &str), out: &mut dyn Write) -> Result<()> {
-    let device = regrow_sparse_core::device::current().autodiff();
+    let device = regrow_device::current().autodiff();
     let (net, images, source) = open(args, network, &device)?;
     let bar = Bar::new("images");
     let (mut kept, begun) = Kept::begin(args, args.settings(&source)?)?;
@@ -54,7 +54,7 @@ pub fn fisher(args: &Args, network: (&str, &str), out: &mut dyn Write) -> Result
 
 /// The second moments of what the layers read.
 pub fn moments(args: &Args, network: (&str, &str), out: &mut dyn Write) -> Result<()> {
-    let device = regrow_sparse_core::device::current();
+    let device = regrow_device::current();
     let (net, images, source) = open(args, network, &device)?;
     let net = with_fixed_statistics(net);
     let bar = Bar::new("images");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use regrow_zoo::lm::Sizes;
+use regrow_lm::Sizes;
 use serde_json::json;
 
 /// The binary with `args`, without the data that the machine may have.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regrow_sparse_core::checkpoint::{Contents, Dtype, Plan, Planned, Writer};
-use regrow_sparse_core::train::mix;
+use regrow_checkpoint::{Contents, Dtype, Plan, Planned, Writer};
+use regrow_sparse_core::seed::mix;
 use serde_json::json;
 
 pub const LAYERS: usize = 3;

@@ -1,6 +1,6 @@
 //! What is kept of a layer, what it is stored as, and any model back from it.
 
-use regrow_sparse_core::weight::transposed;
+use regrow_sparse_core::model::weight::transposed;
 use regrow_sparse_core::{Error, Result};
 
 use crate::low_rank::LowRank;

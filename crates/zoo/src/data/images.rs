@@ -4,8 +4,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::classifier::Examples;
 use regrow_sparse_core::{Error, Result};
+use regrow_train::classifier::Examples;
 
 use super::augment::Augmentation;
 
@@ -172,8 +172,7 @@ mod tests {
 
     #[test]
     fn bytes_become_normalized_inputs() {
-        let x =
-            two().images(&[0], &regrow_sparse_core::device::current()).into_data().iter::<f32>().collect::<Vec<_>>();
+        let x = two().images(&[0], &regrow_device::current()).into_data().iter::<f32>().collect::<Vec<_>>();
         for (got, want) in x.iter().zip([-0.4, 1.6, 0.0, 0.4]) {
             assert!((got - want).abs() < 1e-6, "{x:?}");
         }

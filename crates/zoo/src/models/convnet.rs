@@ -6,8 +6,10 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::compute::{Layered, Layers, Stock, Tap};
-use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped};
+use regrow_inference::{Layered, Layers, Stock, Tap};
+use regrow_train::Classifier;
+use regrow_train::classifier::Headed;
+use regrow_train::classifier::Tapped;
 
 /// Three times `conv` 3x3, `norm`, ReLU and 2x2 max-pool, with 16, 32 and 64 channels; the mean over pixels;
 /// `head`.

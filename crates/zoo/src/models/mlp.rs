@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::Classifier;
-use regrow_sparse_core::classifier::Headed;
-use regrow_sparse_core::compute::{Layered, Layers, Stock};
+use regrow_inference::{Layered, Layers, Stock};
+use regrow_train::Classifier;
+use regrow_train::classifier::Headed;
 
 /// Three linear layers with ReLU between: `fc1`, `fc2`, `fc3`. With 784-300-100-10 it is
 /// LeNet-300-100 (LeCun et al., 1998).

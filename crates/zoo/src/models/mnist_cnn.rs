@@ -6,8 +6,11 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::compute::{Layered, Layers, Stock, Tap};
-use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped, layout::Layout};
+use regrow_inference::{Layered, Layers, Stock, Tap};
+use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_train::Classifier;
+use regrow_train::classifier::Headed;
+use regrow_train::classifier::Tapped;
 
 /// `conv1` 20 5x5, `conv2` 50 5x5 (each ReLU and 2x2 max-pool), `fc1` 500, `fc2`; images 28x28.
 #[derive(Module, Debug)]

@@ -11,10 +11,10 @@ pub mod resnet;
 use burn::module::Module;
 use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
-use regrow_sparse_core::Classifier;
-use regrow_sparse_core::classifier::{Headed, Tapped};
-use regrow_sparse_core::compute::{Layered, Layers};
-use regrow_sparse_core::gates::{Gateable, Gates};
+use regrow_inference::{Layered, Layers};
+use regrow_train::Classifier;
+use regrow_train::classifier::{Headed, Tapped};
+use regrow_train::gated_forward::{Gateable, Gates};
 
 pub use convnet::ConvNet;
 pub use lenet5::LeNet5;
@@ -164,7 +164,7 @@ mod tests {
     fn images(arch: Arch) -> Tensor<4> {
         let [channels, height, width] = arch.input();
         let values: Vec<f32> = (0..3 * channels * height * width).map(|i| (i as f32 * 0.37).sin()).collect();
-        Tensor::from_data(TensorData::new(values, [3, channels, height, width]), &regrow_sparse_core::device::current())
+        Tensor::from_data(TensorData::new(values, [3, channels, height, width]), &regrow_device::current())
     }
 
     fn values(logits: Tensor<2>) -> Vec<f32> {
@@ -176,15 +176,15 @@ mod tests {
         let row: Vec<f32> = kept.iter().map(|k| if *k { 1.0 } else { 0.0 }).collect();
         let inside = Tensor::<2>::from_data(
             TensorData::new(row.repeat(samples), [samples, kept.len()]),
-            &regrow_sparse_core::device::current(),
+            &regrow_device::current(),
         );
         Gates { whole: inside.clone().max_dim(1), inside: Some(inside) }
     }
 
     #[test]
     fn every_convolution_is_tapped_once_and_in_order() {
-        let of = |arch: Arch| (arch.init(10, 3, &regrow_sparse_core::device::current()), arch);
-        let small = (crate::convnet([3, 10], 3, &regrow_sparse_core::device::current()), Arch::ResNet20);
+        let of = |arch: Arch| (arch.init(10, 3, &regrow_device::current()), arch);
+        let small = (crate::convnet([3, 10], 3, &regrow_device::current()), Arch::ResNet20);
         let [lenet, cnn, resnet, mlp] = [Arch::CifarLeNet, Arch::MnistCnn, Arch::ResNet20, Arch::Mlp].map(of);
         for ((net, arch), convolutions) in [(lenet, 2), (cnn, 2), (resnet, 19), (mlp, 0), (small, 3)] {
             let (net, mut seen) = (net.valid(), Vec::new());
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn open_gates_leave_a_network_as_it_is_and_closed_ones_may_go() {
         for arch in [Arch::MlpResidual, Arch::ResNet20] {
-            let (net, layout) = (arch.init(10, 3, &regrow_sparse_core::device::current()).valid(), arch.layout(10));
+            let (net, layout) = (arch.init(10, 3, &regrow_device::current()).valid(), arch.layout(10));
             let widths: Vec<usize> = layout.removable().iter().map(|g| layout.groups[*g].width).collect();
             let open = net.gated(images(arch), &mut |block, _| constant(&vec![true; widths[block]], 3));
             assert_eq!(values(open), values(net.logits(images(arch))), "{arch}");

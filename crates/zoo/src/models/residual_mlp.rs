@@ -4,9 +4,11 @@ use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::compute::{Layered, Layers, Stock, Within};
-use regrow_sparse_core::gates::{Gateable, Gates};
-use regrow_sparse_core::{Classifier, classifier::Headed, layout::Layout};
+use regrow_inference::{Layered, Layers, Stock, Within};
+use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_train::Classifier;
+use regrow_train::classifier::Headed;
+use regrow_train::gated_forward::{Gateable, Gates};
 
 use super::narrow;
 

@@ -7,9 +7,12 @@ use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, Pa
 use burn::tensor::activation::relu;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::compute::{Layered, Layers, Stock, Tap, Within};
-use regrow_sparse_core::gates::{Gateable, Gates};
-use regrow_sparse_core::{Classifier, classifier::Headed, classifier::Tapped, layout::Layout};
+use regrow_inference::{Layered, Layers, Stock, Tap, Within};
+use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_train::Classifier;
+use regrow_train::classifier::Headed;
+use regrow_train::classifier::Tapped;
+use regrow_train::gated_forward::{Gateable, Gates};
 
 use super::narrow;
 

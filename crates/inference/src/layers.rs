@@ -1,0 +1,131 @@
+//! Who computes the layers of a model: they themselves, or sparse ones in their place.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::nn::Linear;
+use burn::nn::conv::Conv2d;
+use burn::tensor::Tensor;
+
+use regrow_sparse_core::model::executor::{Layered, Layers};
+
+use crate::trial::{Options, Trial, Verdict, Weights};
+use crate::{SparseConv2d, SparseLinear};
+use regrow_sparse_core::Result;
+
+/// A layer that takes another's place.
+#[derive(Clone, Debug)]
+pub(super) enum Sparse {
+    Linear(SparseLinear),
+    Conv2d(SparseConv2d),
+}
+
+/// A model of which some layers are computed sparse: for use, not for training.
+#[derive(Clone, Debug)]
+pub struct Compressed<M> {
+    /// The model. Its own layers stay in memory, unless [`Compressed::without_dense`] is wanted.
+    pub model: M,
+    layers: BTreeMap<String, Sparse>,
+    /// The weights of layers that are computed sparse.
+    weights: Vec<ParamId>,
+}
+
+impl<M> Compressed<M> {
+    /// The output for `input`.
+    pub fn run<I>(&self, input: I) -> M::Output
+    where
+        M: Layered<I>,
+    {
+        self.model.run(input, &mut self.layers())
+    }
+
+    /// Its layers, for a model that runs in parts.
+    pub fn layers(&self) -> Swapped<'_> {
+        Swapped(&self.layers)
+    }
+
+    /// The same in less memory: of weights that are computed sparse the shapes stay, a single zero stands for all
+    /// their values. The model is then of use through [`Compressed::run`] and [`Compressed::layers`] alone.
+    pub fn without_dense(mut self) -> Self
+    where
+        M: Module,
+    {
+        // A mask would be as large as what it masks.
+        self.model = self.model.materialize().map(&mut Emptied(&self.weights));
+        self
+    }
+
+    /// How many layers are sparse.
+    pub fn sparse(&self) -> usize {
+        self.layers.len()
+    }
+}
+
+/// Puts nothing where these weights are.
+struct Emptied<'a>(&'a [ParamId]);
+
+impl ModuleMapper for Emptied<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.0.contains(&param.id) {
+            // Strides of zero: no memory but the one number.
+            true => param.map(|weight| Tensor::<D>::zeros([1; D], &weight.device()).expand(weight.dims())),
+            false => param,
+        }
+    }
+}
+
+/// Layers of which some are sparse.
+pub struct Swapped<'a>(&'a BTreeMap<String, Sparse>);
+
+impl Layers for Swapped<'_> {
+    fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+        match self.0.get(name) {
+            Some(Sparse::Linear(sparse)) => sparse.forward(x),
+            _ => layer.forward(x),
+        }
+    }
+
+    fn conv2d(&mut self, name: &str, layer: &Conv2d, images: Tensor<4>) -> Tensor<4> {
+        match self.0.get(name) {
+            Some(Sparse::Conv2d(sparse)) => sparse.forward(images),
+            _ => layer.forward(images),
+        }
+    }
+}
+
+/// Runs `model` on `sample`, which should be as large as what it will be used on, and measures each layer on
+/// what reaches it there, dense and in every sparse form that its zeros allow. Those that are faster sparse
+/// become so; the verdicts say which, and why the others do not.
+///
+/// A layer is measured as it will be met, after the weights of the others have passed through the processor's
+/// caches: one that is met again at once would be read from there.
+///
+/// # Errors
+/// A layer whose weights are not finite.
+pub fn compress<I, M>(model: M, sample: I, options: &Options) -> Result<(Compressed<M>, Vec<Verdict>)>
+where
+    I: Clone,
+    M: Layered<I>,
+{
+    compress_by(model, options, |model, trial| {
+        let _ = model.run(sample.clone(), trial);
+        Ok(())
+    })
+}
+
+/// The same for a model that `run` runs: twice, once to count its weights.
+///
+/// # Errors
+/// As [`compress`], and those of `run`.
+pub fn compress_by<M>(
+    model: M,
+    options: &Options,
+    run: impl Fn(&M, &mut dyn Layers) -> Result<()>,
+) -> Result<(Compressed<M>, Vec<Verdict>)> {
+    let mut weights = Weights::default();
+    run(&model, &mut weights)?;
+    let mut trial = Trial::new(options.clone(), &weights);
+    run(&model, &mut trial)?;
+    let ((layers, weights), verdicts) = trial.finish()?;
+    Ok((Compressed { model, layers, weights }, verdicts))
+}

@@ -1,0 +1,88 @@
+//! Sparse layers that are really faster: multiplied as they are stored, without gradients.
+//!
+//! - [`SparseLinear`]: a matrix as CSR, bitmask or N:M, its values in f32, f16 or bf16, sums in f32
+//! - [`SparseConv2d`]: a convolution by its kept weights alone
+//! - [`compress()`]: a model's layers measured, those swapped that are faster so, and why the others are not
+//! - [`Layered`], [`Layers`]: how a model leaves its layers to others
+//!
+//! A product with one input reads every stored byte once, and at these sizes waits for memory; so the bytes
+//! say what can be won ([`SparseLinear::bytes`]). Of `n` weights, `kept` not zero, `w` bytes each:
+//!
+//! | [`Packing`] | bytes | 4096x4096, f32 | f16, bf16 |
+//! | --- | --- | --- | --- |
+//! | dense | `w n` | 64 MiB | 32 MiB |
+//! | `Bitmask`, half zeros | `w kept + n / 8`, and 8 per row | 34.0 MiB: 0.53 | 18.0 MiB: 0.28 |
+//! | `NofM` 2:4 | `w n / 2 + n / 8` | 34.0 MiB: 0.53 | 18.0 MiB: 0.28 |
+//! | `Bitmask`, 90 % zeros | as above | 8.4 MiB: 0.13 | 5.2 MiB: 0.08 |
+//! | `Csr`, half zeros | `(w + 2) kept`, and 8 per row; `w + 4` beyond 65,536 columns | 48.0 MiB: 0.75 | 32.0 MiB: 0.50 |
+//! | `Csr`, 90 % zeros | as above | 9.6 MiB: 0.15 | 6.4 MiB: 0.10 |
+//!
+//! (Ratios are over dense f32.) A bitmask spreads 16 values over their columns in one instruction where the
+//! processor has AVX-512, eight with a table in AVX2, and costs the same however few are kept; CSR gathers
+//! inputs, and its cost falls with the values: from some 85 % zeros on it wins. With many inputs at once what
+//! counts is multiplications; a kept weight then is one of a whole vector of inputs.
+//!
+//! [`Level`] says which instructions are used: the best that the processor has, found when the program runs.
+//! On CUDA, WGPU and Vulkan one kernel of CubeCL computes linear layers from a bitmask, which takes an eighth of a byte
+//! a weight more there; convolutions stay dense, as does everything on peers and by LibTorch, and [`compress()`] says so.
+mod aligned;
+mod bits;
+mod conv;
+mod csr;
+#[cfg(feature = "kernels")]
+mod cube;
+mod kernel;
+mod layers;
+mod linear;
+mod panel;
+mod product;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+use std::fmt;
+
+pub use conv::SparseConv2d;
+pub use layers::{Compressed, Swapped, compress, compress_by};
+pub use linear::SparseLinear;
+pub use regrow_sparse_core::mask::simd::Level;
+pub use regrow_sparse_core::model::executor::{Layered, Layers, Stock, Tap, Within};
+pub use regrow_sparse_core::{Error, Result};
+pub use trial::{Kind, Options, Verdict, is_possible};
+
+/// How a sparse matrix lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// The column of each kept weight.
+    Csr,
+    /// A bit for each weight.
+    Bitmask,
+    /// A bit for each weight, `n` set of every `m` along a row.
+    NofM {
+        /// Kept in each group.
+        n: usize,
+        /// Size of a group.
+        m: usize,
+    },
+}
+
+impl Packing {
+    /// Whether rows of `cols` weights, row-major, keep no more than it does.
+    fn holds(self, cols: usize, weights: &[f32]) -> bool {
+        match self {
+            Self::Csr | Self::Bitmask => true,
+            Self::NofM { n, m } => bits::check(cols, weights, n, m).is_ok(),
+        }
+    }
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Csr => f.write_str("CSR"),
+            Self::Bitmask => f.write_str("bitmask"),
+            Self::NofM { n, m } => write!(f, "{n}:{m}"),
+        }
+    }
+}

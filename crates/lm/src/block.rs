@@ -1,0 +1,356 @@
+//! One block of a transformer: attention and feed-forward layers, each behind a norm or before one.
+
+use burn::module::Module;
+use burn::nn::{LayerNorm, Linear, RmsNorm};
+use burn::tensor::activation::{gelu, relu, silu};
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor, TensorData};
+use regrow_inference::{Layers, Stock};
+
+use crate::config::{Activation, Config, Positions};
+use crate::rope::rotate;
+
+/// A block; its linear layers in the order of [`INPUTS`](crate::INPUTS).
+#[derive(Module, Debug)]
+pub struct Block {
+    pub(super) norm1: Norm,
+    pub(super) attention: Attention,
+    pub(super) norm2: Norm,
+    pub(super) mlp: Mlp,
+    /// Whether the norms come after each half, as in encoders.
+    pub(super) norms_after: bool,
+}
+
+/// Either norm.
+#[derive(Module, Debug)]
+pub enum Norm {
+    /// Root mean square.
+    Rms(RmsNorm),
+    /// Mean and variance.
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    /// Normalizes the last dimension.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward(x),
+        }
+    }
+}
+
+/// Attention with heads of keys and values shared among those of the queries.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Queries, keys, values; or one layer for all.
+    pub(super) qkv: Vec<Linear>,
+    pub(super) out: Linear,
+    pub(super) query_norm: Option<RmsNorm>,
+    pub(super) key_norm: Option<RmsNorm>,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+}
+
+/// The feed-forward layers: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    pub(super) gate: Option<Linear>,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+    #[module(skip)]
+    pub(super) activation: Activation,
+}
+
+/// What all blocks need to know of a sequence.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Cosines and sines, where positions are rotary.
+    pub(super) tables: Option<[Tensor<2>; 2]>,
+    pub(super) sight: Sight,
+    /// How many tokens back a token sees, itself included, if not all.
+    pub(super) window: Option<usize>,
+}
+
+/// What the layers of queries, keys and values are called.
+const QKV: [&str; 3] = ["attention.qkv.0", "attention.qkv.1", "attention.qkv.2"];
+
+/// What a token sees.
+#[derive(Clone, Debug)]
+pub(super) enum Sight {
+    /// Every token.
+    All,
+    /// Itself and those before it.
+    Before,
+    /// Those whose scores `[tokens, places]` this leaves as they are. It is added, not given as a mask:
+    /// backends do not agree which tokens a mask names.
+    By(Box<Tensor<2>>),
+}
+
+impl Places {
+    /// For sequences of `tokens` tokens.
+    pub fn new(config: &Config, tokens: usize, device: &Device) -> Self {
+        let tables = Self::tables(config, tokens, device);
+        let sight = match config.sliding_window {
+            _ if config.encoder => Sight::All,
+            Some(window) if window < tokens => Sight::By(Box::new(within(tokens, window, device))),
+            _ => Sight::Before,
+        };
+        Self { tables, sight, window: config.sliding_window }
+    }
+
+    /// Cosines and sines for `tokens` tokens.
+    pub(super) fn tables(config: &Config, tokens: usize, device: &Device) -> Option<[Tensor<2>; 2]> {
+        match &config.positions {
+            Positions::Rotary(rope) => Some(rope.tables(tokens, config.head_dim, device)),
+            Positions::Learned { .. } => None,
+        }
+    }
+
+    /// For the one token at `place`, which sees all that is [`Kept`], with these tables of a longer text.
+    pub(super) fn at(place: usize, tables: Option<&[Tensor<2>; 2]>, window: Option<usize>, device: &Device) -> Self {
+        let row = |table: &Tensor<2>| table.clone().narrow(0, place, 1);
+        let tables = tables.map(|[cos, sin]| [row(cos), row(sin)]);
+        let (filled, places) = (kept(place + 1, window), kept_places(place + 1, window));
+        let sight = match filled == places {
+            true => Sight::All,
+            false => Sight::By(Box::new(added(1, places, |_, to| to < filled, device))),
+        };
+        Self { tables, sight, window }
+    }
+}
+
+/// What leaves a token the scores of those at most `window` before it, itself among them: 0, and for all
+/// others a number that no score makes up for.
+fn within(tokens: usize, window: usize, device: &Device) -> Tensor<2> {
+    added(tokens, tokens, |from, to| to <= from && from - to < window, device)
+}
+
+/// `[tokens, places]`: 0 where a token sees a place.
+fn added(tokens: usize, places: usize, seen: impl Fn(usize, usize) -> bool, device: &Device) -> Tensor<2> {
+    let added = |i: usize| if seen(i / places, i % places) { 0.0 } else { -1e9 };
+    let added: Vec<f32> = (0..tokens * places).map(added).collect();
+    Tensor::from_data(TensorData::new(added, [tokens, places]), device)
+}
+
+/// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
+pub type Observer<'a> = dyn FnMut(usize, Tensor<2>) + 'a;
+
+/// Who takes part when a block runs: an observer, whoever computes the linear layers, and the keys and
+/// values of tokens before, where they are kept.
+pub(super) struct Company<'a, 'b> {
+    pub(super) observe: &'a mut Observer<'b>,
+    pub(super) layers: &'a mut dyn Layers,
+    pub(super) kept: Option<&'a mut Kept>,
+}
+
+/// Places that are added at once for keys and values to come: all that is kept is copied then.
+const ROOM: usize = 64;
+
+/// How many of `tokens` tokens are kept.
+fn kept(tokens: usize, window: Option<usize>) -> usize {
+    tokens.min(window.unwrap_or(tokens))
+}
+
+/// In how many places.
+fn kept_places(tokens: usize, window: Option<usize>) -> usize {
+    kept(tokens.next_multiple_of(ROOM), window)
+}
+
+/// The keys and values, `[1, heads, places, head_dim]`, that tokens to come will see. Behind those of the last token
+/// are zeros, with room for more; where there is a window, the first of those it has left gives its place to the next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    both: Option<[Tensor<4>; 2]>,
+    /// How many tokens there were.
+    tokens: usize,
+    /// Behind the place of the last one.
+    next: usize,
+}
+
+impl Kept {
+    /// Adds those of new tokens, of one if there were some before; all that these see.
+    fn add(&mut self, new: [Tensor<4>; 2], window: Option<usize>) -> [Tensor<4>; 2] {
+        let [_, heads, count, dim] = new[0].dims();
+        self.tokens += count;
+        let places = kept_places(self.tokens, window);
+        let roomy = |x: Tensor<4>| match places - x.dims()[2] {
+            0 => x,
+            more => Tensor::cat(vec![x.clone(), Tensor::zeros([1, heads, more, dim], &x.device())], 2),
+        };
+        let Some(both) = self.both.take() else {
+            let last = kept(count, window);
+            self.next = last;
+            self.both = Some(new.clone().map(|x| roomy(x.narrow(2, count - last, last))));
+            // The first tokens see each other as `Places` says.
+            return new;
+        };
+        let place = if window == Some(self.next) { 0 } else { self.next };
+        self.next = place + 1;
+        let ([keys, values], [k, v]) = (both.map(roomy), new);
+        let at = [0..1, 0..heads, place..place + 1, 0..dim];
+        let all = [keys.slice_assign(at.clone(), k), values.slice_assign(at, v)];
+        self.both = Some(all.clone());
+        all
+    }
+}
+
+impl Block {
+    /// Hidden states `[batch, tokens, width]` after the block; `observe` sees the input of each group of
+    /// linear layers.
+    pub fn forward(&self, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
+        self.forward_in(x, places, &mut Company { observe, layers: &mut Stock, kept: None })
+    }
+
+    /// The same in other company.
+    pub(super) fn forward_in(&self, x: Tensor<3>, places: &Places, company: &mut Company<'_, '_>) -> Tensor<3> {
+        if self.norms_after {
+            let x = self.norm1.forward(x.clone() + self.attention.forward(x, places, company));
+            return self.norm2.forward(x.clone() + self.mlp.forward(x, company));
+        }
+        let y = self.attention.forward(self.norm1.forward(x.clone()), places, company);
+        let x = x + y;
+        x.clone() + self.mlp.forward(self.norm2.forward(x), company)
+    }
+}
+
+impl Company<'_, '_> {
+    fn see(&mut self, input: usize, x: &Tensor<3>) {
+        (self.observe)(input, flat(x));
+    }
+
+    fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, _] = x.dims();
+        let y = self.layers.linear(name, layer, x.flatten(0, 1));
+        let width = y.dims()[1];
+        y.reshape([batch, tokens, width])
+    }
+}
+
+/// `[batch, tokens, d]` as `[batch * tokens, d]`.
+fn flat(x: &Tensor<3>) -> Tensor<2> {
+    x.clone().flatten(0, 1)
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<3>, places: &Places, company: &mut Company<'_, '_>) -> Tensor<3> {
+        company.see(0, &x);
+        let [batch, tokens, _] = x.dims();
+        let qkv = self.qkv.iter().enumerate();
+        let projected = qkv.map(|(i, layer)| company.linear(QKV[i.min(2)], layer, x.clone())).collect();
+        let [q, k, v] = self.split(projected);
+        let split = |t: Tensor<3>, heads: usize| t.reshape([batch, tokens, heads, self.head_dim]);
+        let normed = |t: Tensor<4>, norm: &Option<RmsNorm>| if let Some(norm) = norm { norm.forward(t) } else { t };
+        let q = normed(split(q, self.heads), &self.query_norm).swap_dims(1, 2);
+        let k = normed(split(k, self.kv_heads), &self.key_norm).swap_dims(1, 2);
+        let v = split(v, self.kv_heads).swap_dims(1, 2);
+        let (q, k) = match &places.tables {
+            Some(tables) => (rotate(q, tables), rotate(k, tables)),
+            None => (q, k),
+        };
+        let [k, v] = match &mut company.kept {
+            Some(kept) => kept.add([k, v], places.window),
+            None => [k, v],
+        };
+        let mixed = self.mixed([q, k, v], &places.sight);
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, self.heads * self.head_dim]);
+        company.see(1, &mixed);
+        company.linear("attention.out", &self.out, mixed)
+    }
+
+    fn split(&self, mut projected: Vec<Tensor<3>>) -> [Tensor<3>; 3] {
+        if projected.len() == 1 {
+            let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+            let all = projected.remove(0);
+            return [all.clone().narrow(2, 0, q), all.clone().narrow(2, q, kv), all.narrow(2, q + kv, kv)];
+        }
+        let (v, k, q) = (projected.remove(2), projected.remove(1), projected.remove(0));
+        [q, k, v]
+    }
+
+    /// What each of the queries `[batch, heads, tokens, head_dim]` gathers from the values of what it sees.
+    fn mixed(&self, [q, k, v]: [Tensor<4>; 3], sight: &Sight) -> Tensor<4> {
+        let ([batch, heads, tokens, dim], repeats) = (q.dims(), self.heads / self.kv_heads);
+        // Of one token, the queries that share keys and values stand below each other: nothing is repeated.
+        let (q, k, v) = match tokens {
+            1 => (q.reshape([batch, self.kv_heads, repeats, dim]), k, v),
+            _ => (q, self.shared(k), self.shared(v)),
+        };
+        let [_, groups, rows, _] = q.dims();
+        let added = match sight {
+            Sight::By(added) => Some(Tensor::clone(added).unsqueeze::<4>().expand([batch, groups, rows, k.dims()[2]])),
+            Sight::All | Sight::Before => None,
+        };
+        let is_causal = matches!(sight, Sight::Before) && tokens > 1;
+        let options = AttentionModuleOptions { is_causal, ..AttentionModuleOptions::default() };
+        attention(q, k, v, None, added, options).reshape([batch, heads, tokens, dim])
+    }
+
+    /// Each head of keys or values, repeated for the queries that share it.
+    fn shared(&self, x: Tensor<4>) -> Tensor<4> {
+        let (repeats, [batch, heads, tokens, dim]) = (self.heads / self.kv_heads, x.dims());
+        if repeats == 1 {
+            return x;
+        }
+        x.unsqueeze_dim::<5>(2).repeat_dim(2, repeats).reshape([batch, heads * repeats, tokens, dim])
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>, company: &mut Company<'_, '_>) -> Tensor<3> {
+        company.see(2, &x);
+        let act = |t: Tensor<3>| match self.activation {
+            Activation::Silu => silu(t),
+            Activation::Relu => relu(t),
+            Activation::Gelu => gelu(t),
+            Activation::GeluTanh => gelu_tanh(t),
+        };
+        let up = company.linear("mlp.up", &self.up, x.clone());
+        let inner = match &self.gate {
+            Some(gate) => act(company.linear("mlp.gate", gate, x)) * up,
+            None => act(up),
+        };
+        company.see(3, &inner);
+        company.linear("mlp.down", &self.down, inner)
+    }
+}
+
+/// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
+fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
+    let inner = (x.clone() + x.clone().powf_scalar(3.0) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+    x * 0.5 * (inner.tanh() + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_tokens_are_kept_and_nothing_else() {
+        let device = regrow_device::current();
+        // Token t as the number t + 1.
+        let tokens = |from: usize, to: usize| {
+            let values: Vec<f32> = (from..to).map(|t| t as f32 + 1.0).collect();
+            Tensor::<4>::from_data(TensorData::new(values, [1, 1, to - from, 1]), &device)
+        };
+        for (first, window) in [(3, None), (64, None), (3, Some(5)), (5, Some(5)), (9, Some(5)), (60, Some(70))] {
+            let mut memory = Kept::default();
+            let prompt = memory.add([tokens(0, first), tokens(0, first)], window);
+            assert_eq!(prompt.map(|x| x.dims()[2]), [first; 2]);
+            for t in first..140 {
+                let [keys, values] = memory.add([tokens(t, t + 1), tokens(t, t + 1)], window);
+                assert_eq!(keys.dims()[2], kept_places(t + 1, window), "{first} {window:?} {t}");
+                let mut found: Vec<f32> = keys.into_data().iter().collect();
+                assert_eq!(found, values.into_data().iter::<f32>().collect::<Vec<_>>());
+                // What no token has is behind those that are kept: `Places::at` hides it there.
+                let room = found.split_off(kept(t + 1, window));
+                assert!(room.iter().all(|v| *v == 0.0), "{first} {window:?} {t}");
+                found.sort_by(f32::total_cmp);
+                let last = (t + 1 - found.len()..=t).map(|t| t as f32 + 1.0);
+                assert!(found.iter().copied().eq(last), "{first} {window:?} {t}: {found:?}");
+            }
+        }
+    }
+}

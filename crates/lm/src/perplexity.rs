@@ -1,0 +1,140 @@
+//! Perplexity: how surprised a model is by a text.
+
+use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::{Device, Int, Tensor};
+use regrow_inference::{Layers, Stock};
+use regrow_sparse_core::Result;
+
+use crate::block::Places;
+use crate::config::Config;
+use crate::decoder::Decoder;
+use crate::text::{Window, batch};
+use crate::transformer::{Embedding, Head, Transformer};
+
+/// Tokens whose hidden states are held at once.
+pub(super) const HELD: usize = 1 << 16;
+/// Tokens that go through a block, or through the head, together.
+pub(super) const TOGETHER: usize = 1 << 11;
+
+/// A perplexity and what it is the mean of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Perplexity {
+    /// Sum of the negative log-likelihoods, in nats.
+    pub loss: f64,
+    /// Tokens predicted.
+    pub tokens: usize,
+}
+
+impl Perplexity {
+    /// `exp(loss / tokens)`.
+    pub fn value(&self) -> f64 {
+        (self.loss / self.tokens.max(1) as f64).exp()
+    }
+}
+
+/// The perplexity over `windows`, each by itself: its last tokens, as many as it says, are predicted from
+/// those before them.
+///
+/// One block is in memory at a time, and the hidden states of some tens of thousands of tokens. `watch`
+/// is told the tokens done and all there are.
+///
+/// # Errors
+/// Weights that are missing or not finite; an encoder.
+pub fn perplexity(
+    model: &Transformer,
+    windows: &[Window<'_>],
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Perplexity> {
+    let (embedding, head) = (model.embedding()?, model.head()?);
+    let mut run = |hidden: &mut [Tensor<3>], _: &mut dyn Layers| model.run(hidden);
+    over((&embedding, &head), model.device(), windows, (&mut run, &mut Stock), watch)
+}
+
+/// The same of a decoder that is in memory as a whole, `config` being its own, on `device`.
+pub fn perplexity_of(
+    decoder: &Decoder,
+    config: &Config,
+    windows: &[Window<'_>],
+    device: &Device,
+) -> Result<Perplexity> {
+    perplexity_by((decoder, &mut Stock), config, windows, device, &mut |_, _| {})
+}
+
+/// The same where `layers` computes the linear layers, `watch` told as in [`perplexity`].
+pub fn perplexity_by(
+    (decoder, layers): (&Decoder, &mut dyn Layers),
+    config: &Config,
+    windows: &[Window<'_>],
+    device: &Device,
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Perplexity> {
+    let mut run = |hidden: &mut [Tensor<3>], layers: &mut dyn Layers| {
+        for x in hidden {
+            let places = Places::new(config, x.dims()[1], device);
+            // Nobody else holds it meanwhile: layers may work in its place.
+            let own = std::mem::replace(x, Tensor::empty([1, 1, 1], device));
+            *x = decoder.run_by(own, &places, layers);
+        }
+        Ok(())
+    };
+    over((&decoder.embedding, &decoder.head), device, windows, (&mut run, layers), watch)
+}
+
+/// The token numbers `[windows, tokens]` of the first windows that go through a model together: what a model
+/// is compressed for.
+pub fn together(windows: &[Window<'_>], device: &Device) -> Tensor<2, Int> {
+    let longest = windows.iter().map(|w| w.tokens.len()).max().unwrap_or(0).max(1);
+    let first = alike(windows, (TOGETHER / longest).max(1)).into_iter().next().unwrap_or_default();
+    batch(&first.iter().map(|w| w.tokens).collect::<Vec<_>>(), device)
+}
+
+/// What blocks do to hidden states, their linear layers computed by others.
+type Run<'a> = dyn FnMut(&mut [Tensor<3>], &mut dyn Layers) -> Result<()> + 'a;
+
+/// The perplexity of the model whose blocks are `run`, its linear layers computed by `layers`.
+fn over(
+    (embedding, head): (&Embedding, &Head),
+    device: &Device,
+    windows: &[Window<'_>],
+    (run, layers): (&mut Run<'_>, &mut dyn Layers),
+    watch: &mut dyn FnMut(usize, usize),
+) -> Result<Perplexity> {
+    let longest = windows.iter().map(|w| w.tokens.len()).max().unwrap_or(0).max(1);
+    let all = windows.iter().map(|w| w.scored).sum();
+    let mut sum = Perplexity { loss: 0.0, tokens: 0 };
+    for held in windows.chunks((HELD / longest).max(1)) {
+        let parts: Vec<&[Window<'_>]> = alike(held, (TOGETHER / longest).max(1));
+        let ids = |part: &&[Window<'_>]| batch(&part.iter().map(|w| w.tokens).collect::<Vec<_>>(), device);
+        let mut hidden: Vec<_> = parts.iter().map(|part| embedding.forward(ids(part))).collect();
+        run(&mut hidden, layers)?;
+        for (part, x) in parts.iter().zip(hidden) {
+            let scored = part[0].scored;
+            let [_, tokens, _] = x.dims();
+            let logits = head.forward_by(x.narrow(1, tokens - 1 - scored, scored), embedding, layers);
+            sum.loss += loss(logits, ids(part), scored);
+            sum.tokens += part.len() * scored;
+            watch(sum.tokens, all);
+        }
+    }
+    Ok(sum)
+}
+
+/// Runs of windows of one kind, at most `most` long.
+fn alike<'a, 'b>(windows: &'a [Window<'b>], most: usize) -> Vec<&'a [Window<'b>]> {
+    let kind = |w: &Window<'_>| (w.tokens.len(), w.scored);
+    windows.chunk_by(|a, b| kind(a) == kind(b)).flat_map(|run| run.chunks(most)).collect()
+}
+
+/// The summed negative log-likelihood of the last `scored` tokens, each by the `logits` of the one before.
+fn loss(logits: Tensor<3>, ids: Tensor<2, Int>, scored: usize) -> f64 {
+    let [_, tokens] = ids.dims();
+    let targets = ids.narrow(1, tokens - scored, scored).unsqueeze_dim::<3>(2);
+    let chosen = softmax(logits.clone(), 2).gather(2, targets.clone()).into_data().convert::<f32>();
+    // Where a probability is too small for an f32, its logarithm still is not.
+    if chosen.iter::<f32>().any(|p| p < 1e-30) {
+        let chosen = log_softmax(logits, 2).gather(2, targets).into_data().convert::<f32>();
+        return -chosen.iter::<f32>().map(f64::from).sum::<f64>();
+    }
+    // Summed in f64: hundreds of thousands of terms.
+    -chosen.iter::<f32>().map(|p| f64::from(p).ln()).sum::<f64>()
+}

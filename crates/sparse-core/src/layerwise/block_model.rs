@@ -1,0 +1,101 @@
+//! A model of blocks in a row, of which one at a time is in memory.
+
+use burn::tensor::Tensor;
+use regrow_checkpoint::{Checkpoint, Patch};
+
+use crate::model::weight::{Weight, transposed};
+use crate::{Error, Result};
+
+/// A linear layer of a block on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerRef {
+    /// Its weight's name in the checkpoint.
+    pub tensor: String,
+    /// Which of the block's inputs it reads; layers that read the same share one statistic.
+    pub input: usize,
+    /// Its place among those.
+    pub place: usize,
+    /// Whether it is stored `[d_in, d_out]`.
+    pub transposed: bool,
+}
+
+/// A model of blocks in a row.
+pub trait BlockModel: Sync {
+    /// A block in memory.
+    type Block: Sync;
+    /// What all blocks need to know of a sequence.
+    type Places: Sync;
+
+    /// How many blocks there are.
+    fn blocks(&self) -> usize;
+
+    /// The linear layers of block `index`.
+    fn layers(&self, index: usize) -> Vec<LayerRef>;
+
+    /// Loads block `index` from `source`, a checkpoint with this model's tensors.
+    ///
+    /// # Errors
+    /// Tensors that are missing, of other shapes, or not finite.
+    fn load(&self, source: &Checkpoint, index: usize) -> Result<Self::Block>;
+
+    /// Overwrites the tensors of block `index` in `out`, a copy of this model, with those of `block`, as
+    /// its layers use them: reparameterized weights with what was made of them.
+    ///
+    /// # Errors
+    /// A value that is not finite or beyond its type, a failure to write.
+    fn store_block(&self, index: usize, block: &Self::Block, out: &mut Patch) -> Result<()>;
+
+    /// `block` with other values, row-major `[d_out, d_in]`, for the weight of `layer`.
+    fn replaced(&self, block: &Self::Block, layer: &LayerRef, values: &[f32]) -> Self::Block;
+
+    /// Hidden states `[batch, tokens, width]` after `block`; `observe` is told the number of an input
+    /// and its values `[tokens, d_in]` before the layers that read it.
+    fn forward(
+        &self,
+        block: &Self::Block,
+        hidden: Tensor<3>,
+        places: &Self::Places,
+        observe: &mut dyn FnMut(usize, Tensor<2>),
+    ) -> Tensor<3>;
+}
+
+/// Inputs of layers, each with its number.
+pub(crate) type Inputs = Vec<(usize, Tensor<2>)>;
+
+/// Hidden states after `block`, and the inputs of its layers.
+pub(crate) fn observed<M: BlockModel>(
+    model: &M,
+    block: &M::Block,
+    x: Tensor<3>,
+    places: &M::Places,
+) -> (Tensor<3>, Inputs) {
+    let mut inputs = Vec::new();
+    let x = model.forward(block, x, places, &mut |input, values| inputs.push((input, values)));
+    (x, inputs)
+}
+
+pub(crate) fn told(inputs: Inputs, add: &mut dyn FnMut(usize, Tensor<2>)) {
+    inputs.into_iter().for_each(|(input, values)| add(input, values));
+}
+
+/// Gives back the memory that block `index` of `source` is mapped to: the next block needs it.
+pub(crate) fn release<M: BlockModel>(model: &M, source: &Checkpoint, index: usize) {
+    model.layers(index).iter().for_each(|layer| source.release(&layer.tensor));
+}
+
+/// A layer's weight, row-major `[d_out, d_in]`.
+///
+/// # Errors
+/// No such tensor, or one that is not finite.
+pub fn read_weight(source: &Checkpoint, layer: &LayerRef) -> Result<Weight> {
+    let entry = source.entry(&layer.tensor)?;
+    let (values, shape) = (source.read_f32(&layer.tensor)?, entry.shape.clone());
+    if !values.iter().all(|v| v.is_finite()) {
+        return Err(Error::tensor(&layer.tensor, "holds NaN or infinity"));
+    }
+    let (values, shape) = match layer.transposed {
+        true => (transposed(&values, shape[0], shape[1]), vec![shape[1], shape[0]]),
+        false => (values, shape),
+    };
+    Ok(Weight { path: layer.tensor.clone(), id: burn::module::ParamId::new(), shape, values, mask: None })
+}

@@ -1,0 +1,132 @@
+//! What the layers of a model see of some inputs, block by block: the model runs as it is.
+//!
+//! A [`Survey`] holds one block and what it sees at a time; [`Survey::advance`] gives what its inputs have been
+//! like, and goes on.
+
+use burn::tensor::Tensor;
+use regrow_checkpoint::Checkpoint;
+
+use crate::layerwise::block_model::{BlockModel, LayerRef, observed, read_weight, release, told};
+use crate::layerwise::{Hidden, Squares, Statistic};
+use crate::model::weight::Weight;
+use crate::{Error, Result};
+
+/// A walk over the blocks of a model.
+pub struct Survey<'a, M: BlockModel> {
+    model: &'a M,
+    source: &'a Checkpoint,
+    places: &'a M::Places,
+    hidden: Hidden,
+    index: usize,
+}
+
+/// What one block's inputs have been like.
+pub struct Seen<S> {
+    /// The block's linear layers.
+    pub layers: Vec<LayerRef>,
+    inputs: Vec<Option<S>>,
+}
+
+impl<S> Seen<S> {
+    /// Of the input of a layer.
+    ///
+    /// # Errors
+    /// A layer that no input has reached.
+    pub fn of(&self, layer: &LayerRef) -> Result<&S> {
+        let unreached = || Error::tensor(&layer.tensor, "was not reached by the calibration inputs");
+        self.inputs.get(layer.input).and_then(Option::as_ref).ok_or_else(unreached)
+    }
+}
+
+impl<'a, M: BlockModel> Survey<'a, M> {
+    /// Before the first block of `model`, whose weights are in `source`; `hidden` are the inputs as that block sees
+    /// them, `[1, tokens, width]` each.
+    pub fn new(model: &'a M, source: &'a Checkpoint, places: &'a M::Places, hidden: Hidden) -> Self {
+        Self { model, source, places, hidden, index: 0 }
+    }
+
+    /// The inputs as the next block sees them, or as the last has left them.
+    pub fn hidden(&self) -> &Hidden {
+        &self.hidden
+    }
+
+    /// The number of the next block.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Runs the next block without a look at what its inputs are like; whether there was one.
+    ///
+    /// # Errors
+    /// As [`Survey::advance`].
+    pub fn pass(&mut self) -> Result<bool> {
+        if self.index >= self.model.blocks() {
+            return Ok(false);
+        }
+        let block = self.model.load(self.source, self.index)?;
+        let (model, places) = (self.model, self.places);
+        self.hidden.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+        self.release();
+        Ok(true)
+    }
+
+    /// Gives back the memory of a block that is done with: the next block needs it.
+    fn release(&mut self) {
+        self.model.layers(self.index).iter().for_each(|layer| self.source.release(&layer.tensor));
+        self.index += 1;
+    }
+
+    /// Runs the next block; what its inputs have been like, or nothing after the last block.
+    ///
+    /// # Errors
+    /// Tensors that are missing or not finite, a file of hidden states that cannot be read or written.
+    pub fn advance<S: Statistic>(&mut self) -> Result<Option<Seen<S>>> {
+        if self.index >= self.model.blocks() {
+            return Ok(None);
+        }
+        let block = self.model.load(self.source, self.index)?;
+        let mut inputs: Vec<Option<S>> = Vec::new();
+        let mut add = |input: usize, values: Tensor<2>| {
+            if inputs.len() <= input {
+                inputs.resize_with(input + 1, || None);
+            }
+            let begin = || S::begin(values.dims()[1], &values.device());
+            inputs[input].get_or_insert_with(begin).add(values);
+        };
+        let (model, places) = (self.model, self.places);
+        match self.hidden.one_by_one()? {
+            true => self.hidden.advance_each(|x| model.forward(&block, x, places, &mut add))?,
+            false => {
+                self.hidden.advance_seen(|x| observed(model, &block, x, places), |inputs| told(inputs, &mut add))?
+            }
+        }
+        let layers = self.model.layers(self.index);
+        self.release();
+        Ok(Some(Seen { layers, inputs }))
+    }
+}
+
+/// What [`survey`] shows: a block's number, its linear weights and the squares of what each reads.
+pub type Visit<'a> = dyn FnMut(usize, &[(Weight, &Squares)]) -> Result<()> + 'a;
+
+/// Runs the model as it is over calibration inputs (as for [`Walk::prune`]), which stay as they are;
+/// `visit` gets each block's number, its linear weights and the squares of what each reads.
+///
+/// # Errors
+/// Whatever loading or `visit` runs into, a layer that no input reaches.
+pub fn survey<M: BlockModel>(
+    model: &M,
+    source: &Checkpoint,
+    places: &M::Places,
+    hidden: &Hidden,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    let mut survey = Survey::new(model, source, places, hidden.map(|x| x)?);
+    while let Some(seen) = survey.advance::<Squares>()? {
+        let reached = |layer: &LayerRef| Ok((read_weight(source, layer)?, seen.of(layer)?));
+        let layers = seen.layers.iter().map(reached).collect::<Result<Vec<_>>>()?;
+        visit(survey.index() - 1, &layers)?;
+        release(model, source, survey.index() - 1);
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! A method that prunes one linear layer by the inputs it has seen.
+
+use burn::tensor::{Bool, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::mask::budget::rounded;
+use crate::model::score::Score;
+use crate::model::weight::Weight;
+use crate::{Error, Mask, Pattern, Result};
+
+/// How much of a layer is to go, and where zeros may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
+    /// The fraction of weights to prune, in [0, 1).
+    pub sparsity: f64,
+    /// Unstructured or N:M.
+    pub pattern: Pattern,
+}
+
+impl Goal {
+    /// The mask of a layer with these scores, larger kept: `round(sparsity * n)` of all its weights go, or
+    /// what the pattern says.
+    ///
+    /// # Errors
+    /// Scores that are NaN, a pattern that does not divide the layer.
+    pub fn mask(&self, weight: &Weight, scores: &[f32]) -> Result<Mask> {
+        let prune = rounded(self.sparsity, scores.len());
+        self.pattern.mask(&weight.shape, scores, prune).map_err(|e| Error::tensor(&weight.path, e.to_string()))
+    }
+}
+
+/// A layer's new weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Solved {
+    /// What is kept.
+    pub mask: Mask,
+    /// New values, row-major `[d_out, d_in]`, where kept weights change too.
+    pub values: Option<Vec<f32>>,
+}
+
+/// A method that prunes one linear layer by the inputs it has seen.
+pub trait LayerSolver {
+    /// Its name, as on the command line.
+    fn name(&self) -> &'static str;
+
+    /// Whether it looks at inputs at all; where it does not, blocks are neither loaded nor run.
+    fn watches(&self) -> bool {
+        true
+    }
+
+    /// Begins to watch an input of `d_in` columns, whose values come on `device`.
+    fn watch(&self, d_in: usize, device: &Device) -> Box<dyn Watching>;
+}
+
+/// What a solver remembers of an input.
+pub trait Watching {
+    /// One more sequence: its values `[tokens, d_in]`.
+    fn add(&mut self, sequence: Tensor<2>);
+
+    /// Prunes a layer that reads this input.
+    ///
+    /// # Errors
+    /// Weights or inputs that are not finite, a pattern that does not divide a row.
+    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved>;
+
+    /// What [`Watching::solve`] keeps of a layer whose weight stays on its device, true where kept; none, as without
+    /// this, where it also changes values, or it must be the processor that solves. It must be the same to the last
+    /// bit: [`Scores`](crate::mask::top_k::Scores) helps.
+    ///
+    /// `values` are the weight's, finite, `outputs` is the dimension of them that counts outputs.
+    fn kept_on_device(&self, _values: &Tensor<2>, _outputs: usize, _goal: &Goal) -> Option<Tensor<2, Bool>> {
+        None
+    }
+}
+
+/// A score that looks at weights alone, as a layer solver: each layer by itself.
+#[derive(Clone, Debug)]
+pub struct Unwatched<S>(pub S);
+
+impl<S: Score + Clone + 'static> LayerSolver for Unwatched<S> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn watches(&self) -> bool {
+        false
+    }
+
+    fn watch(&self, _d_in: usize, _device: &Device) -> Box<dyn Watching> {
+        Box::new(self.clone())
+    }
+}
+
+impl<S: Score + Clone + 'static> Watching for Unwatched<S> {
+    fn add(&mut self, _sequence: Tensor<2>) {}
+
+    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
+        let mask = goal.mask(weight, &self.0.score(weight, 0)?)?;
+        Ok(Solved { mask, values: None })
+    }
+}

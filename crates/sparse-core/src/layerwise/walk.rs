@@ -1,0 +1,198 @@
+//! Pruning a model that is larger than memory: one block at a time, from what its layers see.
+//!
+//! A layer solver is a method that looks at a weight and at the inputs that reach it. [`Walk::prune`]
+//! carries the hidden states of some calibration inputs from block to block: the block is loaded, run
+//! with its layers' inputs observed, its weights solved and written, and run again as it is now written,
+//! so that the next block sees what it will see in the pruned model.
+
+use burn::tensor::Tensor;
+use regrow_checkpoint::{Checkpoint, Patch, Pruned};
+
+use crate::layerwise::Hidden;
+use crate::layerwise::block_model::{BlockModel, LayerRef, observed, read_weight, release, told};
+use crate::layerwise::solver::{Goal, LayerSolver, Solved, Watching};
+use crate::model::weight::{Weight, transposed};
+use crate::{Error, Result};
+
+/// The place of number `index`, made if it is not there yet.
+fn slot<T>(places: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
+    if places.len() <= index {
+        places.resize_with(index + 1, || None);
+    }
+    &mut places[index]
+}
+
+fn unreached(layer: &LayerRef) -> Error {
+    Error::tensor(&layer.tensor, "was not reached by the calibration inputs")
+}
+
+/// What is done to a block once its layers are pruned, before the next block sees its outputs.
+pub trait Mend<M: BlockModel> {
+    /// The block to be written in place of `block`, which is pruned: zeros stay where they are. `inputs`
+    /// is what it sees, `wanted` what it gave of that before it was pruned.
+    ///
+    /// # Errors
+    /// Whatever mending runs into.
+    fn mend(
+        &self,
+        model: &M,
+        index: usize,
+        block: M::Block,
+        places: &M::Places,
+        inputs: &Hidden,
+        wanted: &Hidden,
+    ) -> Result<M::Block>;
+}
+
+/// A linear layer behind the last block, as a language model's head.
+pub struct Tail<'a> {
+    /// The layer.
+    pub layer: LayerRef,
+    /// What to do with it.
+    pub goal: Goal,
+    /// What it reads, `[tokens, d_in]`, of hidden states after the last block.
+    pub input: &'a dyn Fn(Tensor<3>) -> Tensor<2>,
+}
+
+/// A model to prune, and how.
+pub struct Walk<'a, M: BlockModel> {
+    /// The model.
+    pub model: &'a M,
+    /// Its weights.
+    pub source: &'a Checkpoint,
+    /// What all blocks need to know of a calibration sequence.
+    pub places: M::Places,
+    /// The method.
+    pub solver: &'a dyn LayerSolver,
+    /// What to do with a layer of block `index`; `None` leaves it.
+    pub goal: &'a dyn Fn(usize, &LayerRef) -> Option<Goal>,
+    /// What is done to each block after that, if anything.
+    pub mend: Option<&'a dyn Mend<M>>,
+    /// What is pruned behind the last block, if anything.
+    pub tail: Option<Tail<'a>>,
+}
+
+impl<M: BlockModel> Walk<'_, M> {
+    /// Prunes every block into `out`; what became of each layer.
+    ///
+    /// `hidden` are the calibration inputs as the first block sees them, `[1, tokens, width]` each. Blocks that `out` holds already are run, not solved again. `watch` is told
+    /// the number of blocks done after each.
+    ///
+    /// # Errors
+    /// Whatever loading, solving or writing runs into.
+    pub fn prune(&self, mut hidden: Hidden, out: &mut Patch, watch: &mut dyn FnMut(usize)) -> Result<Vec<Pruned>> {
+        let (first, blocks) = (out.done(), self.model.blocks());
+        let runs = self.solver.watches() || self.mend.is_some();
+        for index in 0..blocks {
+            if index >= first {
+                self.solve_block(index, &hidden, out)?;
+                out.finish_step(index + 1)?;
+            }
+            // The last block's outputs may go nowhere.
+            if runs && (index + 1 < blocks || self.tail.is_some()) {
+                let block = self.model.load(&out.checkpoint()?, index)?;
+                let (model, places) = (self.model, &self.places);
+                hidden.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+            }
+            release(self.model, self.source, index);
+            watch(index + 1);
+        }
+        if let Some(tail) = self.tail.as_ref().filter(|_| out.done() <= blocks) {
+            self.solve_tail(tail, &hidden, out)?;
+            out.finish_step(blocks + 1)?;
+        }
+        Ok(out.pruned().to_vec())
+    }
+
+    /// Prunes the layer behind the last block and writes it.
+    fn solve_tail(&self, tail: &Tail<'_>, hidden: &Hidden, out: &mut Patch) -> Result<()> {
+        let weight = read_weight(self.source, &tail.layer)?;
+        let mut watching: Option<Box<dyn Watching>> = None;
+        if self.solver.watches() {
+            hidden.each(|x| {
+                let values = (tail.input)(x);
+                let fresh = || self.solver.watch(values.dims()[1], &values.device());
+                watching.get_or_insert_with(fresh).add(values);
+            })?;
+        }
+        let watching = watching.unwrap_or_else(|| self.solver.watch(weight.dims().1, &regrow_device::current()));
+        let solved = watching.solve(&weight, &tail.goal)?;
+        write(self.source, &tail.layer, weight, solved, out)
+    }
+
+    /// Prunes block `index`, mends it, and writes it.
+    fn solve_block(&self, index: usize, hidden: &Hidden, out: &mut Patch) -> Result<()> {
+        let Some(mend) = self.mend else { return self.solve_layers(index, hidden, out) };
+        let block = self.model.load(self.source, index)?;
+        let (model, places) = (self.model, &self.places);
+        let wanted = hidden.map(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+        drop(block);
+        self.solve_layers(index, hidden, out)?;
+        let block = self.model.load(&out.checkpoint()?, index)?;
+        let block = mend.mend(self.model, index, block, &self.places, hidden, &wanted)?;
+        self.model.store_block(index, &block, out)
+    }
+
+    /// Prunes the layers of block `index` and writes them.
+    fn solve_layers(&self, index: usize, hidden: &Hidden, out: &mut Patch) -> Result<()> {
+        let seen = if self.solver.watches() { self.watched(index, hidden)? } else { Vec::new() };
+        for layer in self.model.layers(index) {
+            let Some(goal) = (self.goal)(index, &layer) else { continue };
+            let weight = read_weight(self.source, &layer)?;
+            let solved = match seen.get(layer.input).and_then(Option::as_ref) {
+                Some(watching) => watching.solve(&weight, &goal)?,
+                None if self.solver.watches() => return Err(unreached(&layer)),
+                None => self.solver.watch(weight.dims().1, &regrow_device::current()).solve(&weight, &goal)?,
+            };
+            write(self.source, &layer, weight, solved, out)?;
+        }
+        Ok(())
+    }
+
+    /// What the solver has seen of each input of block `index`.
+    fn watched(&self, index: usize, hidden: &Hidden) -> Result<Vec<Option<Box<dyn Watching>>>> {
+        let block = self.model.load(self.source, index)?;
+        let mut seen: Vec<Option<Box<dyn Watching>>> = Vec::new();
+        let (model, places) = (self.model, &self.places);
+        let mut add = |input: usize, values: Tensor<2>| {
+            let watching = slot(&mut seen, input);
+            watching.get_or_insert_with(|| self.solver.watch(values.dims()[1], &values.device())).add(values);
+        };
+        match hidden.one_by_one()? {
+            true => hidden.each(|x| drop(model.forward(&block, x, places, &mut add)))?,
+            false => hidden.look(|x| observed(model, &block, x, places).1, |inputs| told(inputs, &mut add))?,
+        }
+        Ok(seen)
+    }
+}
+
+/// Prunes one layer that no input is known of, with a `solver` that needs none, and writes it.
+///
+/// # Errors
+/// A weight that is not finite, a pattern that does not divide a row, a failure to write.
+pub fn prune_unseen(
+    source: &Checkpoint,
+    layer: &LayerRef,
+    solver: &dyn LayerSolver,
+    goal: &Goal,
+    out: &mut Patch,
+) -> Result<()> {
+    let weight = read_weight(source, layer)?;
+    let solved = solver.watch(weight.dims().1, &regrow_device::current()).solve(&weight, goal)?;
+    write(source, layer, weight, solved, out)
+}
+
+/// Writes a layer as it was solved.
+fn write(source: &Checkpoint, layer: &LayerRef, weight: Weight, solved: Solved, out: &mut Patch) -> Result<()> {
+    let Solved { mask, values } = solved;
+    let mut values = values.unwrap_or(weight.values);
+    mask.fill_pruned(&mut values, 0.0);
+    let values = if layer.transposed {
+        transposed(&values, mask.shape()[0], mask.len() / mask.shape()[0].max(1))
+    } else {
+        values
+    };
+    out.write_f32(source.entry(&layer.tensor)?, &values)?;
+    out.note(Pruned { tensor: layer.tensor.clone(), weights: mask.len(), zeros: mask.pruned() });
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! What is kept: masks, the patterns and budgets that shape them, and how sparsity grows over time.
+//!
+//! | to | look in |
+//! | --- | --- |
+//! | hold masks, combine them, save and load them | [`Mask`], [`MaskSet`] |
+//! | say where zeros may stand | [`pattern`] |
+//! | share a total among layers | [`budget`] |
+//! | change sparsity over time | [`schedule`] |
+//! | find the largest of many scores | [`top_k`] |
+//! | know which instructions inner loops use | [`simd`] |
+
+pub(crate) mod bitpack;
+pub mod budget;
+mod mask_set;
+pub mod pattern;
+pub mod schedule;
+pub(crate) mod shape;
+pub mod simd;
+pub mod top_k;
+
+pub use budget::Budget;
+pub use mask_set::{Mask, MaskSet};
+pub use pattern::Pattern;
+pub use schedule::Schedule;
+pub use shape::matrix_dims;

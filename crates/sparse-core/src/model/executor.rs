@@ -1,0 +1,116 @@
+//! Who computes the layers of a model: they themselves, sparse ones in their place, or something that watches.
+
+use burn::nn::Linear;
+use burn::nn::conv::Conv2d;
+use burn::tensor::Tensor;
+
+/// Computes layers for a model that runs; each has a name of its own in it.
+pub trait Layers {
+    /// The outputs `[batch, d_out]` of `layer` for `x`, `[batch, d_in]`.
+    fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2>;
+
+    /// The outputs of `layer` for `images`, `[batch, in, height, width]`.
+    fn conv2d(&mut self, name: &str, layer: &Conv2d, images: Tensor<4>) -> Tensor<4>;
+}
+
+/// Layers as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stock;
+
+impl Layers for Stock {
+    fn linear(&mut self, _name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+        layer.forward(x)
+    }
+
+    fn conv2d(&mut self, _name: &str, layer: &Conv2d, images: Tensor<4>) -> Tensor<4> {
+        layer.forward(images)
+    }
+}
+
+/// Every layer computes itself; what convolutions give is told to someone, with their number, who says what
+/// goes on in its place.
+pub struct Tap<'a> {
+    after: &'a mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>,
+    convolutions: usize,
+}
+
+impl<'a> Tap<'a> {
+    /// Before the first convolution.
+    pub fn new(after: &'a mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Self {
+        Self { after, convolutions: 0 }
+    }
+}
+
+impl Layers for Tap<'_> {
+    fn linear(&mut self, _name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+        layer.forward(x)
+    }
+
+    fn conv2d(&mut self, _name: &str, layer: &Conv2d, images: Tensor<4>) -> Tensor<4> {
+        self.convolutions += 1;
+        (self.after)(self.convolutions - 1, layer.forward(images))
+    }
+}
+
+/// Layers of a part of a model, whose names begin with that of the part.
+pub struct Within<'a> {
+    part: String,
+    all: &'a mut dyn Layers,
+}
+
+impl<'a> Within<'a> {
+    /// Of this part.
+    pub fn new(part: impl Into<String>, all: &'a mut dyn Layers) -> Self {
+        Self { part: part.into(), all }
+    }
+}
+
+impl Layers for Within<'_> {
+    fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+        self.all.linear(&format!("{}.{name}", self.part), layer, x)
+    }
+
+    fn conv2d(&mut self, name: &str, layer: &Conv2d, images: Tensor<4>) -> Tensor<4> {
+        self.all.conv2d(&format!("{}.{name}", self.part), layer, images)
+    }
+}
+
+/// A model that leaves its layers to someone else to compute.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor, activation::relu};
+/// use regrow_inference::{Layered, Layers, Options, compress};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     first: Linear,
+///     second: Linear,
+/// }
+///
+/// impl Layered<Tensor<2>> for Net {
+///     type Output = Tensor<2>;
+///
+///     fn run(&self, x: Tensor<2>, layers: &mut dyn Layers) -> Tensor<2> {
+///         let x = relu(layers.linear("first", &self.first, x));
+///         layers.linear("second", &self.second, x)
+///     }
+/// }
+///
+/// let device = Device::default();
+/// let net = Net { first: LinearConfig::new(8, 16).init(&device), second: LinearConfig::new(16, 4).init(&device) };
+/// let sample = Tensor::ones([1, 8], &device);
+/// let (net, verdicts) = compress(net, sample.clone(), &Options::default())?;
+/// // Nothing is pruned, so nothing is sparse.
+/// assert!(verdicts.iter().all(|verdict| verdict.chosen.is_none()));
+/// assert_eq!(net.run(sample).dims(), [1, 4]);
+/// # Ok::<(), regrow_sparse_core::Error>(())
+/// ```
+pub trait Layered<I> {
+    /// What it gives.
+    type Output;
+
+    /// The output for `input`, its layers computed by `layers`.
+    fn run(&self, input: I, layers: &mut dyn Layers) -> Self::Output;
+}

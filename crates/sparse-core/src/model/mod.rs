@@ -1,0 +1,25 @@
+//! Masks in a Burn model: its weights, scores of them, optimizers that respect zeros, pruners beside a training loop.
+//!
+//! | to | look in |
+//! | --- | --- |
+//! | read a model's prunable weights as matrices | [`weight`] |
+//! | put masks into a model | [`masked`] |
+//! | keep pruned weights, their momentum and moments at zero | [`optimizer`] |
+//! | score weights, make masks of scores | [`score`], [`gradients`] |
+//! | drop weights and grow others | [`exchange`] |
+//! | prune while training | [`sparsify`] |
+//! | compute a model's layers in another way | [`executor`] |
+//! | know which layers share a width | [`channel_graph`] |
+//! | show what is sparse | [`report`] |
+
+pub mod channel_graph;
+pub mod exchange;
+pub mod executor;
+pub mod gradients;
+pub mod masked;
+pub(crate) mod on_device;
+pub mod optimizer;
+pub mod report;
+pub mod score;
+pub mod sparsify;
+pub mod weight;

@@ -1,0 +1,127 @@
+//! A pruner inside burn-train: wrap the model, launch `SupervisedTraining` as usual.
+//!
+//! burn-train calls `TrainStep::optimize` at every step; [`Pruned`] overrides it and lets the
+//! pruner see the weights after each. Feature `train`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::Module;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimizer};
+use burn_train::{InferenceStep, TrainOutput, TrainStep};
+
+use regrow_sparse_core::model::sparsify::{Pruner, Sparsifier};
+use regrow_sparse_core::{Error, Result};
+
+/// A model and the pruner at work on it; trains and evaluates as the model alone does.
+#[derive(Module, Debug)]
+pub struct Pruned<M: Module> {
+    model: M,
+    #[module(skip)]
+    state: Shared,
+}
+
+/// What all clones of one [`Pruned`] share: burn-train clones the model, the pruner is one.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<State>>);
+
+struct State {
+    sparsifier: Sparsifier,
+    failed: Option<Error>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sparsifier")
+    }
+}
+
+impl<M: Module> Pruned<M> {
+    /// Wraps `model`; gives also the optimizer to hand to burn-train's `Learner`, which keeps
+    /// pruned weights at zero.
+    ///
+    /// # Errors
+    /// If masks that the model carries cannot be read.
+    pub fn new<O: Optimizer>(pruner: impl Pruner, optimizer: O, model: M) -> Result<(Self, ModuleOptimizer)> {
+        let (sparsifier, optimizer) = Sparsifier::new(pruner, optimizer, &model)?;
+        let state = Shared(Arc::new(Mutex::new(State { sparsifier, failed: None })));
+        Ok((Self { model, state }, optimizer))
+    }
+
+    /// The trained model with its masks.
+    ///
+    /// # Errors
+    /// What went wrong when the pruner chose masks: burn-train's steps cannot report it, so the
+    /// model trained on unpruned from there.
+    pub fn finish(self) -> Result<M> {
+        let failed = self.state.0.lock().unwrap_or_else(PoisonError::into_inner).failed.take();
+        failed.map_or(Ok(self.model), Err)
+    }
+
+    /// Shows the pruner the gradients; without `grads` (several devices) nothing. True if the step is
+    /// the pruner's own.
+    fn before_step(&self, grads: Option<&GradientsParams>) -> bool {
+        let mut guard = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(grads)) = (&guard.failed, grads) {
+            let outcome = guard.sparsifier.before_step(&self.model, grads);
+            guard.note(outcome);
+        }
+        guard.failed.is_none() && guard.sparsifier.takes_step()
+    }
+
+    fn after_step(self) -> Self {
+        let Self { model, state } = self;
+        let mut guard = state.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if guard.failed.is_some() {
+            drop(guard);
+            return Self { model, state };
+        }
+        let before = model.clone();
+        let outcome = guard.sparsifier.after_step(model);
+        let model = guard.note(outcome).unwrap_or(before);
+        drop(guard);
+        Self { model, state }
+    }
+}
+
+impl State {
+    /// Keeps the first error for [`Pruned::finish`].
+    fn note<T>(&mut self, outcome: Result<T>) -> Option<T> {
+        outcome
+            .inspect_err(|error| tracing::error!(%error, "no more pruning in this training"))
+            .map_err(|error| self.failed = Some(error))
+            .ok()
+    }
+}
+
+impl<M: Module + TrainStep> TrainStep for Pruned<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
+        self.model.step(item)
+    }
+
+    fn optimize(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams) -> Self {
+        match self.before_step(Some(&grads)) {
+            true => self.after_step(),
+            false => Self { model: optim.step(lr, self.model, grads), state: self.state }.after_step(),
+        }
+    }
+
+    fn optimize_multi(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: MultiGradientsParams) -> Self {
+        match self.before_step(None) {
+            true => self.after_step(),
+            false => Self { model: optim.step_multi(lr, self.model, grads), state: self.state }.after_step(),
+        }
+    }
+}
+
+impl<M: Module + InferenceStep> InferenceStep for Pruned<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn step(&self, item: Self::Input) -> Self::Output {
+        self.model.step(item)
+    }
+}

@@ -1,0 +1,21 @@
+//! Training for everything that has a mask: one loop, resumable to the last bit.
+//!
+//! | to | look in |
+//! | --- | --- |
+//! | train a model, with a pruner beside the optimizer | [`train()`], [`Problem`], [`Training`] |
+//! | choose learning rates | [`lr`] |
+//! | classify images, count what is right, recalibrate batch norm | [`classifier`] |
+//! | switch residual blocks off, sample by sample | [`gated_forward`] |
+//! | copy a model so that nothing is shared | [`deep_copy`] |
+//! | train with burn-train | `burn_train` (feature `train`) |
+#[cfg(feature = "train")]
+pub mod burn_train;
+pub mod classifier;
+pub mod deep_copy;
+pub mod gated_forward;
+pub mod lr;
+mod train;
+
+pub use classifier::Classifier;
+pub use regrow_sparse_core::{Error, Result};
+pub use train::*;

@@ -1,0 +1,420 @@
+//! The training loop, one for everything: pruning, soups, continual learning.
+//!
+//! A run is a function of the starting model and the seed: the order of the examples in epoch `e`
+//! and the augmentation of step `t` are drawn from `(seed, e)` and `(seed, t)`, never from a shared
+//! generator, so that a run resumed at any step goes on as if it had never stopped.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer, OptimizerRecord};
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::{Device, Tensor};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::lr::LrSchedule;
+use regrow_checkpoint::atomic;
+use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
+use regrow_sparse_core::model::sparsify::{Pruner, Sparsifier};
+use regrow_sparse_core::seed::mix;
+use regrow_sparse_core::{Error, MaskSet, Result};
+
+/// What is to be learned: examples by index, and the loss of each.
+pub trait Problem<M>: Sync {
+    /// How many examples there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The loss of each example of `batch`, `[batch]`, unreduced, on `device`. Whatever is random
+    /// (augmentation) is drawn from the seed of `moment`.
+    fn losses(&self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1>;
+}
+
+/// A problem that changes while it is worked on: what is learned from a batch, and what a step does
+/// to the model, may depend on the steps before. Strategies of continual learning are such courses.
+///
+/// The loop calls, for each batch: [`Course::losses`], then [`Course::gradients`], the optimizer, and
+/// [`Course::stepped`]. Every [`Problem`] is a course that only has losses.
+pub trait Course<M> {
+    /// How many examples there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The losses whose mean is descended, unreduced, on `device`: of the examples of `batch`, and of
+    /// whatever else is learned from.
+    ///
+    /// # Errors
+    /// If they cannot be computed.
+    fn losses(&mut self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Result<Tensor<1>>;
+
+    /// What the optimizer gets instead of the gradients of the losses.
+    ///
+    /// # Errors
+    /// If that cannot be computed.
+    fn gradients(
+        &mut self,
+        _model: &M,
+        gradients: GradientsParams,
+        _moment: Moment,
+        _device: &Device,
+    ) -> Result<GradientsParams> {
+        Ok(gradients)
+    }
+
+    /// The model after the optimizer's step, changed where the method says so.
+    ///
+    /// # Errors
+    /// If it cannot be changed.
+    fn stepped(&mut self, model: M, _batch: &[usize], _moment: Moment) -> Result<M> {
+        Ok(model)
+    }
+
+    /// What it has learned so far, for a run to be resumed.
+    fn state(&self) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+
+    /// Takes back what [`Course::state`] gave.
+    ///
+    /// # Errors
+    /// If it comes from another course.
+    fn restore(&mut self, _state: Vec<Vec<f32>>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A problem, which does not change.
+struct Fixed<'a, P>(&'a P);
+
+impl<M, P: Problem<M>> Course<M> for Fixed<'_, P> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn losses(&mut self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Result<Tensor<1>> {
+        Ok(self.0.losses(model, batch, moment, device))
+    }
+}
+
+/// Where in a run a batch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The source of this batch's randomness.
+    pub seed: u64,
+    /// Steps done before it.
+    pub step: usize,
+    /// Steps of the whole run.
+    pub total: usize,
+}
+
+impl Moment {
+    /// The fraction of the run that is done, in [0, 1).
+    pub fn progress(&self) -> f64 {
+        self.step as f64 / self.total.max(1) as f64
+    }
+}
+
+/// The settings of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Passes over the examples.
+    pub epochs: usize,
+    /// Examples per step; a last, smaller batch is dropped unless it is the only one.
+    pub batch: usize,
+    /// The learning rate.
+    pub lr: LrSchedule,
+    /// The source of all randomness of the run.
+    pub seed: u64,
+}
+
+impl Training {
+    /// Steps in an epoch over `examples` examples.
+    pub fn steps_per_epoch(&self, examples: usize) -> usize {
+        (examples / self.batch.max(1)).max(1)
+    }
+
+    fn check(&self, examples: usize) -> Result<()> {
+        match (examples, self.batch) {
+            (0, _) => Err(Error::Argument("there are no examples to train on".into())),
+            (_, 0) => Err(Error::Argument("a batch needs at least one example".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where and how often a run is saved.
+#[derive(Clone, Debug)]
+pub struct Checkpointing {
+    /// A folder of this run's own; the newest state lies in it.
+    pub dir: PathBuf,
+    /// Steps between two saves.
+    pub every: usize,
+}
+
+/// One step done.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Steps done.
+    pub step: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// Mean loss of the batch; fetching it waits for the device.
+    pub loss: &'a Tensor<1>,
+}
+
+/// Trains `model` and returns it in validation mode (no gradients, batch norm fixed).
+///
+/// With `save`, the run goes on from the newest state in its folder, if there is one, and
+/// the state is removed when the run ends. `watch` is called after every step.
+///
+/// # Errors
+/// No examples, an empty batch, a pruner that cannot choose masks, a state that cannot be written
+/// or belongs to another run.
+pub fn train<M: Module, O: Optimizer>(
+    model: M,
+    optimizer: O,
+    pruner: impl Pruner,
+    problem: &impl Problem<M>,
+    settings: &Training,
+    save: Option<&Checkpointing>,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<M> {
+    take(model, optimizer, pruner, &mut Fixed(problem), settings, save, watch)
+}
+
+/// Trains `model` on a course: [`train`] with the course's hooks in every step.
+///
+/// # Errors
+/// As [`train`], and what the course runs into.
+pub fn take<M: Module, O: Optimizer>(
+    model: M,
+    optimizer: O,
+    pruner: impl Pruner,
+    course: &mut impl Course<M>,
+    settings: &Training,
+    save: Option<&Checkpointing>,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<M> {
+    settings.check(course.len())?;
+    let gradient = pruner.gradient();
+    let resumed = save.map(|s| State::newest(&s.dir, settings)).transpose()?.flatten();
+    let mut model = match &resumed {
+        Some(state) => state.model(model, gradient)?.train(),
+        None => model.train(),
+    };
+    let (mut sparsifier, mut optimizer) = Sparsifier::new(pruner, optimizer, &model)?;
+    let mut first = 0;
+    if let Some(state) = resumed {
+        first = state.step;
+        optimizer = optimizer.load_record(state.optimizer()?);
+        sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, state.vectors(LEARNED)?, &model)?;
+        course.restore(state.vectors(COURSE)?)?;
+    }
+    let device = model.devices().into_iter().next().unwrap_or_default().autodiff();
+    let per_epoch = settings.steps_per_epoch(course.len());
+    let total = per_epoch * settings.epochs;
+    let mut order = Vec::new();
+    for step in first..total {
+        if order.is_empty() || step % per_epoch == 0 {
+            order = shuffled(course.len(), settings.seed, step / per_epoch);
+        }
+        let at = step % per_epoch * settings.batch;
+        let batch = &order[at..(at + settings.batch).min(order.len())];
+        let moment = Moment { seed: mix(settings.seed, step as u64), step, total };
+        let loss = course.losses(&model, batch, moment, &device)?.mean();
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let grads = course.gradients(&model, grads, moment, &device)?;
+        sparsifier.before_step(&model, &grads)?;
+        if !sparsifier.takes_step() {
+            model = optimizer.step(settings.lr.at(step, total), model, grads);
+        }
+        model = course.stepped(model, batch, moment)?;
+        model = sparsifier.after_step(model)?;
+        watch(Progress { step: step + 1, total, loss: &loss });
+        if let Some(save) = save.filter(|s| (step + 1) % s.every.max(1) == 0 && step + 1 < total) {
+            let (pending, learned) = (sparsifier.pending(), sparsifier.state());
+            let course = course.state();
+            let at = Snapshot { step: step + 1, model: &model, optimizer: &optimizer, pending, learned, course };
+            State::write(&save.dir, settings, &at)?;
+        }
+    }
+    save.map(|s| State::remove(&s.dir)).transpose()?;
+    Ok(model.valid())
+}
+
+/// The order of the examples in `epoch`.
+fn shuffled(len: usize, seed: u64, epoch: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..len).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(seed, epoch as u64)));
+    order
+}
+
+/// A saved run: a folder `step-N` with the model, its masks, the optimizer and the settings. It is
+/// written beside and renamed, so a folder of that name is complete.
+struct State {
+    dir: PathBuf,
+    step: usize,
+}
+
+const SETTINGS: &str = "run.json";
+const MODEL: &str = "model.bpk";
+const OPTIMIZER: &str = "optimizer.bpk";
+const MASKS: &str = "masks.safetensors";
+const PENDING: &str = "pending.safetensors";
+const LEARNED: &str = "learned.safetensors";
+const COURSE: &str = "course.safetensors";
+
+/// What is to be saved between two steps.
+struct Snapshot<'a, M> {
+    step: usize,
+    model: &'a M,
+    optimizer: &'a ModuleOptimizer,
+    pending: MaskSet,
+    learned: Vec<Vec<f32>>,
+    course: Vec<Vec<f32>>,
+}
+
+impl State {
+    fn newest(dir: &Path, settings: &Training) -> Result<Option<Self>> {
+        let Some(state) = Self::all(dir)?.into_iter().max_by_key(|s| s.step) else { return Ok(None) };
+        let path = state.dir.join(SETTINGS);
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let saved: Training = serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
+        match saved == *settings {
+            true => Ok(Some(state)),
+            false => Err(Error::format(&path, "belongs to a run with other settings; remove the folder to start anew")),
+        }
+    }
+
+    fn all(dir: &Path) -> Result<Vec<Self>> {
+        if !dir.exists() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+            let entry = entry.map_err(|e| Error::io(dir, e))?;
+            let name = entry.file_name();
+            let step = name.to_str().and_then(|n| n.strip_prefix("step-")).and_then(|n| n.parse().ok());
+            found.extend(step.map(|step| Self { dir: entry.path(), step }));
+        }
+        Ok(found)
+    }
+
+    fn model<M: Module>(&self, fresh: M, gradient: Gradient) -> Result<M> {
+        let fresh = apply_masks(fresh, &self.masks(MASKS)?, gradient, Base::Kept)?;
+        let path = self.dir.join(MODEL);
+        let record = ModuleRecord::load(&path).map_err(|e| unreadable(&path, e))?;
+        fresh.try_load_record(record).map_err(|e| unreadable(&path, e))
+    }
+
+    /// The masks in the file `name`; none if there is no such file.
+    fn masks(&self, name: &str) -> Result<MaskSet> {
+        let path = self.dir.join(name);
+        if path.exists() { MaskSet::load(&path) } else { Ok(MaskSet::new()) }
+    }
+
+    /// What the pruner or the course had learned; nothing if there is no such file.
+    fn vectors(&self, name: &str) -> Result<Vec<Vec<f32>>> {
+        let path = self.dir.join(name);
+        if path.exists() { read_vectors(&path) } else { Ok(Vec::new()) }
+    }
+
+    fn optimizer(&self) -> Result<OptimizerRecord> {
+        let path = self.dir.join(OPTIMIZER);
+        OptimizerRecord::load(&path).map_err(|e| unreadable(&path, e))
+    }
+
+    fn write<M: Module>(dir: &Path, settings: &Training, at: &Snapshot<'_, M>) -> Result<()> {
+        let before = Self::all(dir)?;
+        let step = at.step;
+        let beside = dir.join(format!("partial-{step}"));
+        let io = |e| Error::io(&beside, e);
+        if beside.exists() {
+            std::fs::remove_dir_all(&beside).map_err(io)?;
+        }
+        std::fs::create_dir_all(&beside).map_err(io)?;
+        for (name, masks) in [(MASKS, &masks(at.model)?), (PENDING, &at.pending)] {
+            if !masks.is_empty() {
+                masks.save(beside.join(name))?;
+            }
+        }
+        for (name, vectors) in [(LEARNED, &at.learned), (COURSE, &at.course)] {
+            if !vectors.is_empty() {
+                write_vectors(&beside.join(name), vectors)?;
+            }
+        }
+        let path = beside.join(MODEL);
+        at.model.valid().into_record().save(&path).map_err(|e| unreadable(&path, e))?;
+        let path = beside.join(OPTIMIZER);
+        at.optimizer.save(&path).map_err(|e| unreadable(&path, e))?;
+        let text = serde_json::to_string_pretty(settings).map_err(|e| Error::format(&beside, e.to_string()))?;
+        atomic::write_atomic(beside.join(SETTINGS), |out| out.write_all(text.as_bytes()))?;
+        std::fs::rename(&beside, dir.join(format!("step-{step}"))).map_err(io)?;
+        before.iter().try_for_each(Self::discard)
+    }
+
+    /// Removes the states and the folder.
+    fn remove(dir: &Path) -> Result<()> {
+        Self::all(dir)?.iter().try_for_each(Self::discard)?;
+        match dir.exists() {
+            true => std::fs::remove_dir_all(dir).map_err(|e| Error::io(dir, e)),
+            false => Ok(()),
+        }
+    }
+
+    /// Renamed first: a folder called `step-N` is always complete.
+    fn discard(&self) -> Result<()> {
+        let gone = self.dir.with_file_name(format!("partial-{}", self.step));
+        std::fs::rename(&self.dir, &gone).map_err(|e| Error::io(&self.dir, e))?;
+        std::fs::remove_dir_all(&gone).map_err(|e| Error::io(&gone, e))
+    }
+}
+
+/// Reads what [`write_vectors`] wrote.
+///
+/// # Errors
+/// If the file cannot be read or is no such file.
+pub fn read_vectors(path: &Path) -> Result<Vec<Vec<f32>>> {
+    let bad = |reason: String| Error::format(path, reason);
+    let file = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let tensors = SafeTensors::deserialize(&file).map_err(|e| bad(e.to_string()))?;
+    let one = |i: usize| -> Result<Vec<f32>> {
+        let data = tensors.tensor(&i.to_string()).map_err(|e| bad(e.to_string()))?;
+        Ok(data.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    (0..tensors.len()).map(one).collect()
+}
+
+/// Writes lists of numbers as the f32 tensors `0`, `1`, .. of a safetensors file; whole or not at all.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_vectors(path: &Path, vectors: &[Vec<f32>]) -> Result<()> {
+    let bad = |e: SafeTensorError| Error::format(path, e.to_string());
+    let view = |(i, values): (usize, &'_ Vec<f32>)| -> Result<_> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Ok((i.to_string(), values.len(), bytes))
+    };
+    let bytes = vectors.iter().enumerate().map(view).collect::<Result<Vec<_>>>()?;
+    let views = bytes.iter().map(|(name, len, data)| {
+        TensorView::new(Dtype::F32, vec![*len], data).map(|view| (name.as_str(), view)).map_err(bad)
+    });
+    let file = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(bad)?;
+    Ok(atomic::write_atomic(path, |out| out.write_all(&file))?)
+}
+
+fn unreadable(path: &Path, e: RecordError) -> Error {
+    Error::format(path, e.to_string())
+}
