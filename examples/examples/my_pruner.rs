@@ -5,8 +5,8 @@
 use clap::Parser;
 use regrow_bench::pruning::{Args, Method, run};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::model::score::Score;
-use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::model::evidence::Evidence;
+use regrow_sparse_core::model::score::{LayerView, Score};
 
 /// `|w| / (mean |w| of its output)`: large among those that feed the same neuron.
 #[derive(Clone)]
@@ -17,7 +17,7 @@ impl Score for Relative {
         "relative"
     }
 
-    fn score(&self, weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
+    fn score(&self, weight: &LayerView<'_>, _evidence: &Evidence) -> Result<Vec<f32>> {
         let (_, inputs) = weight.dims();
         let relative = weight.values.chunks(inputs).flat_map(|row| {
             let mean = row.iter().map(|w| w.abs()).sum::<f32>() / inputs as f32;

@@ -8,8 +8,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use regrow_sparse_core::mask::budget::{Budget, Layer};
+use regrow_sparse_core::mask::budget::{Allocate, Budget, Layer};
 use regrow_sparse_core::mask::pattern::Pattern;
+use regrow_sparse_core::model::evidence::Evidence;
 
 use reading::sum;
 
@@ -31,14 +32,16 @@ fn scores(layer: usize) -> Vec<f32> {
 fn checkpoint(criterion: &mut Criterion) {
     let all: Vec<Vec<f32>> = (0..LAYERS).map(scores).collect();
     let names: Vec<String> = (0..LAYERS).map(|layer| format!("layer {layer}")).collect();
-    let layer = |(name, scores)| Layer { name, shape: &SHAPE, scores };
+    let layer = |(name, scores)| Layer::new(name, &SHAPE, scores);
     let layers: Vec<Layer<'_>> =
         names.iter().map(String::as_str).zip(all.iter().map(Vec::as_slice)).map(layer).collect();
     let mut group = criterion.benchmark_group("checkpoint");
     group.sample_size(10);
     group.bench_function("one read", |b| b.iter(|| all.iter().map(|scores| sum(scores)).sum::<f32>()));
     for budget in [Budget::Global, Budget::Erk] {
-        group.bench_function(format!("budget/{budget:?}"), |b| b.iter(|| budget.allocate(&layers, 0.5)));
+        group.bench_function(format!("budget/{budget:?}"), |b| {
+            b.iter(|| budget.allocate(&layers, &Evidence::NONE, 0.5))
+        });
     }
     let half = SHAPE[0] * SHAPE[1] / 2;
     for pattern in [Pattern::Unstructured, Pattern::NofM { n: 2, m: 4 }] {

@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use rayon::prelude::*;
 use regrow_merging::rmm::{Align, Granularity, Rmm};
 use regrow_merging::{LowRank, low_rank};
-use regrow_sparse_core::model::exchange::random_growth;
+use regrow_sparse_core::model::drop_and_grow::random_growth;
 
 const WIDTH: usize = 4096;
 const RANK: usize = 16;

@@ -10,7 +10,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Distribution, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use regrow_sparse_core::model::exchange::{Candidates, exchange, random_growth};
+use regrow_sparse_core::model::drop_and_grow::{Candidates, drop_and_grow, random_growth};
 use regrow_sparse_core::model::score::{Recipe, magnitudes};
 use regrow_sparse_core::model::weight::Weight;
 
@@ -37,7 +37,7 @@ fn update(criterion: &mut Criterion) {
         b.iter(|| {
             for (weight, growth) in layers.iter().zip(&growth) {
                 let count = weight.mask_or_dense().kept() * 3 / 10;
-                exchange(weight, count, growth, Candidates::Pruned).expect("a mask");
+                drop_and_grow(weight, count, growth, Candidates::Pruned).expect("a mask");
             }
         });
     });

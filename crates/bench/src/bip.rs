@@ -6,7 +6,7 @@
 //! as many again. IMP takes a fifth of what is left in each round, goes back to the weights of a
 //! tenth of the training, and trains on from there, as lottery tickets are found.
 
-use regrow_pruners::{Bip, Imp, Magnitude};
+use regrow_pruners::{BipConfig, Imp, Magnitude};
 use regrow_sparse_core::model::score::Recipe;
 use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::{Budget, Pattern, Result};
@@ -86,7 +86,7 @@ fn half(job: &Job<'_>) -> usize {
 fn bip(job: &Job<'_>, recipe: Recipe) -> Result<Net> {
     let dense = job.whole(job.fresh(), KeepMasks)?;
     let steps = half(job) * job.lab.steps_per_epoch();
-    job.part(dense, Bip::new(job.sparsity, steps)?.with_recipe(recipe), half(job), 1)
+    job.part(dense, BipConfig::new(job.sparsity, steps).init()?.with_recipe(recipe), half(job), 1)
 }
 
 fn one_shot(job: &Job<'_>, recipe: &Recipe) -> Result<Net> {

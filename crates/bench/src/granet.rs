@@ -8,7 +8,7 @@
 
 use burn::module::Module;
 use regrow_pruners::Magnitude;
-use regrow_sparse_core::model::exchange::{Candidates, exchange};
+use regrow_sparse_core::model::drop_and_grow::{Candidates, drop_and_grow};
 use regrow_sparse_core::model::gradients::gradient;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::model::sparsify::KeepMasks;
@@ -123,7 +123,7 @@ fn regrown(job: &Job<'_>, net: Net, masks: &MaskSet) -> Result<Net> {
     let moved = weights(&net, &select())?.into_iter().zip(gradients).map(|(weight, gradient)| {
         let growth: Vec<f32> = gradient.iter().map(|g| g.abs()).collect();
         let count = weight.mask_or_dense().kept().div_ceil(2);
-        Ok((weight.path.clone(), exchange(&weight, count, &growth, Candidates::PrunedAndDropped)?))
+        Ok((weight.path.clone(), drop_and_grow(&weight, count, &growth, Candidates::PrunedAndDropped)?))
     });
     apply_masks(net, &moved.collect::<Result<MaskSet>>()?, Gradient::Masked, Base::Zeroed)
 }

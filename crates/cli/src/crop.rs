@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::Write;
 use std::path::PathBuf;
 
-use regrow_pruners::{Random, precrop, synflow};
+use regrow_pruners::{OneShot, Probe, Random, SynFlow, precrop, synflow};
 use regrow_sparse_core::model::channel_graph::Layout;
 use regrow_sparse_core::model::score::Recipe;
 use regrow_sparse_core::model::weight::Select;
@@ -86,10 +86,12 @@ fn masks(args: &Args, arch: Arch) -> Result<MaskSet> {
     let example = [1, channels, height, width];
     // Each round asks for the outputs twice: for their sum, and for its gradient.
     let (bar, asked) = (Bar::new("rounds"), Cell::new(0));
-    let outputs = |net: &Net, ones| {
+    let outputs = move |net: &Net, ones| {
         asked.set(asked.get() + 1);
         bar.at(asked.get() / 2, synflow::ROUNDS);
         net.logits(ones)
     };
-    Ok(synflow(&net, &recipe, args.sparsity, synflow::ROUNDS, example, outputs)?)
+    let probe = Probe::new().with_response(example, outputs);
+    let rounds = OneShot::new(SynFlow, args.sparsity)?.with_rounds(synflow::ROUNDS)?.with_recipe(recipe);
+    Ok(rounds.masks(&net, &probe)?)
 }

@@ -7,11 +7,13 @@ use burn::module::ParamId;
 use regrow_checkpoint::atomic;
 use regrow_checkpoint::storage::Storage;
 use regrow_checkpoint::{Checkpoint, Entry, Form, apply_mask, convert, rewrite};
+use regrow_pruners::Needs;
+use regrow_pruners::registry::{BUDGETS, Params, SCORES, find};
 use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::model::report::Report;
 use regrow_sparse_core::model::score::Recipe;
 use regrow_sparse_core::model::weight::Weight;
-use regrow_sparse_core::{Budget, MaskSet, Pattern};
+use regrow_sparse_core::{MaskSet, Pattern};
 use regrow_zoo::{Arch, Role, TensorSpec, check};
 
 use crate::convert::FormArgs;
@@ -44,8 +46,8 @@ pub struct Args {
     /// What is kept: magnitude or random; for a language model also sparsegpt or wanda
     #[arg(long, default_value = "magnitude")]
     method: String,
-    /// How the total is shared among layers: erk, global, lamp, uniform, by default global; for a
-    /// language model owl, rd or uniform, the default
+    /// How the total is shared among layers: er, erk, global, lamp, uniform, uniform-plus, by default global; for a
+    /// language model also owl or rd, by default uniform
     #[arg(long)]
     budget: Option<String>,
     /// The fraction of weights to set to zero, in [0, 1); an N:M pattern brings its own
@@ -85,10 +87,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
             return model(args, &folder, out);
         }
     }
-    let method = regrow_pruners::find(&args.method)?;
+    let seed = Params::new(args.seed.unwrap_or(0));
+    let score = find(SCORES, &args.method)?.build(&seed)?;
     let recipe = Recipe::default()
-        .with_budget(Budget::parse(args.budget.as_deref().unwrap_or("global"))?)
+        .with_budget(find(BUDGETS, args.budget.as_deref().unwrap_or("global"))?.build(&seed)?)
         .with_pattern(Pattern::parse(&args.pattern)?);
+    recipe.needs(&score).check(&Needs::NONE, &args.method)?;
     let sparsity = sparsity(args, recipe.pattern)?;
     check_sparsity(sparsity)?;
     let missing = || Error::Argument("--arch is missing; only a Hugging Face directory brings its own".into());
@@ -100,7 +104,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         .filter(|(spec, _)| spec.role == Role::Weight || (args.include_head && spec.role == Role::Head))
         .collect();
     let weights = chosen.iter().map(|(_, entry)| read(&checkpoint, entry)).collect::<Result<Vec<_>>>()?;
-    let masks = recipe.masks(&weights, (method.make)(args.seed.unwrap_or(0)).as_ref(), sparsity)?;
+    let masks = recipe.masks(&weights, &score, sparsity)?;
     write(&checkpoint, &masks, args)?;
     let positions =
         |name: &str| chosen.iter().find(|(_, entry)| entry.name == name).map_or(0, |(spec, _)| spec.positions);

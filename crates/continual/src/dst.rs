@@ -18,12 +18,14 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::mask::schedule::check_sparsity;
-use regrow_sparse_core::model::exchange::{Candidates, exchange, random_growth};
+use regrow_sparse_core::model::drop_and_grow::{Candidates, drop_and_grow, random_growth};
+use regrow_sparse_core::model::evidence::Evidence;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
-use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::score::{LayerView, Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::{Select, Weight, weights};
 use regrow_sparse_core::seed::mix;
+use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Budget, Error, Mask, MaskSet, Result};
 use regrow_train::classifier::Headed;
 
@@ -101,9 +103,9 @@ impl Score for Drawn {
         "drawn"
     }
 
-    fn score(&self, weight: &Weight, layer: usize) -> Result<Vec<f32>> {
-        let mut rng = ChaCha8Rng::seed_from_u64(mix(self.0, layer as u64));
-        Ok((0..weight.values.len()).map(|_| rng.random()).collect())
+    fn score(&self, layer: &LayerView<'_>, _evidence: &Evidence) -> Result<Vec<f32>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(mix(self.0, layer.index as u64));
+        Ok((0..layer.values.len()).map(|_| rng.random()).collect())
     }
 }
 
@@ -256,7 +258,7 @@ impl Topology {
 
 impl Pruner for Topology {
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
-        let gradients = if self.watches(step) { view.gradients()? } else { Vec::new() };
+        let gradients = if self.needs_gradients(step) { view.gradients()? } else { Vec::new() };
         if self.growth == Growth::Momentum {
             self.remember(&gradients);
         }
@@ -266,12 +268,12 @@ impl Pruner for Topology {
         let moved = view.weights()?.into_iter().enumerate().map(|(layer, weight)| {
             let wishes = self.wishes(layer, weight.values.len(), step, &gradients);
             let (weight, count) = self.sparing(weight, step);
-            Ok((weight.path.clone(), exchange(&weight, count, &wishes, Candidates::Pruned)?))
+            Ok((weight.path.clone(), drop_and_grow(&weight, count, &wishes, Candidates::Pruned)?))
         });
         Ok(Change::Masks(moved.collect::<Result<MaskSet>>()?))
     }
 
-    fn watches(&self, step: usize) -> bool {
+    fn needs_gradients(&self, step: usize) -> bool {
         match self.growth {
             Growth::Random => false,
             Growth::Gradient => self.due(step),
@@ -279,12 +281,19 @@ impl Pruner for Topology {
         }
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
-        self.moments.clone()
+    fn state(&self) -> State {
+        let mut state = State::default();
+        state.set_integer("moments", self.moments.len() as u64);
+        for (i, moments) in self.moments.iter().enumerate() {
+            state.set_reals(format!("moments.{i}"), moments.clone());
+        }
+        state
     }
 
-    fn restore(&mut self, state: Vec<Vec<f32>>) {
-        self.moments = state;
+    fn restore(&mut self, mut state: State) -> Result<()> {
+        let count = state.integer("moments")?;
+        self.moments = (0..count).map(|i| state.take_reals(&format!("moments.{i}"))).collect::<Result<_>>()?;
+        Ok(())
     }
 
     fn select(&self) -> Select {
@@ -397,7 +406,7 @@ mod tests {
         };
         let (weight, count) = topology.sparing(weight, 0);
         assert_eq!(count, 1, "half of the two that may go");
-        let after = exchange(&weight, count, &[0.0, 0.0, 0.0, 1.0, 2.0, 3.0], Candidates::Pruned).unwrap();
+        let after = drop_and_grow(&weight, count, &[0.0, 0.0, 0.0, 1.0, 2.0, 3.0], Candidates::Pruned).unwrap();
         assert_eq!(after.to_bools(), [true, true, false, false, false, true]);
     }
 }

@@ -2,9 +2,9 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
+use regrow_sparse_core::model::deep_copy::apart;
 use regrow_sparse_core::model::masked::masks;
 use regrow_sparse_core::{Error, Result};
-use regrow_train::deep_copy::apart;
 
 /// `sum_i weights_i * model_i`, parameter by parameter, batch-norm statistics included; structure,
 /// parameter ids and masks are those of the first model.

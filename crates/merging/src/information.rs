@@ -40,10 +40,10 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
+use regrow_sparse_core::model::deep_copy::apart;
 use regrow_sparse_core::model::gradients::with_fixed_statistics;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::Classifier;
-use regrow_train::deep_copy::apart;
 
 /// A model whose parameters are the diagonal Fisher information of those of `model`, which must be on a device
 /// with gradients, over `images`, `[1, channels, height, width]` each. Parameters without gradients are zero.

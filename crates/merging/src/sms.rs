@@ -14,9 +14,9 @@
 
 use burn::module::Module;
 use regrow_device::parallel::side_by_side;
+use regrow_sparse_core::model::deep_copy::apart;
 use regrow_sparse_core::model::masked;
 use regrow_sparse_core::{Error, MaskSet, Result};
-use regrow_train::deep_copy::apart;
 
 use crate::soup::Soup;
 

@@ -12,18 +12,56 @@
 //! itself (and by what the step before had left there), not `dL/dz` by itself; with the published
 //! `1/gamma` of 1e-4 either is too small to move a filter in the fixture.
 
+use burn::config::Config;
 use regrow_sparse_core::mask::schedule::{check_sparsity, half_cosine};
+use regrow_sparse_core::model::evidence::Needs;
 use regrow_sparse_core::model::masked::Gradient;
-use regrow_sparse_core::model::optimizer::Under;
+use regrow_sparse_core::model::optimizer::PrunedWeightUpdate;
 use regrow_sparse_core::model::score::Recipe;
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::{Select, Weight};
+use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Error, Result};
+
+/// The settings of [`Bip`].
+#[derive(Config, Debug)]
+pub struct BipConfig {
+    /// The sparsity, in [0, 1).
+    pub sparsity: f64,
+    /// Steps of the training, half of them for the scores.
+    pub steps: usize,
+    /// The first rate of the scores; it falls to zero along half a cosine.
+    #[config(default = 0.1)]
+    pub beta: f64,
+    /// `1/gamma`; 0 alternates plain gradient steps, the authors' fast variant.
+    #[config(default = 1e-4)]
+    pub inverse_gamma: f64,
+}
+
+impl BipConfig {
+    /// All layers together; scores start at `|theta|`.
+    ///
+    /// # Errors
+    /// Sparsity outside [0, 1), no step, a rate that is negative or not finite.
+    pub fn init(&self) -> Result<Bip> {
+        let Self { sparsity, steps, beta, inverse_gamma } = *self;
+        check_sparsity(sparsity)?;
+        if steps == 0 {
+            return Err(Error::Argument("BiP needs at least one step".into()));
+        }
+        if [beta, inverse_gamma].iter().any(|r| !r.is_finite() || *r < 0.0) {
+            return Err(Error::Argument(format!("beta {beta} and 1/gamma {inverse_gamma} must not be negative")));
+        }
+        let (recipe, scores) = (Recipe::default(), Vec::new());
+        Ok(Bip { sparsity, steps, beta, correction: inverse_gamma, recipe, scores })
+    }
+}
 
 /// Learns mask and weights together, from a trained dense model; no retraining follows.
 ///
 /// Every second step of the training belongs to the scores: the optimizer leaves it out. A weight
 /// that is pruned keeps its value.
+#[derive(Clone, Debug)]
 pub struct Bip {
     sparsity: f64,
     steps: usize,
@@ -34,34 +72,6 @@ pub struct Bip {
 }
 
 impl Bip {
-    /// To `sparsity` in a training of `steps` steps, half of them for the scores: `beta` 0.1, falling
-    /// to zero along half a cosine, `1/gamma` 1e-4, all layers together. Scores start at `|theta|`.
-    ///
-    /// # Errors
-    /// Sparsity outside [0, 1), or no step.
-    pub fn new(sparsity: f64, steps: usize) -> Result<Self> {
-        check_sparsity(sparsity)?;
-        match steps {
-            0 => Err(Error::Argument("BiP needs at least one step".into())),
-            _ => {
-                Ok(Self { sparsity, steps, beta: 0.1, correction: 1e-4, recipe: Recipe::default(), scores: Vec::new() })
-            }
-        }
-    }
-
-    /// With another first rate of the scores and another `1/gamma`; a `1/gamma` of 0 alternates plain
-    /// gradient steps (the authors' fast variant).
-    ///
-    /// # Errors
-    /// If one is negative or not finite.
-    pub fn with_rates(mut self, beta: f64, inverse_gamma: f64) -> Result<Self> {
-        if [beta, inverse_gamma].iter().any(|r| !r.is_finite() || *r < 0.0) {
-            return Err(Error::Argument(format!("beta {beta} and 1/gamma {inverse_gamma} must not be negative")));
-        }
-        (self.beta, self.correction) = (beta, inverse_gamma);
-        Ok(self)
-    }
-
     /// With another budget, pattern (rows for filters) or selection of weights.
     pub fn with_recipe(mut self, recipe: Recipe) -> Self {
         self.recipe = recipe;
@@ -88,20 +98,25 @@ fn hypergradient(theta: f64, g: f64, inverse_gamma: f64) -> f64 {
 impl Pruner for Bip {
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
         let first = self.scores.is_empty();
-        if !first && !self.takes(step) {
+        if !first && !self.replaces_optimizer_step(step) {
             return Ok(Change::None);
         }
-        let weights: Vec<Weight> = view.stored()?.into_iter().map(Weight::unmasked).collect();
+        let weights = crate::scoring::unmasked(view)?;
         match first {
             true => self.scores = weights.iter().map(|w| w.values.iter().map(|v| v.abs()).collect()).collect(),
             false => self.move_scores(step, &weights, &view.gradients()?),
         }
         // Squares order as absolute values do; their sum over a filter is its squared norm.
         let squares = self.scores.iter().map(|scores| scores.iter().map(|s| s * s).collect()).collect();
-        Ok(Change::Masks(self.recipe.masks_of(&weights, squares, self.sparsity)?))
+        let recipe = self.recipe.clone().with_evidence(view.evidence(&self.recipe.budget.needs())?);
+        Ok(Change::Masks(recipe.masks_of(&weights, squares, self.sparsity)?))
     }
 
-    fn takes(&self, step: usize) -> bool {
+    fn needs(&self) -> Needs {
+        self.recipe.budget.needs().and(Needs::GRADIENTS)
+    }
+
+    fn replaces_optimizer_step(&self, step: usize) -> bool {
         step % 2 == 1
     }
 
@@ -113,16 +128,23 @@ impl Pruner for Bip {
         Gradient::Dense
     }
 
-    fn under(&self) -> Under {
-        Under::Frozen
+    fn pruned_weight_update(&self) -> PrunedWeightUpdate {
+        PrunedWeightUpdate::Frozen
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
-        self.scores.clone()
+    fn state(&self) -> State {
+        let mut state = State::default();
+        state.set_integer("layers", self.scores.len() as u64);
+        for (layer, scores) in self.scores.iter().enumerate() {
+            state.set_reals(format!("scores.{layer}"), scores.clone());
+        }
+        state
     }
 
-    fn restore(&mut self, state: Vec<Vec<f32>>) {
-        self.scores = state;
+    fn restore(&mut self, mut state: State) -> Result<()> {
+        let layers = state.integer("layers")?;
+        self.scores = (0..layers).map(|layer| state.take_reals(&format!("scores.{layer}"))).collect::<Result<_>>()?;
+        Ok(())
     }
 }
 
@@ -145,7 +167,7 @@ mod tests {
     #[test]
     fn starts_with_the_magnitude_mask_and_keeps_the_count() {
         let mut view = Still(vec![weight("a", &[2, 3], |i| [0.1, -0.9, 0.3, 0.5, -0.2, 0.7][i])]);
-        let masks = masks_over(&mut Bip::new(0.5, 20).unwrap(), &mut view, 20);
+        let masks = masks_over(&mut BipConfig::new(0.5, 20).init().unwrap(), &mut view, 20);
         assert_eq!(bits(masks[0].1.get("a").unwrap()), "010101");
         assert_eq!(masks.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
         assert!(masks.iter().all(|(_, m)| m.pruned() == 3));
@@ -155,7 +177,11 @@ mod tests {
     fn a_weight_that_hurts_loses_its_place() {
         // The gradient is the weight itself, so every s falls by beta w^2 (1 - 1/gamma): the large first.
         let mut view = Still(vec![weight("a", &[1, 2], |i| [1.0, 0.6][i])]);
-        let masks = masks_over(&mut Bip::new(0.5, 1000).unwrap().with_rates(0.5, 0.0).unwrap(), &mut view, 4);
+        let masks = masks_over(
+            &mut BipConfig::new(0.5, 1000).with_beta(0.5).with_inverse_gamma(0.0).init().unwrap(),
+            &mut view,
+            4,
+        );
         let drawn: Vec<String> = masks.iter().map(|(_, m)| bits(m.get("a").unwrap())).collect();
         assert_eq!(drawn, ["10", "10", "01"]);
     }
@@ -165,7 +191,7 @@ mod tests {
         // Scores start at 1 and 0.2, gradients are the weights: the second falls to 0.2 - 3 * 0.04 = 0.08,
         // then to |0.08 - 0.12| = 0.04.
         let weights = [weight("a", &[1, 2], |i| [1.0, 0.2][i])];
-        let mut bip = Bip::new(0.5, 1_000_000).unwrap().with_rates(3.0, 0.0).unwrap();
+        let mut bip = BipConfig::new(0.5, 1_000_000).with_beta(3.0).with_inverse_gamma(0.0).init().unwrap();
         bip.scores = vec![vec![1.0, 0.2]];
         for expected in [0.08, 0.04] {
             bip.move_scores(1, &weights, &[vec![0.0, 0.2]]);
@@ -177,13 +203,13 @@ mod tests {
     fn filters_go_whole_and_bad_settings_are_refused() {
         let mut view = Still(vec![weight("a", &[4, 3], |i| (i as f32 * 1.7).sin())]);
         let recipe = Recipe::default().with_pattern(regrow_sparse_core::Pattern::Rows);
-        let masks = masks_over(&mut Bip::new(0.5, 20).unwrap().with_recipe(recipe), &mut view, 6);
+        let masks = masks_over(&mut BipConfig::new(0.5, 20).init().unwrap().with_recipe(recipe), &mut view, 6);
         assert!(
             masks
                 .iter()
                 .all(|(_, m)| bits(m.get("a").unwrap()).as_bytes().chunks(3).all(|r| r == b"000" || r == b"111"))
         );
-        assert!(Bip::new(1.0, 5).is_err() && Bip::new(0.5, 0).is_err());
-        assert!(Bip::new(0.5, 5).unwrap().with_rates(-1.0, 0.0).is_err());
+        assert!(BipConfig::new(1.0, 5).init().is_err() && BipConfig::new(0.5, 0).init().is_err());
+        assert!(BipConfig::new(0.5, 5).with_beta(-1.0).init().is_err());
     }
 }

@@ -1,39 +1,89 @@
 //! Gradual magnitude pruning (GMP; Zhu & Gupta, arXiv 1710.01878): a little at a time while training.
 //!
 //! At steps `t = t_0, t_0 + D, .., t_0 + n D` the smallest `|w|` are masked, to sparsity
-//! `s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (n D))^3` (eq. 1).
+//! `s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (n D))^3` (eq. 1). Any other score may take the place of `|w|`.
 
+use burn::config::Config;
 use regrow_sparse_core::mask::schedule::Curve;
-use regrow_sparse_core::model::optimizer::Under;
-use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::evidence::Needs;
+use regrow_sparse_core::model::masked::Gradient;
+use regrow_sparse_core::model::optimizer::PrunedWeightUpdate;
+use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::model::weight::{Select, Weight};
+use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Result, Schedule};
 
-/// Masks the smallest weights on a schedule, cubic as in the paper or any other.
+use crate::Magnitude;
+use crate::scoring::{masks, unmasked};
+
+/// The settings of [`Gmp`]: the cubic schedule.
+#[derive(Config, Debug)]
+pub struct GmpConfig {
+    /// The sparsity to end at, in [0, 1).
+    pub sparsity: f64,
+    /// The sparsity to begin with.
+    #[config(default = 0.0)]
+    pub initial: f64,
+    /// The step of the first update.
+    #[config(default = 0)]
+    pub begin: usize,
+    /// Steps between two updates.
+    #[config(default = 100)]
+    pub every: usize,
+    /// Updates after the first.
+    #[config(default = 20)]
+    pub updates: usize,
+    /// Whether what is pruned is zero and stays pruned.
+    #[config(default = false)]
+    pub permanent: bool,
+}
+
+impl GmpConfig {
+    /// By magnitude, all layers together, unstructured.
+    ///
+    /// # Errors
+    /// Sparsities outside [0, 1) or falling, or `every` zero.
+    pub fn init(&self) -> Result<Gmp> {
+        self.init_with(Magnitude)
+    }
+
+    /// The same by another score.
+    ///
+    /// # Errors
+    /// As [`GmpConfig::init`].
+    pub fn init_with<S: Score>(&self, score: S) -> Result<Gmp<S>> {
+        let Self { sparsity, initial, begin, every, updates, permanent } = *self;
+        let schedule = Schedule::new(Curve::Cubic, initial, sparsity, begin, every, updates)?;
+        let gmp = Gmp::on(schedule).with_score(score);
+        Ok(if permanent { gmp.for_good() } else { gmp })
+    }
+}
+
+/// Masks the weights of smallest score on a schedule, cubic as in the paper or any other.
 ///
-/// As in the paper's code a masked weight keeps its value and gets no gradient; every mask is
+/// As in the paper's code a masked weight keeps its value and does not learn; every mask is
 /// chosen anew from the stored values, so a weight comes back when those around it have shrunk
 /// below it. [`Gmp::for_good`] sets what is pruned to zero, once and for all.
-pub struct Gmp {
+#[derive(Clone, Debug)]
+pub struct Gmp<S = Magnitude> {
+    score: S,
     schedule: Schedule,
     recipe: Recipe,
     for_good: bool,
 }
 
 impl Gmp {
-    /// To `sparsity` along the cubic curve from 0: first at step `begin`, then `updates` times, every
-    /// `every` steps. All layers together, unstructured.
-    ///
-    /// # Errors
-    /// Sparsity outside [0, 1), or `every` zero.
-    pub fn new(sparsity: f64, begin: usize, every: usize, updates: usize) -> Result<Self> {
-        Ok(Self::on(Schedule::new(Curve::Cubic, 0.0, sparsity, begin, every, updates)?))
-    }
-
-    /// On a schedule of one's own.
+    /// On a schedule of one's own, by magnitude.
     pub fn on(schedule: Schedule) -> Self {
-        Self { schedule, recipe: Recipe::default(), for_good: false }
+        Self { score: Magnitude, schedule, recipe: Recipe::default(), for_good: false }
+    }
+}
+
+impl<S: Score> Gmp<S> {
+    /// By another score.
+    pub fn with_score<T: Score>(self, score: T) -> Gmp<T> {
+        let Self { schedule, recipe, for_good, .. } = self;
+        Gmp { score, schedule, recipe, for_good }
     }
 
     /// With another budget, pattern or selection of weights.
@@ -49,34 +99,45 @@ impl Gmp {
     }
 }
 
-impl Pruner for Gmp {
+impl<S: Score + 'static> Pruner for Gmp<S> {
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
         let Some(sparsity) = self.schedule.due(step) else { return Ok(Change::None) };
-        let weights: Vec<Weight> = match self.for_good {
-            true => view.weights()?,
-            false => view.stored()?.into_iter().map(Weight::unmasked).collect(),
-        };
-        let scores = weights.iter().map(magnitudes).collect();
-        Ok(Change::Masks(self.recipe.masks_of(&weights, scores, sparsity)?))
+        let weights = if self.for_good { view.weights()? } else { unmasked(view)? };
+        Ok(Change::Masks(masks(view, &self.recipe, &self.score, &weights, sparsity)?))
+    }
+
+    fn needs(&self) -> Needs {
+        self.recipe.needs(&self.score)
+    }
+
+    fn needs_gradients(&self, step: usize) -> bool {
+        self.needs().gradients && self.schedule.due(step).is_some()
     }
 
     fn select(&self) -> Select {
         self.recipe.select.clone()
     }
 
-    fn under(&self) -> Under {
-        if self.for_good { Under::Zero } else { Under::Frozen }
+    /// Dense where a score asks what a pruned weight would do.
+    fn gradient(&self) -> Gradient {
+        if self.needs().gradients && !self.for_good { Gradient::Dense } else { Gradient::Masked }
+    }
+
+    fn pruned_weight_update(&self) -> PrunedWeightUpdate {
+        if self.for_good { PrunedWeightUpdate::Zero } else { PrunedWeightUpdate::Frozen }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use regrow_sparse_core::model::weight::Weight;
+
     use super::*;
     use crate::testing::{Still, bits, masks_over, weight};
 
     #[test]
     fn the_schedule_is_met_exactly() {
-        let mut gmp = Gmp::new(0.9, 10, 5, 4).unwrap();
+        let mut gmp = GmpConfig::new(0.9).with_begin(10).with_every(5).with_updates(4).init().unwrap();
         let mut view = Still(vec![weight("a", &[100], |i| (i as f32 - 50.5) / 50.0)]);
         let sparsities = masks_over(&mut gmp, &mut view, 40);
         let pruned: Vec<(usize, usize)> = sparsities.iter().map(|(step, masks)| (*step, masks.pruned())).collect();

@@ -3,36 +3,63 @@
 //! After every `T` steps: (1) all layers together are pruned by `|w|` to
 //! `s_t = s_i + (s_f - s_i) (1 - (1 - (t - t_0) / (n T))^3)`; (2) each layer then drops the fraction
 //! `r` of its weights with the smallest `|w|` and grows as many where `|dL/dw|` is largest (algorithm
-//! 1). `r` falls by a cosine from 0.5 to 0.005 over the training. Regrown weights start at zero.
+//! 1). Any other score may take the place of `|w|` in (1). `r` falls by a cosine from 0.5 to 0.005 over the training. Regrown weights start at zero.
 
+use burn::config::Config;
 use regrow_sparse_core::mask::schedule::{Curve, half_cosine};
-use regrow_sparse_core::model::exchange::{Candidates, exchange};
+use regrow_sparse_core::model::drop_and_grow::{Candidates, drop_and_grow};
+use regrow_sparse_core::model::evidence::Needs;
 use regrow_sparse_core::model::masked::Gradient;
-use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::{Select, Weight};
 use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
 
+use crate::Magnitude;
 use crate::moving::fraction;
+use crate::scoring;
 
-/// Prunes gradually and regrows at every update what that damaged.
-///
-/// Dense-to-sparse starts from a model without masks; sparse-to-sparse from one that carries them
-/// (the paper: random, with the ERK budget) at the schedule's first sparsity.
-pub struct Granet {
-    schedule: Schedule,
-    steps: usize,
-    rate: (f64, f64),
-    recipe: Recipe,
+/// The settings of [`Granet`].
+#[derive(Config, Debug)]
+pub struct GranetConfig {
+    /// The sparsity to end at, in [0, 1).
+    pub sparsity: f64,
+    /// Steps of the whole training; regeneration goes on to its end.
+    pub steps: usize,
+    /// The sparsity to begin with: 0 for dense-to-sparse, the masks' for sparse-to-sparse.
+    #[config(default = 0.0)]
+    pub initial: f64,
+    /// Steps between two updates.
+    #[config(default = 100)]
+    pub every: usize,
+    /// Updates until the last sparsity is reached; by default as many as fit in 110 of 160 steps, as the authors'
+    /// epochs.
+    pub updates: Option<usize>,
+    /// The fraction of each layer's weights that is regrown at the start.
+    #[config(default = 0.5)]
+    pub first_rate: f64,
+    /// The same at the end of the training.
+    #[config(default = 0.005)]
+    pub last_rate: f64,
 }
 
-impl Granet {
-    /// From sparsity `initial` to `sparsity` in `updates` updates every `every` steps, in a training
-    /// of `steps` steps; regeneration goes on every `every` steps to the end.
+impl GranetConfig {
+    /// By magnitude, all layers together.
     ///
     /// # Errors
-    /// Sparsities outside [0, 1) or falling, `every` zero, or a schedule that ends after the training.
-    pub fn new(initial: f64, sparsity: f64, every: usize, updates: usize, steps: usize) -> Result<Self> {
+    /// Sparsities outside [0, 1) or falling, `every` zero, a schedule that ends after the training, rates outside
+    /// [0, 1].
+    pub fn init(&self) -> Result<Granet> {
+        self.init_with(Magnitude)
+    }
+
+    /// The same by another score.
+    ///
+    /// # Errors
+    /// As [`GranetConfig::init`].
+    pub fn init_with<S: Score>(&self, score: S) -> Result<Granet<S>> {
+        let Self { sparsity, steps, initial, every, .. } = *self;
+        let updates = self.updates.unwrap_or_else(|| (steps as f64 * 110.0 / 160.0) as usize / every.max(1));
         let schedule = Schedule::new(Curve::Cubic, initial, sparsity, 0, every, updates)?;
         if schedule.end() > steps {
             return Err(Error::Argument(format!(
@@ -40,18 +67,25 @@ impl Granet {
                 schedule.end()
             )));
         }
-        Ok(Self { schedule, steps, rate: (0.5, 0.005), recipe: Recipe::default() })
+        let rate = (fraction(self.first_rate)?, fraction(self.last_rate)?);
+        Ok(Granet { score, schedule, steps, rate, recipe: Recipe::default() })
     }
+}
 
-    /// With other drop rates at the start and the end of the training.
-    ///
-    /// # Errors
-    /// If one is outside [0, 1].
-    pub fn with_rate(mut self, first: f64, last: f64) -> Result<Self> {
-        self.rate = (fraction(first)?, fraction(last)?);
-        Ok(self)
-    }
+/// Prunes gradually and regrows at every update what that damaged.
+///
+/// Dense-to-sparse starts from a model without masks; sparse-to-sparse from one that carries them
+/// (the paper: random, with the ERK budget) at the schedule's first sparsity.
+#[derive(Clone, Debug)]
+pub struct Granet<S = Magnitude> {
+    score: S,
+    schedule: Schedule,
+    steps: usize,
+    rate: (f64, f64),
+    recipe: Recipe,
+}
 
+impl<S: Score> Granet<S> {
     /// With another budget (uniform is the paper's other form) or selection of weights; the pattern
     /// must be unstructured.
     ///
@@ -70,13 +104,13 @@ impl Granet {
     }
 
     /// (1): the weights under the masks of the sparsity that is due, and these masks.
-    fn pruned(&self, weights: Vec<Weight>, done: usize) -> Result<(Vec<Weight>, MaskSet)> {
+    fn pruned(&self, view: &mut dyn View, done: usize) -> Result<(Vec<Weight>, MaskSet)> {
+        let weights = view.weights()?;
         let Some(sparsity) = self.schedule.due(done) else {
             let masks = weights.iter().map(|w| (w.path.clone(), w.mask_or_dense())).collect();
             return Ok((weights, masks));
         };
-        let scores = weights.iter().map(magnitudes).collect();
-        let masks = self.recipe.masks_of(&weights, scores, sparsity)?;
+        let masks = scoring::masks(view, &self.recipe, &self.score, &weights, sparsity)?;
         let under = |w: Weight| match masks.get(&w.path) {
             Some(mask) => w.under(mask),
             None => Ok(w),
@@ -85,23 +119,27 @@ impl Granet {
     }
 }
 
-impl Pruner for Granet {
+impl<S: Score + 'static> Pruner for Granet<S> {
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
         if !self.due(step) {
             return Ok(Change::None);
         }
         let done = step + 1;
         let rate = half_cosine(self.rate.0, self.rate.1, done as f64 / self.steps as f64);
-        let (weights, cleared) = self.pruned(view.weights()?, done)?;
+        let (weights, cleared) = self.pruned(view, done)?;
         let regrown = weights.iter().zip(view.gradients()?).map(|(weight, gradient)| {
             let count = (rate * weight.mask_or_dense().kept() as f64).ceil() as usize;
             let growth: Vec<f32> = gradient.iter().map(|g| g.abs()).collect();
-            Ok((weight.path.clone(), exchange(weight, count, &growth, Candidates::PrunedAndDropped)?))
+            Ok((weight.path.clone(), drop_and_grow(weight, count, &growth, Candidates::PrunedAndDropped)?))
         });
         Ok(Change::Regrown { masks: regrown.collect::<Result<MaskSet>>()?, cleared })
     }
 
-    fn watches(&self, step: usize) -> bool {
+    fn needs(&self) -> Needs {
+        self.recipe.needs(&self.score).and(Needs::GRADIENTS)
+    }
+
+    fn needs_gradients(&self, step: usize) -> bool {
         self.due(step)
     }
 
@@ -119,6 +157,10 @@ mod tests {
     use super::*;
     use crate::testing::{Still, masks_over, weight};
 
+    fn config() -> GranetConfig {
+        GranetConfig::new(0.9, 80).with_every(10).with_updates(Some(4))
+    }
+
     fn start() -> Still {
         Still(vec![
             weight("a", &[20, 10], |i| (i * 37 % 211) as f32 - 100.3),
@@ -128,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_cubic_schedule_is_met_and_kept_to_the_end() {
-        let mut granet = Granet::new(0.0, 0.9, 10, 4, 80).unwrap();
+        let mut granet = config().init().unwrap();
         let masks = masks_over(&mut granet, &mut start(), 80);
         let pruned: Vec<(usize, usize)> = masks.iter().map(|(step, m)| (*step, m.pruned())).collect();
         // 300 * 0.9 (1 - (1 - k/4)^3); half way 0.7875 of all.
@@ -137,9 +179,9 @@ mod tests {
 
     #[test]
     fn regeneration_keeps_the_count_of_every_layer() {
-        let granet = Granet::new(0.0, 0.9, 10, 4, 80).unwrap();
-        let (weights, masks) = granet.pruned(start().0, 20).unwrap();
-        let change = Granet::new(0.0, 0.9, 10, 4, 80).unwrap().update(19, &mut start()).unwrap();
+        let granet = config().init().unwrap();
+        let (weights, masks) = granet.pruned(&mut start(), 20).unwrap();
+        let change = config().init().unwrap().update(19, &mut start()).unwrap();
         let Change::Regrown { masks: after, cleared } = change else { panic!("an update is due") };
         assert_eq!(cleared, masks);
         for weight in weights {
@@ -149,8 +191,8 @@ mod tests {
 
     #[test]
     fn without_regeneration_it_prunes_by_magnitude_alone() {
-        let mut granet = Granet::new(0.0, 0.9, 10, 4, 80).unwrap().with_rate(0.0, 0.0).unwrap();
-        let mut plain = crate::Gmp::new(0.9, 0, 10, 4).unwrap().for_good();
+        let mut granet = config().with_first_rate(0.0).with_last_rate(0.0).init().unwrap();
+        let mut plain = crate::GmpConfig::new(0.9).with_every(10).with_updates(4).init().unwrap().for_good();
         let ours = masks_over(&mut granet, &mut start(), 80);
         // The same updates one step earlier: there the first step is 0 and not 1.
         let theirs = masks_over(&mut plain, &mut start(), 80);
@@ -171,18 +213,26 @@ mod tests {
             view
         };
         // A quarter of 40 and of 20 weights: neither rounds.
-        let mut granet = Granet::new(0.8, 0.8, 1, 0, usize::MAX).unwrap().with_rate(0.25, 0.25).unwrap();
-        let rigl = crate::Rigl::new(1, usize::MAX).unwrap().with_fraction(0.25).unwrap();
+        let mut granet = GranetConfig::new(0.8, usize::MAX)
+            .with_initial(0.8)
+            .with_every(1)
+            .with_updates(Some(0))
+            .with_first_rate(0.25)
+            .with_last_rate(0.25)
+            .init()
+            .unwrap();
+        let rigl =
+            crate::RiglConfig::new(usize::MAX).with_every(1).with_fraction(0.25).with_dropped_among_candidates(true);
         let ours = masks_over(&mut granet, &mut sparse(), 1);
-        assert_eq!(ours, masks_over(&mut rigl.with_dropped_among_candidates(), &mut sparse(), 1));
+        assert_eq!(ours, masks_over(&mut rigl.init().unwrap(), &mut sparse(), 1));
         assert_eq!(ours[0].1.pruned(), 240);
     }
 
     #[test]
     fn impossible_schedules_are_refused() {
-        assert!(Granet::new(0.5, 0.1, 10, 4, 80).is_err(), "the last density above the first");
-        assert!(Granet::new(0.0, 0.9, 10, 9, 80).is_err(), "ends after the training");
+        assert!(config().with_initial(0.95).init().is_err(), "the last density above the first");
+        assert!(config().with_updates(Some(9)).init().is_err(), "ends after the training");
         let pattern = Recipe::default().with_pattern(regrow_sparse_core::Pattern::Rows);
-        assert!(Granet::new(0.0, 0.9, 10, 4, 80).unwrap().with_recipe(pattern).is_err());
+        assert!(config().init().unwrap().with_recipe(pattern).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Iterative magnitude pruning (IMP): prune a fraction of what is left, retrain, repeat.
+//! Iterative magnitude pruning (IMP), by magnitude or any other score: prune a fraction of what is left, retrain, repeat.
 //!
 //! Over K phases to sparsity S each phase prunes `p = 1 - (1 - S)^(1/K)` of the remaining weights
 //! (Han et al., arXiv 1506.02626; Renda et al., arXiv 2003.02389). One phase is one-shot pruning
@@ -8,11 +8,16 @@
 use burn::module::Module;
 use regrow_sparse_core::mask::schedule::Curve;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::probe::Probe;
 use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
 
+use crate::Magnitude;
+use crate::one_shot::step;
+
 /// How a model is pruned in phases.
-pub struct Imp<S> {
+#[derive(Clone, Debug)]
+pub struct Imp<S = Magnitude> {
     score: S,
     sparsity: f64,
     phases: usize,
@@ -57,7 +62,15 @@ impl<S: Score> Imp<S> {
     /// # Errors
     /// If the model's weights cannot be scored or pruned so far.
     pub fn prune<M: Module>(&self, model: M, phase: usize) -> Result<(M, MaskSet)> {
-        self.recipe.prune(model, &self.score, self.sparsity(phase)?)
+        self.prune_with(model, phase, &Probe::new())
+    }
+
+    /// The same where `probe` brings what the score and the budget need besides weights.
+    ///
+    /// # Errors
+    /// As [`Imp::prune`], or if the probe does not bring it.
+    pub fn prune_with<M: Module>(&self, model: M, phase: usize, probe: &Probe<M>) -> Result<(M, MaskSet)> {
+        step(&self.recipe, model, &self.score, probe, self.sparsity(phase)?)
     }
 
     /// Runs all phases from the trained `model`: prune, go back to `rewind` if there is one, then
@@ -67,12 +80,26 @@ impl<S: Score> Imp<S> {
     /// Whatever pruning or `retrain` runs into.
     pub fn run<M: Module, E: From<Error>>(
         &self,
+        model: M,
+        rewind: Option<&M>,
+        retrain: impl FnMut(M, usize) -> Result<M, E>,
+    ) -> Result<M, E> {
+        self.run_with(model, &Probe::new(), rewind, retrain)
+    }
+
+    /// The same where `probe` brings what the score and the budget need besides weights.
+    ///
+    /// # Errors
+    /// As [`Imp::run`], or if the probe does not bring it.
+    pub fn run_with<M: Module, E: From<Error>>(
+        &self,
         mut model: M,
+        probe: &Probe<M>,
         rewind: Option<&M>,
         mut retrain: impl FnMut(M, usize) -> Result<M, E>,
     ) -> Result<M, E> {
         for phase in 1..=self.phases {
-            let (pruned, masks) = self.prune(model, phase)?;
+            let (pruned, masks) = self.prune_with(model, phase, probe)?;
             let start = match rewind {
                 Some(early) => apply_masks(early.clone(), &masks, Gradient::Masked, Base::Zeroed)?,
                 None => pruned,
@@ -90,7 +117,6 @@ mod tests {
     use regrow_sparse_core::model::weight::{Select, weights};
 
     use super::*;
-    use crate::Magnitude;
 
     fn layer() -> Linear {
         regrow_device::current().seed(1);

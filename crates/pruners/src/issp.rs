@@ -5,48 +5,69 @@
 //! mask of the last choice is fixed and training goes on. A ratio of 0 is iterative hard
 //! thresholding.
 
+use burn::config::Config;
 use regrow_sparse_core::mask::schedule::check_sparsity;
-use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::evidence::Needs;
+use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Budget, Error, Result};
 
+use crate::Magnitude;
+use crate::scoring::masks;
+
+/// The settings of [`Issp`].
+#[derive(Config, Debug)]
+pub struct IsspConfig {
+    /// The sparsity of every layer, in [0, 1).
+    pub sparsity: f64,
+    /// Steps that shrink; then the mask is fixed.
+    pub steps: usize,
+    /// What a weight is multiplied by, in [0, 1]: 1 trains on as if nothing were, 0 thresholds. The default is that of
+    /// the authors' commands.
+    #[config(default = 0.95)]
+    pub ratio: f32,
+}
+
+impl IsspConfig {
+    /// By magnitude, the same sparsity in every layer.
+    ///
+    /// # Errors
+    /// Sparsity outside [0, 1), no step, a ratio outside [0, 1].
+    pub fn init(&self) -> Result<Issp> {
+        self.init_with(Magnitude)
+    }
+
+    /// The same by another score.
+    ///
+    /// # Errors
+    /// As [`IsspConfig::init`].
+    pub fn init_with<S: Score>(&self, score: S) -> Result<Issp<S>> {
+        let Self { sparsity, steps, ratio } = *self;
+        check_sparsity(sparsity)?;
+        if steps == 0 {
+            return Err(Error::Argument("shrinking needs at least one step".into()));
+        }
+        if !(0.0..=1.0).contains(&ratio) {
+            return Err(Error::Argument(format!("a shrinking ratio of {ratio} is outside [0, 1]")));
+        }
+        Ok(Issp { score, sparsity, ratio, steps, recipe: Recipe::default().with_budget(Budget::Uniform) })
+    }
+}
+
 /// Shrinks the smallest weights of each layer a little after every step, then masks them.
 ///
 /// The shrinking comes after the optimizer's step, which does not know of it (as published).
-pub struct Issp {
+#[derive(Clone, Debug)]
+pub struct Issp<S = Magnitude> {
+    score: S,
     sparsity: f64,
     ratio: f32,
     steps: usize,
     recipe: Recipe,
 }
 
-impl Issp {
-    /// To `sparsity` in every layer: shrinking for `steps` steps by the ratio 0.95 of the authors'
-    /// commands, then fixed.
-    ///
-    /// # Errors
-    /// Sparsity outside [0, 1), or no step.
-    pub fn new(sparsity: f64, steps: usize) -> Result<Self> {
-        check_sparsity(sparsity)?;
-        match steps {
-            0 => Err(Error::Argument("shrinking needs at least one step".into())),
-            _ => Ok(Self { sparsity, ratio: 0.95, steps, recipe: Recipe::default().with_budget(Budget::Uniform) }),
-        }
-    }
-
-    /// With another ratio: 1 trains on as if nothing were, 0 thresholds.
-    ///
-    /// # Errors
-    /// If it is outside [0, 1].
-    pub fn with_ratio(mut self, ratio: f32) -> Result<Self> {
-        if !(0.0..=1.0).contains(&ratio) {
-            return Err(Error::Argument(format!("a shrinking ratio of {ratio} is outside [0, 1]")));
-        }
-        self.ratio = ratio;
-        Ok(self)
-    }
-
+impl<S: Score> Issp<S> {
     /// With another budget, pattern or selection of weights.
     pub fn with_recipe(mut self, recipe: Recipe) -> Self {
         self.recipe = recipe;
@@ -54,15 +75,22 @@ impl Issp {
     }
 }
 
-impl Pruner for Issp {
+impl<S: Score + 'static> Pruner for Issp<S> {
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
         if step > self.steps {
             return Ok(Change::None);
         }
         let weights = view.weights()?;
-        let scores = weights.iter().map(magnitudes).collect();
-        let masks = self.recipe.masks_of(&weights, scores, self.sparsity)?;
+        let masks = masks(view, &self.recipe, &self.score, &weights, self.sparsity)?;
         Ok(if step < self.steps { Change::Scale(masks, self.ratio) } else { Change::Masks(masks) })
+    }
+
+    fn needs(&self) -> Needs {
+        self.recipe.needs(&self.score)
+    }
+
+    fn needs_gradients(&self, step: usize) -> bool {
+        self.needs().gradients && step <= self.steps
     }
 
     fn select(&self) -> Select {
@@ -77,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_smaller_half_shrinks_and_is_masked_at_the_end() {
-        let mut issp = Issp::new(0.5, 2).unwrap().with_ratio(0.9).unwrap();
+        let mut issp = IsspConfig::new(0.5, 2).with_ratio(0.9).init().unwrap();
         let mut view = Still(vec![weight("a", &[4], |i| [4.0, 1.0, -2.0, 0.5][i])]);
         for step in 0..2 {
             let Change::Scale(masks, ratio) = issp.update(step, &mut view).unwrap() else { panic!("shrinking") };
@@ -90,7 +118,7 @@ mod tests {
 
     #[test]
     fn impossible_settings_are_refused() {
-        assert!(Issp::new(1.0, 2).is_err() && Issp::new(0.5, 0).is_err());
-        assert!(Issp::new(0.5, 2).unwrap().with_ratio(1.1).is_err());
+        assert!(IsspConfig::new(1.0, 2).init().is_err() && IsspConfig::new(0.5, 0).init().is_err());
+        assert!(IsspConfig::new(0.5, 2).with_ratio(1.1).init().is_err());
     }
 }

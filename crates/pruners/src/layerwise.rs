@@ -1,41 +1,25 @@
-//! A model of blocks pruned layer by layer: any method, any pattern, sparsity shared by any of these.
+//! A model of blocks pruned layer by layer: any method, any pattern, sparsity shared by any budget.
 //!
-//! | sharing | sparsity of a layer |
-//! | --- | --- |
-//! | [`Sharing::Uniform`] | the same everywhere |
-//! | [`Sharing::Owl`] | by its block's outliers (see [`owl`](crate::owl)) |
-//! | [`Sharing::Rd`] | by what pruning it does to the outputs (see [`rd`](crate::rd)) |
+//! Budgets that look at scores (global, LAMP) see `|w|`, read one layer at a time; OWL and RD bring what they look at
+//! in a pass over the calibration inputs before anything is pruned.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use regrow_checkpoint::{Checkpoint, Patch, Pruned};
 use regrow_sparse_core::layerwise::Hidden;
-use regrow_sparse_core::layerwise::{BlockModel, Goal, LayerRef, LayerSolver, Mend, Tail, Walk, prune_unseen};
+use regrow_sparse_core::layerwise::{
+    BlockModel, Goal, LayerRef, LayerSolver, Mend, Tail, Walk, prune_unseen, read_weight as read,
+};
+use regrow_sparse_core::mask::budget::{Allocate, Layer};
 use regrow_sparse_core::mask::schedule::check_sparsity;
-use regrow_sparse_core::{Budget, Error, Pattern, Result};
+use regrow_sparse_core::model::evidence::{Evidence, Needs};
+use regrow_sparse_core::model::score::magnitudes;
+use regrow_sparse_core::{Error, Pattern, Result};
 
 use crate::owl::{Owl, mixed};
-use crate::rd::{Look, allocate};
+use crate::rd::Look;
 
-/// How sparsity is shared among layers.
-#[derive(Clone, Copy)]
-pub enum Sharing<'a> {
-    /// Equally.
-    Uniform,
-    /// More where there are fewer outliers; of N:M patterns a mixture, block by block.
-    Owl(Owl),
-    /// Least output distortion.
-    Rd {
-        /// The amounts at which each layer is measured.
-        amounts: &'a [f64],
-        /// The model's outputs `[batch, tokens, outputs]` of hidden states after the last block.
-        outputs: &'a dyn Fn(Tensor<3>) -> Tensor<3>,
-    },
-}
-
-/// Units that weights are counted in where a budget is solved for.
-const UNITS: usize = 4000;
 /// Sequences that output distortions are measured on, of those there are: every token is an input.
 const LOOKED_AT: usize = 8;
 
@@ -51,13 +35,16 @@ pub struct Layerwise<'a, M: BlockModel> {
     pub sparsity: f64,
     /// Unstructured or N:M.
     pub pattern: Pattern,
-    /// How sparsity is shared.
-    pub sharing: Sharing<'a>,
+    /// How sparsity is shared. Of N:M patterns one that differs between blocks alone, as OWL, gives a mixture.
+    pub budget: &'a dyn Allocate,
+    /// The model's outputs `[batch, tokens, outputs]` of hidden states after the last block, for a budget that asks
+    /// for output distortions.
+    pub outputs: Option<&'a dyn Fn(Tensor<3>) -> Tensor<3>>,
     /// Which layers are pruned, by the names of their tensors.
     pub admits: &'a dyn Fn(&str) -> bool,
     /// What is done to each block after it is pruned, if anything.
     pub mend: Option<&'a dyn Mend<M>>,
-    /// The model's head, if it is to be pruned too: at the same sparsity, whatever the sharing.
+    /// The model's head, if it is to be pruned too: at the same sparsity, whatever the budget.
     pub head: Option<Head<'a>>,
     /// Its embedding, if that is to be pruned too, and a method that needs no inputs, as it reads numbers
     /// of tokens: at the same sparsity. One that is the head's own matrix is left to the head where that
@@ -87,7 +74,7 @@ impl<M: BlockModel> Layerwise<'_, M> {
     /// first block sees them; `watch` is told what is done of each stage, and of how much.
     ///
     /// # Errors
-    /// A sparsity outside [0, 1), no layer to prune, a sharing that does not go with the pattern, and
+    /// A sparsity outside [0, 1), no layer to prune, a budget that does not go with the pattern, and
     /// whatever loading, solving or writing runs into.
     pub fn prune(
         &self,
@@ -140,64 +127,99 @@ impl<M: BlockModel> Layerwise<'_, M> {
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<BTreeMap<String, Goal>> {
         check_sparsity(self.sparsity)?;
-        let layers: Vec<(usize, String)> = (0..self.model.blocks())
-            .flat_map(|block| self.model.layers(block).into_iter().map(move |layer| (block, layer.tensor)))
-            .filter(|(_, tensor)| (self.admits)(tensor))
+        let layers: Vec<(usize, LayerRef)> = (0..self.model.blocks())
+            .flat_map(|block| self.model.layers(block).into_iter().map(move |layer| (block, layer)))
+            .filter(|(_, layer)| (self.admits)(&layer.tensor))
             .collect();
         if layers.is_empty() {
             return Err(Error::Argument("no layer was chosen to be pruned".into()));
         }
-        match self.sharing {
-            Sharing::Uniform => {
-                let goal = Goal { sparsity: self.sparsity, pattern: self.pattern };
-                Ok(layers.into_iter().map(|(_, tensor)| (tensor, goal)).collect())
-            }
-            Sharing::Owl(owl) => {
-                let blocks = self.by_outliers(owl, places, hidden, watch)?;
-                Ok(layers.into_iter().map(|(block, tensor)| (tensor, blocks[block])).collect())
-            }
-            Sharing::Rd { amounts, outputs } => {
-                let look =
-                    Look { model: self.model, source: self.source, places, amounts, admits: self.admits, outputs };
-                self.by_distortion(&look, hidden, watch)
-            }
-        }
+        let evidence = self.evidence(&layers, places, hidden, watch)?;
+        let sparsities = self.sparsities(&layers, &evidence)?;
+        let patterns = self.patterns(&layers, &sparsities)?;
+        let goal = |((_, layer), (sparsity, pattern)): ((usize, LayerRef), (f64, Pattern))| {
+            (layer.tensor, Goal { sparsity, pattern })
+        };
+        Ok(layers.into_iter().zip(sparsities.into_iter().zip(patterns)).map(goal).collect())
     }
 
-    /// OWL's goal of each block.
-    fn by_outliers(
+    /// The budget's share of each layer.
+    fn sparsities(&self, layers: &[(usize, LayerRef)], evidence: &Evidence) -> Result<Vec<f64>> {
+        let shape = |(_, layer): &(usize, LayerRef)| -> Result<Vec<usize>> {
+            let mut shape = self.source.entry(&layer.tensor)?.shape.clone();
+            if layer.transposed {
+                shape.reverse();
+            }
+            Ok(shape)
+        };
+        let shapes = layers.iter().map(shape).collect::<Result<Vec<_>>>()?;
+        let source = self.source;
+        let readers: Vec<_> = layers.iter().map(|(_, layer)| move || sizes(source, layer)).collect();
+        let named = layers.iter().zip(&shapes).zip(&readers);
+        let seen: Vec<Layer<'_>> = named
+            .map(|(((block, layer), shape), read)| Layer::on_demand(&layer.tensor, shape, read).with_block(*block))
+            .collect();
+        self.budget.sparsities(&seen, evidence, self.sparsity)
+    }
+
+    /// Where zeros may stand in each layer: of N:M as many of every M as the layer's sparsity says.
+    fn patterns(&self, layers: &[(usize, LayerRef)], sparsities: &[f64]) -> Result<Vec<Pattern>> {
+        let Pattern::NofM { m, .. } = self.pattern else { return Ok(vec![self.pattern; layers.len()]) };
+        if sparsities.iter().all(|s| *s == self.sparsity) {
+            return Ok(vec![self.pattern; layers.len()]);
+        }
+        let mut blocks: Vec<(usize, f64)> = Vec::new();
+        for ((block, _), sparsity) in layers.iter().zip(sparsities) {
+            match blocks.last() {
+                Some((last, of_last)) if last == block && of_last != sparsity => {
+                    let (name, pattern) = (self.budget.name(), self.pattern);
+                    let says = format!("{name} shares sparsity among layers, {pattern} leaves it no choice");
+                    return Err(Error::Argument(says));
+                }
+                Some((last, _)) if last == block => {}
+                _ => blocks.push((*block, *sparsity)),
+            }
+        }
+        let patterns = mixed(&blocks.iter().map(|(_, sparsity)| *sparsity).collect::<Vec<_>>(), m);
+        let by_block: BTreeMap<usize, Pattern> = blocks.iter().map(|(block, _)| *block).zip(patterns).collect();
+        Ok(layers.iter().map(|(block, _)| by_block[block]).collect())
+    }
+
+    /// What the budget needs besides weights.
+    fn evidence(
         &self,
-        owl: Owl,
+        layers: &[(usize, LayerRef)],
         places: &M::Places,
         hidden: &Hidden,
         watch: &mut dyn FnMut(usize, usize),
-    ) -> Result<Vec<Goal>> {
-        let mut seen = |done| watch(done, self.model.blocks());
-        let found = owl.look(self.model, self.source, places, hidden, self.admits, &mut seen)?;
-        let sparsities = owl.sparsities(&found, self.sparsity)?;
-        let patterns = match self.pattern {
-            Pattern::NofM { m, .. } => mixed(&sparsities, m),
-            pattern => vec![pattern; sparsities.len()],
+    ) -> Result<Evidence> {
+        let needs = self.budget.needs();
+        let offered = Needs {
+            outliers: needs.outliers,
+            distortions: needs.distortions.clone().filter(|_| self.outputs.is_some()),
+            ..Needs::NONE
         };
-        Ok(sparsities.into_iter().zip(patterns).map(|(sparsity, pattern)| Goal { sparsity, pattern }).collect())
-    }
-
-    /// RD's goal of each layer.
-    fn by_distortion(
-        &self,
-        look: &Look<'_, M>,
-        hidden: &Hidden,
-        watch: &mut dyn FnMut(usize, usize),
-    ) -> Result<BTreeMap<String, Goal>> {
-        if self.pattern != Pattern::Unstructured {
-            let pattern = self.pattern;
-            return Err(Error::Argument(format!("RD shares sparsity among layers, {pattern} leaves it no choice")));
+        needs.check(&offered, self.budget.name())?;
+        let mut evidence = Evidence::default();
+        if let Some(outlier) = needs.outliers {
+            let blocks = self.model.blocks();
+            let owl = Owl { outlier, ..Owl::default() };
+            let mut seen = |done| watch(done, blocks);
+            let found = owl.look(self.model, self.source, places, hidden, self.admits, &mut seen)?;
+            evidence = evidence.with_outliers(layers.iter().map(|(block, _)| found.shares[*block]).collect());
         }
-        let curves = look.distortions(&hidden.first(LOOKED_AT)?, watch)?;
-        let Budget::Explicit(shares) = allocate(&curves, look.amounts, self.sparsity, UNITS)? else {
-            return Err(Error::Argument("RD gave no share for each layer".into()));
-        };
-        let goal = |(tensor, sparsity)| (tensor, Goal { sparsity, pattern: Pattern::Unstructured });
-        Ok(shares.into_iter().map(goal).collect())
+        if let (Some(amounts), Some(outputs)) = (&needs.distortions, self.outputs) {
+            let look = Look { model: self.model, source: self.source, places, amounts, admits: self.admits, outputs };
+            let curves = look.distortions(&hidden.first(LOOKED_AT)?, watch)?;
+            evidence = evidence.with_distortions(curves.into_iter().map(|curve| curve.values).collect());
+        }
+        Ok(evidence)
     }
+}
+
+/// The absolute values of a layer's weights; the memory they are mapped to is given back.
+fn sizes(source: &Checkpoint, layer: &LayerRef) -> Result<Vec<f32>> {
+    let weight = read(source, layer)?;
+    source.release(&layer.tensor);
+    Ok(magnitudes(&weight))
 }

@@ -5,8 +5,8 @@
 
 use burn::tensor::Tensor;
 use regrow_sparse_core::Result;
-use regrow_sparse_core::model::score::{Score, magnitudes};
-use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::model::evidence::Evidence;
+use regrow_sparse_core::model::score::{LayerView, Score, magnitudes};
 
 /// The absolute value of each weight.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,8 +17,8 @@ impl Score for Magnitude {
         "magnitude"
     }
 
-    fn score(&self, weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
-        Ok(magnitudes(weight))
+    fn score(&self, layer: &LayerView<'_>, _evidence: &Evidence) -> Result<Vec<f32>> {
+        Ok(magnitudes(layer))
     }
 
     fn on_device(&self, values: Tensor<2>) -> Option<Tensor<2>> {
@@ -30,6 +30,7 @@ impl Score for Magnitude {
 mod tests {
     use burn::module::ParamId;
     use regrow_sparse_core::model::score::Recipe;
+    use regrow_sparse_core::model::weight::Weight;
     use regrow_sparse_core::{Budget, Mask};
 
     use super::*;

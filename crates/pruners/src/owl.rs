@@ -9,7 +9,10 @@ use regrow_checkpoint::Checkpoint;
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::layerwise::Hidden;
 use regrow_sparse_core::layerwise::{BlockModel, Squares, survey};
+use regrow_sparse_core::mask::budget::{Allocate, Layer, Share, rounded};
 use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::model::evidence::{Evidence, Needs};
+use regrow_sparse_core::model::probe::outlier_share;
 use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Error, Result};
 
@@ -57,15 +60,10 @@ impl Owl {
     /// # Errors
     /// Inputs that are not finite or do not fit their layer.
     pub fn share(&self, layers: &[(Weight, &Squares)]) -> Result<f64> {
-        let norms = layers.iter().map(|(weight, squares)| squares.norms(weight)).collect::<Result<Vec<_>>>()?;
-        let metrics = || {
-            layers.iter().zip(&norms).flat_map(|((weight, _), norms)| {
-                weight.values.iter().enumerate().map(|(i, w)| f64::from(w.abs() * norms[i % norms.len()]))
-            })
-        };
-        let (sum, all) = metrics().fold((0.0, 0usize), |(sum, n), m| (sum + m, n + 1));
-        let limit = self.outlier * sum / all.max(1) as f64;
-        Ok(metrics().filter(|m| *m > limit).count() as f64 / all.max(1) as f64)
+        let with_norms = |(weight, squares): &'_ (Weight, &Squares)| squares.norms(weight);
+        let norms = layers.iter().map(with_norms).collect::<Result<Vec<_>>>()?;
+        let layers: Vec<(&Weight, Vec<f32>)> = layers.iter().map(|(weight, _)| weight).zip(norms).collect();
+        Ok(outlier_share(&layers, self.outlier))
     }
 
     /// Runs `model` as it is over calibration inputs, as for [`survey`], and looks for outliers among all
@@ -98,7 +96,7 @@ impl Owl {
     ///
     /// # Errors
     /// Sparsity outside [0, 1), a block's share beyond that, no block.
-    pub fn sparsities(&self, Outliers { shares, weights }: &Outliers, sparsity: f64) -> Result<Vec<f64>> {
+    pub fn by_block(&self, Outliers { shares, weights }: &Outliers, sparsity: f64) -> Result<Vec<f64>> {
         check_sparsity(sparsity)?;
         let least = shares.iter().copied().fold(f64::INFINITY, f64::min);
         let most = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -118,6 +116,42 @@ impl Owl {
                 self.lambda
             ))),
         }
+    }
+}
+
+/// In a Burn model each layer is a block of its own.
+impl Allocate for Owl {
+    fn name(&self) -> &'static str {
+        "owl"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::outliers(self.outlier)
+    }
+
+    fn allocate(&self, layers: &[Layer<'_>], evidence: &Evidence, sparsity: f64) -> Result<Vec<usize>> {
+        let sparsities = self.sparsities(layers, evidence, sparsity)?;
+        Ok(layers.iter().zip(sparsities).map(|(layer, s)| rounded(s, layer.len())).collect())
+    }
+
+    fn sparsities(&self, layers: &[Layer<'_>], evidence: &Evidence, sparsity: f64) -> Result<Vec<f64>> {
+        let (mut found, mut blocks) = (Outliers::default(), Vec::new());
+        for (layer, share) in layers.iter().zip(evidence.outliers(layers.len())?) {
+            if blocks.last() != Some(&layer.block) {
+                blocks.push(layer.block);
+                found.shares.push(*share);
+                found.weights.push(0);
+            }
+            let last = blocks.len() - 1;
+            found.weights[last] += layer.len();
+        }
+        let of_block = self.by_block(&found, sparsity)?;
+        let place = |layer: &Layer<'_>| blocks.iter().position(|block| *block == layer.block).unwrap_or_default();
+        Ok(layers.iter().map(|layer| of_block[place(layer)]).collect())
+    }
+
+    fn shares(&self) -> Share {
+        Share::ByShape
     }
 }
 
@@ -141,7 +175,7 @@ mod tests {
     use crate::testing::weight;
 
     fn sparsities(shares: &[f64], weights: &[usize], sparsity: f64) -> Result<Vec<f64>> {
-        Owl::default().sparsities(&Outliers { shares: shares.into(), weights: weights.into() }, sparsity)
+        Owl::default().by_block(&Outliers { shares: shares.into(), weights: weights.into() }, sparsity)
     }
 
     #[test]

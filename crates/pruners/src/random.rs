@@ -3,8 +3,8 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::Result;
-use regrow_sparse_core::model::score::Score;
-use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::model::evidence::Evidence;
+use regrow_sparse_core::model::score::{LayerView, Score};
 use regrow_sparse_core::seed::mix;
 
 /// Uniform noise in [0, 1), the same for the same seed and position of the layer.
@@ -19,9 +19,9 @@ impl Score for Random {
         "random"
     }
 
-    fn score(&self, weight: &Weight, layer: usize) -> Result<Vec<f32>> {
-        let mut rng = ChaCha8Rng::seed_from_u64(mix(self.seed, layer as u64));
-        Ok(weight.values.iter().map(|_| rng.random::<f32>()).collect())
+    fn score(&self, layer: &LayerView<'_>, _evidence: &Evidence) -> Result<Vec<f32>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(mix(self.seed, layer.index as u64));
+        Ok(layer.values.iter().map(|_| rng.random::<f32>()).collect())
     }
 }
 
@@ -29,6 +29,7 @@ impl Score for Random {
 mod tests {
     use burn::module::ParamId;
     use regrow_sparse_core::model::score::Recipe;
+    use regrow_sparse_core::model::weight::Weight;
 
     use super::*;
 

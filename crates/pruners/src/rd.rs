@@ -6,28 +6,74 @@
 //! choice per layer, solved by dynamic programming in time linear in the number of layers (sec. 3.2):
 //! `best_l(k) = min over a of D_l(a) + best_{l-1}(k - kept_l(a))`.
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 use regrow_checkpoint::Checkpoint;
 use regrow_sparse_core::layerwise::Hidden;
 use regrow_sparse_core::layerwise::{BlockModel, LayerRef, read_weight};
-use regrow_sparse_core::mask::budget::rounded;
+use regrow_sparse_core::mask::budget::{Allocate, Layer, Share, rounded};
 use regrow_sparse_core::mask::schedule::check_sparsity;
-use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
+use regrow_sparse_core::model::evidence::{Evidence, Needs};
+use regrow_sparse_core::model::probe::check_amounts;
 use regrow_sparse_core::model::score::magnitudes;
-use regrow_sparse_core::model::weight::{Select, Weight, weights};
-use regrow_sparse_core::{Budget, Error, MaskSet, Pattern, Result};
+use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::{Budget, Error, Pattern, Result};
 
-/// What pruning one layer alone does to the outputs.
+pub use regrow_sparse_core::model::probe::{Distortion, distortions};
+
+/// Units that weights are counted in where a budget is solved for.
+pub(crate) const UNITS: usize = 4000;
+
+/// The budget of least output distortion, measured at these amounts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Distortion {
-    /// The layer's path.
-    pub name: String,
-    /// Its number of weights.
-    pub weights: usize,
-    /// For each amount pruned, the mean over inputs of the squared change of the outputs.
-    pub values: Vec<f64>,
+pub struct Rd {
+    amounts: Vec<f64>,
+}
+
+impl Rd {
+    /// Measured at `steps` amounts up to 0.99, evenly spaced, and at none.
+    ///
+    /// # Errors
+    /// No step.
+    pub fn new(steps: usize) -> Result<Self> {
+        match steps {
+            0 => Err(Error::Argument("RD measures each layer at one amount at least".into())),
+            _ => Ok(Self { amounts: grid(steps, 0.99) }),
+        }
+    }
+
+    /// Measured at amounts of one's own.
+    ///
+    /// # Errors
+    /// Amounts outside [0, 1].
+    pub fn at(amounts: Vec<f64>) -> Result<Self> {
+        check_amounts(&amounts)?;
+        Ok(Self { amounts })
+    }
+}
+
+impl Allocate for Rd {
+    fn name(&self) -> &'static str {
+        "rd"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::distortions(self.amounts.clone())
+    }
+
+    fn allocate(&self, layers: &[Layer<'_>], evidence: &Evidence, sparsity: f64) -> Result<Vec<usize>> {
+        let curve = |(layer, values): (&Layer<'_>, &Vec<f64>)| Distortion {
+            name: layer.name.into(),
+            weights: layer.len(),
+            values: values.clone(),
+        };
+        let curves: Vec<Distortion> = layers.iter().zip(evidence.distortions(layers.len())?).map(curve).collect();
+        counts(&curves, &self.amounts, sparsity, UNITS)
+    }
+
+    fn shares(&self) -> Share {
+        Share::ByShape
+    }
 }
 
 /// `steps + 1` amounts from 0 to `most`, evenly spaced.
@@ -37,40 +83,6 @@ pub struct Distortion {
 /// through there cannot be retrained. Below 1 something of every layer stays.
 pub fn grid(steps: usize, most: f64) -> Vec<f64> {
     (0..=steps).map(|i| most * i as f64 / steps.max(1) as f64).collect()
-}
-
-/// Measures every layer at every one of `amounts` (fractions of its weights).
-///
-/// `outputs` runs a model on the calibration inputs, `[inputs, outputs]`, batch norms in evaluation
-/// mode; it is called `1 + layers * amounts` times at most. `watch` is called before each layer.
-///
-/// # Errors
-/// Amounts outside [0, 1], weights or outputs that are not finite.
-pub fn distortions<M: Module>(
-    model: &M,
-    select: &Select,
-    amounts: &[f64],
-    outputs: impl Fn(&M) -> Tensor<2>,
-    watch: &mut dyn FnMut(&str),
-) -> Result<Vec<Distortion>> {
-    check_amounts(amounts)?;
-    let [inputs, _] = outputs(model).dims();
-    let whole = numbers(outputs(model))?;
-    let measure = |weight: &Weight| {
-        watch(&weight.path);
-        let of = |amount: &f64| -> Result<f64> {
-            let count = rounded(*amount, weight.values.len());
-            if count == 0 {
-                return Ok(0.0);
-            }
-            let pruned = numbers(outputs(&without(model, weight, count)?))?;
-            let squares = whole.par_iter().zip(&pruned).map(|(a, b)| f64::from(a - b).powi(2));
-            Ok(squares.sum::<f64>() / inputs.max(1) as f64)
-        };
-        let values = amounts.iter().map(of).collect::<Result<Vec<_>>>()?;
-        Ok(Distortion { name: weight.path.clone(), weights: weight.values.len(), values })
-    };
-    weights(model, select)?.iter().map(measure).collect()
 }
 
 /// What to look at in a model of blocks, one block in memory at a time.
@@ -172,13 +184,6 @@ fn smallest_gone(weight: &Weight, count: usize) -> Result<Vec<f32>> {
     Ok(weight.values.iter().enumerate().map(|(i, w)| if mask.keeps(i) { *w } else { 0.0 }).collect())
 }
 
-fn check_amounts(amounts: &[f64]) -> Result<()> {
-    match amounts.iter().find(|a| !(0.0..=1.0).contains(*a)) {
-        Some(bad) => Err(Error::Argument(format!("{bad} is no fraction of a layer's weights: use 0 to 1"))),
-        None => Ok(()),
-    }
-}
-
 /// The budget that minimises the summed distortion at `sparsity` over all layers together: exactly
 /// `round(sparsity * n)` of the `n` weights go.
 ///
@@ -189,6 +194,13 @@ fn check_amounts(amounts: &[f64]) -> Result<()> {
 /// Sparsity outside [0, 1), no layer, curves and amounts of different lengths, or amounts that
 /// cannot reach the sparsity.
 pub fn allocate(curves: &[Distortion], amounts: &[f64], sparsity: f64, units: usize) -> Result<Budget> {
+    let counts = counts(curves, amounts, sparsity, units)?;
+    let pruned = |(c, count): (&Distortion, usize)| (c.name.clone(), count as f64 / c.weights as f64);
+    Ok(Budget::Explicit(curves.iter().zip(counts).map(pruned).collect()))
+}
+
+/// How many weights of each layer go.
+fn counts(curves: &[Distortion], amounts: &[f64], sparsity: f64, units: usize) -> Result<Vec<usize>> {
     check_sparsity(sparsity)?;
     if curves.is_empty() || curves.iter().any(|c| c.values.len() != amounts.len()) {
         return Err(Error::Argument("every layer needs one distortion for each amount".into()));
@@ -202,8 +214,7 @@ pub fn allocate(curves: &[Distortion], amounts: &[f64], sparsity: f64, units: us
     })?;
     let mut kept: Vec<usize> = choices.iter().zip(&chosen).map(|(c, i)| c[*i].kept).collect();
     spend(keep, &mut kept, &choices, &chosen, curves);
-    let pruned = |(c, kept): (&Distortion, usize)| (c.name.clone(), (c.weights - kept) as f64 / c.weights as f64);
-    Ok(Budget::Explicit(curves.iter().zip(kept).map(pruned).collect()))
+    Ok(curves.iter().zip(kept).map(|(c, kept)| c.weights - kept).collect())
 }
 
 /// One amount of one layer.
@@ -270,24 +281,10 @@ fn spend(keep: usize, kept: &mut [usize], choices: &[Vec<Choice>], chosen: &[usi
     }
 }
 
-/// `model` with the `count` smallest weights of one layer at zero.
-fn without<M: Module>(model: &M, weight: &Weight, count: usize) -> Result<M> {
-    let mask = Pattern::Unstructured.mask(&weight.shape, &magnitudes(weight), count)?;
-    let masks: MaskSet = [(weight.path.clone(), mask)].into_iter().collect();
-    apply_masks(model.clone(), &masks, Gradient::Masked, Base::Zeroed)
-}
-
-fn numbers(outputs: Tensor<2>) -> Result<Vec<f32>> {
-    let values: Vec<f32> = outputs.into_data().convert::<f32>().iter::<f32>().collect();
-    match values.iter().all(|v| v.is_finite()) {
-        true => Ok(values),
-        false => Err(Error::Argument("an output of the model is not finite".into())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use regrow_sparse_core::model::weight::Select;
 
     use super::*;
     use crate::testing::Chain;

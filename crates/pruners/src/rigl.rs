@@ -4,20 +4,51 @@
 //! `alpha / 2 (1 + cos(pi t / T_end)) n` smallest `|w|` and grows as many where `|dL/dw|` is largest
 //! among the others (algorithm 1), from zero and with zero momentum.
 
+use burn::config::Config;
 use regrow_sparse_core::mask::schedule::half_cosine;
-use regrow_sparse_core::model::exchange::{Candidates, exchange};
+use regrow_sparse_core::model::drop_and_grow::{Candidates, drop_and_grow};
+use regrow_sparse_core::model::evidence::Needs;
 use regrow_sparse_core::model::masked::Gradient;
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{MaskSet, Result};
 
-use crate::moving::{Rhythm, sparse};
+use crate::moving::{Rhythm, fraction, sparse};
+
+/// The settings of [`Rigl`].
+#[derive(Config, Debug)]
+pub struct RiglConfig {
+    /// The step from which on masks stay; the paper: three quarters of the training.
+    pub until: usize,
+    /// Steps between two updates.
+    #[config(default = 100)]
+    pub every: usize,
+    /// `alpha`, the fraction of each layer's weights that moves at first.
+    #[config(default = 0.3)]
+    pub fraction: f64,
+    /// Whether what was just dropped may grow at once, as the authors' code has it; the paper leaves it out.
+    #[config(default = false)]
+    pub dropped_among_candidates: bool,
+}
+
+impl RiglConfig {
+    /// Over the default selection of weights.
+    ///
+    /// # Errors
+    /// If `every` is zero, `until` comes before the first update, or the fraction is outside [0, 1].
+    pub fn init(&self) -> Result<Rigl> {
+        let candidates = if self.dropped_among_candidates { Candidates::PrunedAndDropped } else { Candidates::Pruned };
+        let (rhythm, fraction) = (Rhythm::new(self.every, self.until)?, fraction(self.fraction)?);
+        Ok(Rigl { rhythm, fraction, candidates, select: Select::default() })
+    }
+}
 
 /// Drops the smallest, grows by gradient; every layer keeps its number of weights.
 ///
 /// The model must carry masks when training starts (the paper: random, with the ERK budget). The
 /// gradient is that of the step's own batch; the optimizer steps on it as well, where the paper
 /// leaves that step out.
+#[derive(Clone, Debug)]
 pub struct Rigl {
     rhythm: Rhythm,
     fraction: f64,
@@ -26,31 +57,6 @@ pub struct Rigl {
 }
 
 impl Rigl {
-    /// Every `every` steps until step `until` (the paper: every 100, until three quarters of the
-    /// training), with the paper's `alpha` of 0.3.
-    ///
-    /// # Errors
-    /// If `every` is zero or `until` comes before the first update.
-    pub fn new(every: usize, until: usize) -> Result<Self> {
-        let rhythm = Rhythm::new(every, until)?;
-        Ok(Self { rhythm, fraction: 0.3, candidates: Candidates::Pruned, select: Select::default() })
-    }
-
-    /// With another `alpha`, the fraction exchanged at first.
-    ///
-    /// # Errors
-    /// If it is outside [0, 1].
-    pub fn with_fraction(mut self, fraction: f64) -> Result<Self> {
-        self.fraction = crate::moving::fraction(fraction)?;
-        Ok(self)
-    }
-
-    /// What was just dropped may grow at once, as the authors' code has it; the paper leaves it out.
-    pub fn with_dropped_among_candidates(mut self) -> Self {
-        self.candidates = Candidates::PrunedAndDropped;
-        self
-    }
-
     /// Over another selection of weights.
     pub fn with_select(mut self, select: Select) -> Self {
         self.select = select;
@@ -68,12 +74,16 @@ impl Pruner for Rigl {
         let moved = weights.iter().zip(gradients).map(|(weight, gradient)| {
             let count = (fraction * weight.mask_or_dense().kept() as f64) as usize;
             let growth: Vec<f32> = gradient.iter().map(|g| g.abs()).collect();
-            Ok((weight.path.clone(), exchange(weight, count, &growth, self.candidates)?))
+            Ok((weight.path.clone(), drop_and_grow(weight, count, &growth, self.candidates)?))
         });
         Ok(Change::Masks(moved.collect::<Result<MaskSet>>()?))
     }
 
-    fn watches(&self, step: usize) -> bool {
+    fn needs(&self) -> Needs {
+        Needs::GRADIENTS
+    }
+
+    fn needs_gradients(&self, step: usize) -> bool {
         self.rhythm.due(step)
     }
 
@@ -102,18 +112,18 @@ mod tests {
     #[test]
     fn grows_where_the_gradient_is_largest() {
         // Half of four weights move: -1 and 2 go, the gradients 9 and 8 come.
-        let mut rigl = Rigl::new(1, 1_000_000).unwrap().with_fraction(0.5000001).unwrap();
+        let mut rigl = RiglConfig::new(1_000_000).with_every(1).with_fraction(0.5000001).init().unwrap();
         let masks = masks_over(&mut rigl, &mut start(), 1);
         assert_eq!(bits(masks[0].1.get("a").unwrap()), "10110010");
     }
 
     #[test]
     fn counts_stay_and_nothing_moves_at_alpha_zero_or_after_the_end() {
-        let mut rigl = Rigl::new(1, 6).unwrap().with_fraction(0.9).unwrap();
+        let mut rigl = RiglConfig::new(6).with_every(1).with_fraction(0.9).init().unwrap();
         let masks = masks_over(&mut rigl, &mut start(), 20);
         assert_eq!(masks.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         assert!(masks.iter().all(|(_, m)| m.pruned() == 4));
-        let mut still = Rigl::new(1, 6).unwrap().with_fraction(0.0).unwrap();
+        let mut still = RiglConfig::new(6).with_every(1).with_fraction(0.0).init().unwrap();
         let first = start().0[0].mask.clone().unwrap();
         assert!(masks_over(&mut still, &mut start(), 20).iter().all(|(_, m)| m.get("a") == Some(&first)));
     }

@@ -1,12 +1,16 @@
 //! Pruning by any score on any schedule, beside any training loop.
 
+use regrow_sparse_core::model::evidence::Needs;
 use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Result, Schedule};
 
+use crate::Magnitude;
+
 /// Prunes by `score` whenever the schedule says so; what is pruned stays pruned, at zero.
-pub struct Scheduled<S> {
+#[derive(Clone, Debug)]
+pub struct Scheduled<S = Magnitude> {
     score: S,
     schedule: Schedule,
     recipe: Recipe,
@@ -30,6 +34,14 @@ impl<S: Score + 'static> Pruner for Scheduled<S> {
         let due = self.schedule.due(step);
         let masks = due.map(|sparsity| view.masks(&self.recipe, &self.score, sparsity));
         Ok(masks.transpose()?.into())
+    }
+
+    fn needs(&self) -> Needs {
+        self.recipe.needs(&self.score)
+    }
+
+    fn needs_gradients(&self, step: usize) -> bool {
+        self.needs().gradients && self.schedule.due(step).is_some()
     }
 
     fn select(&self) -> Select {

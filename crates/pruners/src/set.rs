@@ -4,17 +4,46 @@
 //! grows as many at random places, from zero (algorithm 1; there the smallest positive and the
 //! largest negative weights, which is the same by absolute value).
 
-use regrow_sparse_core::model::exchange::{Candidates, exchange, random_growth};
+use burn::config::Config;
+use regrow_sparse_core::model::drop_and_grow::{Candidates, drop_and_grow, random_growth};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{MaskSet, Result};
 
-use crate::moving::{Rhythm, sparse};
+use crate::moving::{Rhythm, fraction, sparse};
+
+/// The settings of [`Set`].
+#[derive(Config, Debug)]
+pub struct SetConfig {
+    /// The step from which on masks stay.
+    pub until: usize,
+    /// Steps between two updates.
+    #[config(default = 100)]
+    pub every: usize,
+    /// `zeta`, the fraction of each layer's weights that moves.
+    #[config(default = 0.3)]
+    pub fraction: f64,
+    /// The source of randomness.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+impl SetConfig {
+    /// Over the default selection of weights.
+    ///
+    /// # Errors
+    /// If `every` is zero, `until` comes before the first update, or the fraction is outside [0, 1].
+    pub fn init(&self) -> Result<Set> {
+        let (rhythm, fraction) = (Rhythm::new(self.every, self.until)?, fraction(self.fraction)?);
+        Ok(Set { rhythm, fraction, seed: self.seed, select: Select::default() })
+    }
+}
 
 /// Drops the smallest, grows at random; every layer keeps its number of weights.
 ///
 /// The model must carry masks when training starts (the paper: random, Erdős–Rényi).
+#[derive(Clone, Debug)]
 pub struct Set {
     rhythm: Rhythm,
     fraction: f64,
@@ -23,23 +52,6 @@ pub struct Set {
 }
 
 impl Set {
-    /// Every `every` steps until step `until`, with the paper's `zeta` of 0.3.
-    ///
-    /// # Errors
-    /// If `every` is zero or `until` comes before the first update.
-    pub fn new(every: usize, until: usize, seed: u64) -> Result<Self> {
-        Ok(Self { rhythm: Rhythm::new(every, until)?, fraction: 0.3, seed, select: Select::default() })
-    }
-
-    /// With another fraction of each layer's weights exchanged.
-    ///
-    /// # Errors
-    /// If it is outside [0, 1].
-    pub fn with_fraction(mut self, fraction: f64) -> Result<Self> {
-        self.fraction = crate::moving::fraction(fraction)?;
-        Ok(self)
-    }
-
     /// Over another selection of weights.
     pub fn with_select(mut self, select: Select) -> Self {
         self.select = select;
@@ -57,7 +69,7 @@ impl Pruner for Set {
         let moved = weights.iter().enumerate().map(|(layer, weight)| {
             let count = (self.fraction * weight.mask_or_dense().kept() as f64) as usize;
             let growth = random_growth(weight.values.len(), mix(seed, layer as u64));
-            Ok((weight.path.clone(), exchange(weight, count, &growth, Candidates::Pruned)?))
+            Ok((weight.path.clone(), drop_and_grow(weight, count, &growth, Candidates::Pruned)?))
         });
         Ok(Change::Masks(moved.collect::<Result<MaskSet>>()?))
     }
@@ -82,7 +94,8 @@ mod tests {
 
     #[test]
     fn layers_keep_their_counts_and_the_seed_decides() {
-        let run = |seed| masks_over(&mut Set::new(2, 10, seed).unwrap(), &mut start(), 20);
+        let run =
+            |seed| masks_over(&mut SetConfig::new(10).with_every(2).with_seed(seed).init().unwrap(), &mut start(), 20);
         let masks = run(1);
         assert_eq!(masks.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [1, 3, 5, 7]);
         assert!(masks.iter().all(|(_, m)| m.weights() - m.pruned() == 25));
@@ -93,7 +106,7 @@ mod tests {
     #[test]
     fn seven_of_25_move_and_the_largest_stay() {
         let before = start().0.remove(0);
-        let after = masks_over(&mut Set::new(1, 2, 0).unwrap(), &mut start(), 1).remove(0).1;
+        let after = masks_over(&mut SetConfig::new(2).with_every(1).init().unwrap(), &mut start(), 1).remove(0).1;
         let (old, new) = (before.mask_or_dense(), after.get("a").unwrap().clone());
         let stayed: Vec<f32> = (0..100).filter(|i| old.keeps(*i) && new.keeps(*i)).map(|i| before.values[i]).collect();
         let dropped: Vec<f32> =
@@ -106,9 +119,9 @@ mod tests {
     #[test]
     fn a_dense_model_is_refused() {
         let dense = &mut Still(vec![weight("a", &[4], |i| i as f32)]);
-        let says = Set::new(1, 9, 0).unwrap().update(0, dense).unwrap_err().to_string();
+        let says = SetConfig::new(9).with_every(1).init().unwrap().update(0, dense).unwrap_err().to_string();
         assert!(says.contains("carries no mask"), "{says}");
-        assert!(Set::new(0, 9, 0).is_err() && Set::new(10, 5, 0).is_err());
-        assert!(Set::new(1, 9, 0).unwrap().with_fraction(1.5).is_err());
+        assert!(SetConfig::new(9).with_every(0).init().is_err() && SetConfig::new(5).with_every(10).init().is_err());
+        assert!(SetConfig::new(9).with_every(1).with_fraction(1.5).init().is_err());
     }
 }

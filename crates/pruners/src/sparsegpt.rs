@@ -8,6 +8,7 @@
 
 use std::cell::OnceCell;
 
+use burn::config::Config;
 use burn::tensor::{Device, Tensor};
 use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_inverse::invert_lower_triangular;
@@ -18,8 +19,6 @@ use regrow_sparse_core::mask::budget::rounded;
 use regrow_sparse_core::mask::top_k::top_k;
 use regrow_sparse_core::model::weight::{Weight, transposed};
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
-
-use crate::Settings;
 
 /// Prunes layers one column after the other and corrects what is left.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,27 +34,28 @@ impl Default for SparseGpt {
     }
 }
 
-impl SparseGpt {
-    /// With another number of columns in a block and another damping.
+/// The settings of [`SparseGpt`].
+#[derive(Config, Debug)]
+pub struct SparseGptConfig {
+    /// Columns in a block, whose masks are chosen together.
+    #[config(default = 128)]
+    pub block: usize,
+    /// Damping of the second moment, as a fraction of the mean of its diagonal.
+    #[config(default = 0.01)]
+    pub damping: f64,
+}
+
+impl SparseGptConfig {
+    /// The solver.
     ///
     /// # Errors
     /// A block of no column, or a damping that is negative or not finite.
-    pub fn with_settings(mut self, block: usize, damping: f64) -> Result<Self> {
+    pub fn init(&self) -> Result<SparseGpt> {
+        let Self { block, damping } = *self;
         if block == 0 || !damping.is_finite() || damping < 0.0 {
             return Err(Error::Argument(format!("blocks of {block} columns or a damping of {damping} are impossible")));
         }
-        (self.block, self.damping) = (block, damping);
-        Ok(self)
-    }
-
-    /// With what is said of `block` and `damping`.
-    ///
-    /// # Errors
-    /// As [`SparseGpt::with_settings`], or what is no number.
-    pub fn from_settings(settings: &Settings) -> Result<Self> {
-        let Self { block, damping } = Self::default();
-        let (said_block, said_damping) = (settings.get("block")?, settings.get("damping")?);
-        Self::default().with_settings(said_block.unwrap_or(block), said_damping.unwrap_or(damping))
+        Ok(SparseGpt { block, damping })
     }
 }
 
@@ -304,7 +304,7 @@ mod tests {
         // One row, its first weight pruned: the least-squares answer of the others.
         let inputs = correlated(40, 5);
         let layer = weight("a", &[1, 5], |i| [0.01, 1.0, -1.2, 0.9, 1.1][i]);
-        let solver = SparseGpt::default().with_settings(128, 0.0).unwrap();
+        let solver = SparseGptConfig::new().with_block(128).with_damping(0.0).init().unwrap();
         let solved = solve(&solver, &inputs, 5, &layer, &Goal { sparsity: 0.2, ..GOAL });
         assert_eq!(bits(&solved.mask), "01111");
         let x = Mat::<f64>::from_fn(40, 5, |i, j| f64::from(inputs[i * 5 + j]));
@@ -336,7 +336,13 @@ mod tests {
             (0..200 * rows).map(|i| one(i / rows, i % rows).powi(2)).sum()
         };
         for goal in [GOAL, Goal { pattern: Pattern::NofM { n: 2, m: 4 }, ..GOAL }] {
-            let ours = solve(&SparseGpt::default().with_settings(16, 0.01).unwrap(), &inputs, cols, &layer, &goal);
+            let ours = solve(
+                &SparseGptConfig::new().with_block(16).with_damping(0.01).init().unwrap(),
+                &inputs,
+                cols,
+                &layer,
+                &goal,
+            );
             let wanda = solve(&Wanda::default(), &inputs, cols, &layer, &goal);
             assert_eq!(ours.mask.pruned(), rows * cols / 2);
             assert!(error(&ours) < 0.8 * error(&wanda), "{} {}", error(&ours), error(&wanda));
@@ -357,6 +363,6 @@ mod tests {
         };
         assert!(says(Pattern::NofM { n: 2, m: 3 }).contains("does not divide"));
         assert!(says(Pattern::Rows).contains("not rows"));
-        assert!(SparseGpt::default().with_settings(0, 0.1).is_err());
+        assert!(SparseGptConfig::new().with_block(0).with_damping(0.1).init().is_err());
     }
 }

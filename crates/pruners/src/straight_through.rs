@@ -2,17 +2,23 @@
 //!
 //! The forward pass sees the masked weights `m * w`; the gradient taken there updates all of the
 //! dense `w`, pruned ones included: `w <- w - lr * grad L(m * w)` (DPF, eq. 2). The mask is chosen
-//! anew by `|w|`, so a weight pruned too early grows back.
+//! anew by `|w|` (or any other score), so a weight pruned too early grows back.
 
+use regrow_sparse_core::model::evidence::Needs;
 use regrow_sparse_core::model::masked::Gradient;
-use regrow_sparse_core::model::optimizer::Under;
-use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::optimizer::PrunedWeightUpdate;
+use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::model::weight::{Select, Weight};
+use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Error, Result, Schedule};
 
+use crate::Magnitude;
+use crate::scoring::{masks, unmasked};
+
 /// Masks in the forward pass only; the dense weights underneath learn on.
-pub struct StraightThrough {
+#[derive(Clone, Debug)]
+pub struct StraightThrough<S = Magnitude> {
+    score: S,
     schedule: Schedule,
     every: usize,
     recipe: Recipe,
@@ -21,12 +27,20 @@ pub struct StraightThrough {
 impl StraightThrough {
     /// STE: a new mask after every step, at the sparsity that `schedule` has reached.
     pub fn ste(schedule: Schedule) -> Self {
-        Self { schedule, every: 1, recipe: Recipe::default() }
+        Self { score: Magnitude, schedule, every: 1, recipe: Recipe::default() }
     }
 
     /// DPF: a new mask every 16 steps.
     pub fn dpf(schedule: Schedule) -> Self {
-        Self { schedule, every: 16, recipe: Recipe::default() }
+        Self { score: Magnitude, schedule, every: 16, recipe: Recipe::default() }
+    }
+}
+
+impl<S: Score> StraightThrough<S> {
+    /// By another score.
+    pub fn with_score<T: Score>(self, score: T) -> StraightThrough<T> {
+        let Self { schedule, every, recipe, .. } = self;
+        StraightThrough { score, schedule, every, recipe }
     }
 
     /// A new mask every `every` steps from the first.
@@ -48,15 +62,27 @@ impl StraightThrough {
     }
 }
 
-impl Pruner for StraightThrough {
+impl<S> StraightThrough<S> {
+    fn due(&self, step: usize) -> bool {
+        step.checked_sub(self.schedule.begin()).is_some_and(|since| since.is_multiple_of(self.every))
+    }
+}
+
+impl<S: Score + 'static> Pruner for StraightThrough<S> {
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
-        let since = step.checked_sub(self.schedule.begin());
-        if !since.is_some_and(|since| since.is_multiple_of(self.every)) {
+        if !self.due(step) {
             return Ok(Change::None);
         }
-        let weights: Vec<Weight> = view.stored()?.into_iter().map(Weight::unmasked).collect();
-        let scores = weights.iter().map(magnitudes).collect();
-        Ok(Change::Masks(self.recipe.masks_of(&weights, scores, self.schedule.in_force(step))?))
+        let (weights, sparsity) = (unmasked(view)?, self.schedule.in_force(step));
+        Ok(Change::Masks(masks(view, &self.recipe, &self.score, &weights, sparsity)?))
+    }
+
+    fn needs(&self) -> Needs {
+        self.recipe.needs(&self.score)
+    }
+
+    fn needs_gradients(&self, step: usize) -> bool {
+        self.needs().gradients && self.due(step)
     }
 
     fn select(&self) -> Select {
@@ -67,8 +93,8 @@ impl Pruner for StraightThrough {
         Gradient::Dense
     }
 
-    fn under(&self) -> Under {
-        Under::Learning
+    fn pruned_weight_update(&self) -> PrunedWeightUpdate {
+        PrunedWeightUpdate::Learning
     }
 }
 

@@ -3,8 +3,10 @@
 use burn::module::{Module, Param, ParamId};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Tensor, TensorData};
+use regrow_sparse_core::model::probe::Probe;
+use regrow_sparse_core::model::score::Score;
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::model::weight::{Select, Weight, weights};
 use regrow_sparse_core::{Mask, MaskSet, Result};
 
 /// A weight of values by rule, without a mask.
@@ -38,6 +40,17 @@ impl View for Still {
     fn gradients(&mut self) -> Result<Vec<Vec<f32>>> {
         Ok(self.0.iter().map(|w| w.values.clone()).collect())
     }
+}
+
+/// The scores of a chain's weights, head included, its loss given.
+pub(crate) fn scores(
+    chain: &Chain,
+    score: &dyn Score,
+    loss: impl Fn(&Chain) -> Tensor<1> + Send + 'static,
+) -> Result<Vec<Vec<f32>>> {
+    let select = Select::default().with_head();
+    let evidence = Probe::new().with_loss(loss).evidence(chain, &select, &score.needs())?;
+    regrow_sparse_core::model::score::scores(&weights(chain, &select)?, score, &evidence)
 }
 
 /// The masks that `pruner` chooses in `steps` steps, with the step of each.

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use regrow_sparse_core::layerwise::{Goal, LayerSolver, Solved, Squares, Watching};
 use regrow_sparse_core::mask::budget::rounded;
 use regrow_sparse_core::mask::top_k::{Scores, top_k_rows};
+use regrow_sparse_core::model::evidence::{Evidence, Needs};
+use regrow_sparse_core::model::score::{LayerView, Score};
 use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
-
-use crate::Settings;
 
 /// What weights are compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,17 +38,21 @@ impl Wanda {
         self.group = group;
         self
     }
+}
 
-    /// With what is said of `group`: `row` or `layer`.
-    ///
-    /// # Errors
-    /// Another group.
-    pub fn from_settings(settings: &Settings) -> Result<Self> {
-        match settings.get::<String>("group")?.as_deref() {
-            None | Some("row") => Ok(Self::default()),
-            Some("layer") => Ok(Self::default().with_group(Group::Layer)),
-            Some(other) => Err(Error::Argument(format!("weights are compared by row or layer, not by `{other}`"))),
-        }
+/// In memory weights are compared as the recipe's budget and pattern say, whatever the group.
+impl Score for Wanda {
+    fn name(&self) -> &'static str {
+        "wanda"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::INPUT_NORMS
+    }
+
+    fn score(&self, layer: &LayerView<'_>, evidence: &Evidence) -> Result<Vec<f32>> {
+        let norms = evidence.input_norms(layer)?;
+        Ok(layer.values.iter().enumerate().map(|(i, w)| w.abs() * norms[i % norms.len()]).collect())
     }
 }
 

@@ -6,12 +6,13 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use regrow_pruners::{Bip, Issp, Rigl};
+use regrow_pruners::{BipConfig, IsspConfig, RiglConfig};
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
 use regrow_sparse_core::model::score::Recipe;
 use regrow_sparse_core::model::sparsify::PruningOptimizer;
 use regrow_sparse_core::model::weight::{Select, stored, weights};
 use regrow_sparse_core::{Budget, Mask, MaskSet, Pattern};
+use regrow_testing::assert_close;
 use serde_json::Value;
 
 fn fixture(text: &str) -> Value {
@@ -48,12 +49,6 @@ fn linear(weight: Tensor<2>) -> Linear {
     Linear { weight: Param::from_tensor(weight), ..layer }
 }
 
-fn close(ours: &[f32], theirs: &[f32], name: &str) {
-    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
-        assert!((a - b).abs() <= 2e-6 * b.abs().max(1.0), "{name}[{i}]: {a} {b}");
-    }
-}
-
 #[derive(Module, Debug)]
 struct One {
     a: Linear,
@@ -69,7 +64,8 @@ fn rigl_moves_the_same_weights() {
         [("a.weight".to_string(), Mask::from_fn([8, 40], |i| before[i] == b'1'))].into_iter().collect();
     let net = apply_masks(net, &sparse, Gradient::Dense, Base::Zeroed).unwrap();
     // A million steps to go, so that the fraction is still that of the start.
-    let pruner = Rigl::new(1, 1_000_000).unwrap().with_fraction(0.300_001).unwrap().with_dropped_among_candidates();
+    let pruner = RiglConfig::new(1_000_000).with_every(1).with_fraction(0.300_001);
+    let pruner = pruner.with_dropped_among_candidates(true).init().unwrap();
     let pruner = pruner.with_select(Select::default().with_head());
     let mut optimizer = PruningOptimizer::new(pruner, SgdConfig::new().build(), &net).unwrap();
     let mut grads = GradientsParams::new();
@@ -94,7 +90,7 @@ fn issp_shrinks_the_same_weights() {
         fc: linear(matrix(&start["fc.weight"], [10, 16], &device)),
     };
     let recipe = Recipe::default().with_budget(Budget::Uniform).with_select(Select::default().with_head());
-    let pruner = Issp::new(0.7, 100).unwrap().with_recipe(recipe);
+    let pruner = IsspConfig::new(0.7, 100).init().unwrap().with_recipe(recipe);
     let mut optimizer = PruningOptimizer::new(pruner, SgdConfig::new().build(), &net).unwrap();
     for moves in fixture["moves"].as_array().unwrap() {
         let inner = device.clone().inner();
@@ -105,7 +101,7 @@ fn issp_shrinks_the_same_weights() {
         net = optimizer.step(1.0, net, grads).unwrap();
     }
     for weight in weights(&net, &Select::default().with_head()).unwrap() {
-        close(&weight.values, &numbers(&fixture["after"][&weight.path]), &weight.path);
+        assert_close(&weight.values, &numbers(&fixture["after"][&weight.path]), 2e-6);
     }
 }
 
@@ -132,7 +128,12 @@ fn bip_keeps(inverse_gamma: f64) {
     let select = Select::default().with_head();
     let recipe = Recipe::default().with_budget(Budget::Uniform).with_pattern(Pattern::Rows).with_select(select.clone());
     // So many steps that the rate of the scores stays what it is.
-    let bip = Bip::new(0.5, 1_000_000_000).unwrap().with_rates(0.25, inverse_gamma).unwrap().with_recipe(recipe);
+    let bip = BipConfig::new(0.5, 1_000_000_000)
+        .with_beta(0.25)
+        .with_inverse_gamma(inverse_gamma)
+        .init()
+        .unwrap()
+        .with_recipe(recipe);
     let mut optimizer = PruningOptimizer::new(bip, SgdConfig::new().build(), &net).unwrap();
     let gradients = fixture["gradients"].as_array().unwrap();
     let mut seen = Vec::new();
@@ -158,6 +159,6 @@ fn bip_keeps(inverse_gamma: f64) {
     }
     assert_eq!(seen.len(), 4);
     for weight in stored(&net, &select).unwrap() {
-        close(&weight.values, &numbers(&fixture["after"][&weight.path]), &weight.path);
+        assert_close(&weight.values, &numbers(&fixture["after"][&weight.path]), 2e-6);
     }
 }

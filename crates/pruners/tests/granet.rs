@@ -6,7 +6,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use regrow_pruners::Granet;
+use regrow_pruners::GranetConfig;
 use regrow_sparse_core::model::masked::masks;
 use regrow_sparse_core::model::score::Recipe;
 use regrow_sparse_core::model::sparsify::PruningOptimizer;
@@ -44,7 +44,8 @@ fn an_update_equals_the_authors() {
     };
     // Their threshold is strict and keeps one weight fewer than int(516 (1 - 0.7875)): 108.
     let sparsity = 408.0 / 516.0;
-    let pruner = Granet::new(sparsity, sparsity, 10, 1, 1000).unwrap().with_rate(0.37, 0.37).unwrap();
+    let pruner = GranetConfig::new(sparsity, 1000).with_initial(sparsity).with_every(10).with_updates(Some(1));
+    let pruner = pruner.with_first_rate(0.37).with_last_rate(0.37).init().unwrap();
     let pruner = pruner.with_recipe(Recipe::default().with_select(Select::default().with_head())).unwrap();
     let mut optimizer = PruningOptimizer::new(pruner, SgdConfig::new().build(), &net).unwrap();
     for _ in 0..10 {

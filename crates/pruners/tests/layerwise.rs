@@ -3,10 +3,11 @@
 
 use burn::module::ParamId;
 use burn::tensor::{Tensor, TensorData};
-use regrow_pruners::{SparseGpt, Wanda};
+use regrow_pruners::{SparseGptConfig, Wanda};
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::layerwise::{Goal, LayerSolver, Solved};
 use regrow_sparse_core::model::weight::Weight;
+use regrow_testing::assert_close;
 use serde_json::Value;
 
 const ROWS: usize = 16;
@@ -50,14 +51,13 @@ fn sparsegpt_gives_the_same_weights() {
     let fixture = fixture();
     // Theirs prunes one weight more than half of each block of 16 x 8.
     let half = Goal { sparsity: 65.0 / 128.0, pattern: Pattern::Unstructured };
-    let solver = SparseGpt::default().with_settings(8, 0.01).unwrap();
+    let solver = SparseGptConfig::new().with_block(8).init().unwrap();
     let roundoff = regrow_device::roundoff(&regrow_device::current());
     let tolerance = (4.0 * roundoff).max(1e-4);
     for (key, goal) in [("sparsegpt", half), ("sparsegpt 2:4", TWO_OF_FOUR)] {
         let Solved { mask, values } = solve(&fixture, &solver, &goal);
-        for (i, (ours, theirs)) in values.unwrap().iter().zip(numbers(&fixture[key])).enumerate() {
-            assert_eq!(mask.keeps(i), theirs != 0.0, "{key}: {i}");
-            assert!((ours - theirs).abs() < tolerance, "{key}: {i}: {ours} {theirs}");
-        }
+        let theirs = numbers(&fixture[key]);
+        assert_close(&values.unwrap(), &theirs, f64::from(tolerance));
+        assert_eq!(mask.to_bools(), theirs.iter().map(|w| *w != 0.0).collect::<Vec<_>>(), "{key}");
     }
 }

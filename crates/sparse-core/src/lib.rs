@@ -35,7 +35,7 @@ pub mod seed;
 pub mod state;
 
 pub use error::{Error, Result};
-pub use mask::{Budget, Mask, MaskSet, Pattern, Schedule};
+pub use mask::{Allocate, Budget, Mask, MaskSet, Pattern, Schedule};
 
 /// What most programs need: `use regrow_sparse_core::prelude::*`.
 pub mod prelude {

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use regrow_sparse_core::Budget;
-use regrow_sparse_core::mask::budget::Layer;
+use regrow_sparse_core::mask::budget::{Allocate, Layer};
+use regrow_sparse_core::model::evidence::Evidence;
 use serde_json::Value;
 
 /// Their f32 sums and their strict thresholds may move single weights between layers.
@@ -21,12 +22,12 @@ fn lamp_and_erk_keep_as_many_as_the_authors() {
     let names = ["0.weight", "1.weight", "2.weight"];
     let tensors = names.map(read);
     let layers: Vec<Layer<'_>> =
-        names.iter().zip(&tensors).map(|(name, (shape, scores))| Layer { name, shape, scores }).collect();
+        names.iter().zip(&tensors).map(|(name, (shape, scores))| Layer::new(name, shape, scores)).collect();
     for (key, budget, slack) in [("lamp", Budget::Lamp, LAMP_SLACK), ("erk", Budget::Erk, ERK_SLACK)] {
         for (sparsity, kept) in fixture[key].as_object().unwrap() {
-            let pruned = budget.allocate(&layers, sparsity.parse().unwrap()).unwrap();
+            let pruned = budget.allocate(&layers, &Evidence::NONE, sparsity.parse().unwrap()).unwrap();
             for ((layer, pruned), kept) in layers.iter().zip(pruned).zip(kept.as_array().unwrap()) {
-                let (ours, theirs) = (layer.scores.len() - pruned, kept.as_u64().unwrap() as usize);
+                let (ours, theirs) = (layer.len() - pruned, kept.as_u64().unwrap() as usize);
                 assert!(ours.abs_diff(theirs) <= slack, "{key} at {sparsity}, {}: {ours}, {theirs}", layer.name);
             }
         }

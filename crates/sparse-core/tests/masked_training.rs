@@ -9,7 +9,7 @@ use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, Muo
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
-use regrow_sparse_core::model::optimizer::{Under, masked_optimizer};
+use regrow_sparse_core::model::optimizer::{PrunedWeightUpdate, masked_optimizer};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, PruningOptimizer, View};
 use regrow_sparse_core::model::weight::{Select, weights};
 use regrow_sparse_core::seed::mix;
@@ -87,7 +87,7 @@ fn steps(net: Net, optimizer: &mut ModuleOptimizer, count: usize) -> Net {
 fn zero_through<O: Optimizer>(optimizer: O, gradient: Gradient) {
     let net = Net::new(1, &device());
     let (mut optimizer, handle) =
-        masked_optimizer(&net, &Select::default().with_head(), optimizer, gradient, Under::Zero);
+        masked_optimizer(&net, &Select::default().with_head(), optimizer, gradient, PrunedWeightUpdate::Zero);
     let net = steps(net, &mut optimizer, 5);
     let masks = two_masks();
     let net = apply_masks(net, &masks, gradient, Base::Zeroed).unwrap();
@@ -137,7 +137,7 @@ fn without_the_wrapper_the_base_drifts_and_the_forward_pass_does_not() {
 fn velocity_is_zero_where_pruned() {
     let net = Net::new(1, &device());
     let (mut optimizer, handle) =
-        masked_optimizer(&net, &Select::default().with_head(), sgd(), Gradient::Masked, Under::Zero);
+        masked_optimizer(&net, &Select::default().with_head(), sgd(), Gradient::Masked, PrunedWeightUpdate::Zero);
     let net = steps(net, &mut optimizer, 5);
     let masks = two_masks();
     let net = apply_masks(net, &masks, Gradient::Masked, Base::Zeroed).unwrap();
@@ -242,7 +242,7 @@ fn nan_weights_are_named() {
 
 /// Puts on the same masks at step 2 and halves what they prune at step 4; looks at gradients.
 struct Scripted {
-    under: Under,
+    under: PrunedWeightUpdate,
     gradient: Gradient,
     seen: std::sync::mpsc::Sender<Vec<Vec<f32>>>,
 }
@@ -260,7 +260,7 @@ impl Pruner for Scripted {
         })
     }
 
-    fn watches(&self, step: usize) -> bool {
+    fn needs_gradients(&self, step: usize) -> bool {
         step == 3
     }
 
@@ -272,13 +272,13 @@ impl Pruner for Scripted {
         self.gradient
     }
 
-    fn under(&self) -> Under {
+    fn pruned_weight_update(&self) -> PrunedWeightUpdate {
         self.under
     }
 }
 
 /// The stored weights of the first layer after each of six steps, and the gradients of step 3.
-fn scripted(under: Under, gradient: Gradient) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+fn scripted(under: PrunedWeightUpdate, gradient: Gradient) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
     let (seen, gradients) = std::sync::mpsc::channel();
     let mut net = Net::new(9, &device());
     let mut optimizer = PruningOptimizer::new(Scripted { under, gradient, seen }, sgd(), &net).unwrap();
@@ -300,10 +300,10 @@ fn pruned_of(values: &[f32]) -> Vec<f32> {
 
 #[test]
 fn frozen_weights_stay_and_learning_ones_move() {
-    let (zero, gradients) = scripted(Under::Zero, Gradient::Masked);
+    let (zero, gradients) = scripted(PrunedWeightUpdate::Zero, Gradient::Masked);
     assert!(pruned_of(&zero[5]).iter().all(|w| *w == 0.0));
     assert!(pruned_of(&gradients[0]).iter().all(|g| *g == 0.0));
-    let (frozen, gradients) = scripted(Under::Frozen, Gradient::Dense);
+    let (frozen, gradients) = scripted(PrunedWeightUpdate::Frozen, Gradient::Dense);
     assert!(pruned_of(&gradients[0]).iter().any(|g| *g != 0.0), "dense gradients are seen");
     let before = pruned_of(&frozen[2]);
     assert!(before.iter().all(|w| *w != 0.0));
@@ -311,7 +311,7 @@ fn frozen_weights_stay_and_learning_ones_move() {
     assert_eq!(pruned_of(&frozen[4]), before.iter().map(|w| w * 0.5).collect::<Vec<_>>());
     assert_eq!(pruned_of(&frozen[5]), pruned_of(&frozen[4]));
     assert_ne!(frozen[5], frozen[4], "kept ones learn");
-    let (learning, _) = scripted(Under::Learning, Gradient::Dense);
+    let (learning, _) = scripted(PrunedWeightUpdate::Learning, Gradient::Dense);
     assert_eq!(learning[2], frozen[2]);
     assert_ne!(pruned_of(&learning[3]), before);
 }
@@ -320,9 +320,9 @@ fn frozen_weights_stay_and_learning_ones_move() {
 fn a_gradient_that_is_not_finite_is_refused_where_one_is_needed() {
     let (seen, _gradients) = std::sync::mpsc::channel();
     let net = Net::new(9, &device());
-    let pruner = Scripted { under: Under::Zero, gradient: Gradient::Dense, seen };
+    let pruner = Scripted { under: PrunedWeightUpdate::Zero, gradient: Gradient::Dense, seen };
     let mut optimizer = PruningOptimizer::new(pruner, sgd(), &net).unwrap();
-    let step = |net: Net, optimizer: &mut PruningOptimizer, scale: f32| {
+    let step = |net: Net, optimizer: &mut PruningOptimizer<Net>, scale: f32| {
         let x = Tensor::<2>::ones([4, 12], &device()) * scale;
         let grads = GradientsParams::from_grads(net.loss(x).backward(), &net);
         optimizer.step(0.0, net, grads)

@@ -3,6 +3,7 @@
 //! burn-train calls `TrainStep::optimize` at every step; [`Pruned`] overrides it and lets the
 //! pruner see the weights after each. Feature `train`.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::module::Module;
@@ -10,6 +11,7 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams, Optimizer};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 
+use regrow_sparse_core::model::probe::Probe;
 use regrow_sparse_core::model::sparsify::{Pruner, Sparsifier};
 use regrow_sparse_core::{Error, Result};
 
@@ -26,7 +28,8 @@ pub struct Pruned<M: Module> {
 struct Shared(Arc<Mutex<State>>);
 
 struct State {
-    sparsifier: Sparsifier,
+    /// A `Sparsifier<M>`: the module's derive allows no field of that type.
+    sparsifier: Box<dyn Any + Send>,
     failed: Option<Error>,
 }
 
@@ -36,16 +39,37 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-impl<M: Module> Pruned<M> {
+impl<M: Module + 'static> Pruned<M> {
     /// Wraps `model`; gives also the optimizer to hand to burn-train's `Learner`, which keeps
     /// pruned weights at zero.
     ///
     /// # Errors
-    /// If masks that the model carries cannot be read.
-    pub fn new<O: Optimizer>(pruner: impl Pruner, optimizer: O, model: M) -> Result<(Self, ModuleOptimizer)> {
+    /// As [`Sparsifier::new`].
+    pub fn new<O: Optimizer>(
+        pruner: impl Into<Box<dyn Pruner>>,
+        optimizer: O,
+        model: M,
+    ) -> Result<(Self, ModuleOptimizer)> {
         let (sparsifier, optimizer) = Sparsifier::new(pruner, optimizer, &model)?;
-        let state = Shared(Arc::new(Mutex::new(State { sparsifier, failed: None })));
-        Ok((Self { model, state }, optimizer))
+        Ok((Self::over(sparsifier, model), optimizer))
+    }
+
+    /// The same with a probe, see [`Sparsifier::with_probe`].
+    ///
+    /// # Errors
+    /// As [`Sparsifier::with_probe`].
+    pub fn with_probe<O: Optimizer>(
+        pruner: impl Into<Box<dyn Pruner>>,
+        probe: Probe<M>,
+        optimizer: O,
+        model: M,
+    ) -> Result<(Self, ModuleOptimizer)> {
+        let (sparsifier, optimizer) = Sparsifier::with_probe(pruner, probe, optimizer, &model)?;
+        Ok((Self::over(sparsifier, model), optimizer))
+    }
+
+    fn over(sparsifier: Sparsifier<M>, model: M) -> Self {
+        Self { model, state: Shared(Arc::new(Mutex::new(State { sparsifier: Box::new(sparsifier), failed: None }))) }
     }
 
     /// The trained model with its masks.
@@ -58,15 +82,14 @@ impl<M: Module> Pruned<M> {
         failed.map_or(Ok(self.model), Err)
     }
 
-    /// Shows the pruner the gradients; without `grads` (several devices) nothing. True if the step is
-    /// the pruner's own.
-    fn before_step(&self, grads: Option<&GradientsParams>) -> bool {
+    /// Shows the pruner the gradients, of each device its own. True if the step is the pruner's own.
+    fn before_step(&self, grads: &[&GradientsParams]) -> bool {
         let mut guard = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (None, Some(grads)) = (&guard.failed, grads) {
-            let outcome = guard.sparsifier.before_step(&self.model, grads);
+        if guard.failed.is_none() {
+            let outcome = guard.sparsifier().and_then(|s| s.before_step_on_devices(&self.model, grads));
             guard.note(outcome);
         }
-        guard.failed.is_none() && guard.sparsifier.takes_step()
+        guard.failed.is_none() && guard.sparsifier::<M>().is_ok_and(|s| s.replaces_optimizer_step())
     }
 
     fn after_step(self) -> Self {
@@ -77,7 +100,7 @@ impl<M: Module> Pruned<M> {
             return Self { model, state };
         }
         let before = model.clone();
-        let outcome = guard.sparsifier.after_step(model);
+        let outcome = guard.sparsifier().and_then(|s| s.after_step(model));
         let model = guard.note(outcome).unwrap_or(before);
         drop(guard);
         Self { model, state }
@@ -85,6 +108,12 @@ impl<M: Module> Pruned<M> {
 }
 
 impl State {
+    /// The sparsifier, which is of the model that is trained.
+    fn sparsifier<M: Module + 'static>(&mut self) -> Result<&mut Sparsifier<M>> {
+        let other = || Error::Argument("the pruner belongs to a model of another type".into());
+        self.sparsifier.downcast_mut().ok_or_else(other)
+    }
+
     /// Keeps the first error for [`Pruned::finish`].
     fn note<T>(&mut self, outcome: Result<T>) -> Option<T> {
         outcome
@@ -94,7 +123,7 @@ impl State {
     }
 }
 
-impl<M: Module + TrainStep> TrainStep for Pruned<M> {
+impl<M: Module + TrainStep + 'static> TrainStep for Pruned<M> {
     type Input = M::Input;
     type Output = M::Output;
 
@@ -103,14 +132,15 @@ impl<M: Module + TrainStep> TrainStep for Pruned<M> {
     }
 
     fn optimize(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams) -> Self {
-        match self.before_step(Some(&grads)) {
+        match self.before_step(&[&grads]) {
             true => self.after_step(),
             false => Self { model: optim.step(lr, self.model, grads), state: self.state }.after_step(),
         }
     }
 
     fn optimize_multi(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: MultiGradientsParams) -> Self {
-        match self.before_step(None) {
+        let each: Vec<&GradientsParams> = grads.grads.iter().map(|(grads, _)| grads).collect();
+        match self.before_step(&each) {
             true => self.after_step(),
             false => Self { model: optim.step_multi(lr, self.model, grads), state: self.state }.after_step(),
         }

@@ -6,12 +6,10 @@
 //! | choose learning rates | [`lr`] |
 //! | classify images, count what is right, recalibrate batch norm | [`classifier`] |
 //! | switch residual blocks off, sample by sample | [`gated_forward`] |
-//! | copy a model so that nothing is shared | [`deep_copy`] |
 //! | train with burn-train | `burn_train` (feature `train`) |
 #[cfg(feature = "train")]
 pub mod burn_train;
 pub mod classifier;
-pub mod deep_copy;
 pub mod gated_forward;
 pub mod lr;
 mod train;

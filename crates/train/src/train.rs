@@ -185,7 +185,7 @@ pub struct Progress<'a> {
 pub fn train<M: Module, O: Optimizer>(
     model: M,
     optimizer: O,
-    pruner: impl Pruner,
+    pruner: impl Into<Box<dyn Pruner>>,
     problem: &impl Problem<M>,
     settings: &Training,
     save: Option<&Checkpointing>,
@@ -201,13 +201,14 @@ pub fn train<M: Module, O: Optimizer>(
 pub fn take<M: Module, O: Optimizer>(
     model: M,
     optimizer: O,
-    pruner: impl Pruner,
+    pruner: impl Into<Box<dyn Pruner>>,
     course: &mut impl Course<M>,
     settings: &Training,
     save: Option<&Checkpointing>,
     watch: &mut dyn FnMut(Progress<'_>),
 ) -> Result<M> {
     settings.check(course.len())?;
+    let pruner = pruner.into();
     let gradient = pruner.gradient();
     let resumed = save.map(|s| State::newest(&s.dir, settings)).transpose()?.flatten();
     let mut model = match &resumed {
@@ -219,7 +220,7 @@ pub fn take<M: Module, O: Optimizer>(
     if let Some(state) = resumed {
         first = state.step;
         optimizer = optimizer.load_record(state.optimizer()?);
-        sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, state.vectors(LEARNED)?, &model)?;
+        sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, state.learned()?, &model)?;
         course.restore(state.vectors(COURSE)?)?;
     }
     let device = model.devices().into_iter().next().unwrap_or_default().autodiff();
@@ -237,7 +238,7 @@ pub fn take<M: Module, O: Optimizer>(
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let grads = course.gradients(&model, grads, moment, &device)?;
         sparsifier.before_step(&model, &grads)?;
-        if !sparsifier.takes_step() {
+        if !sparsifier.replaces_optimizer_step() {
             model = optimizer.step(settings.lr.at(step, total), model, grads);
         }
         model = course.stepped(model, batch, moment)?;
@@ -282,7 +283,7 @@ struct Snapshot<'a, M> {
     model: &'a M,
     optimizer: &'a ModuleOptimizer,
     pending: MaskSet,
-    learned: Vec<Vec<f32>>,
+    learned: regrow_sparse_core::state::State,
     course: Vec<Vec<f32>>,
 }
 
@@ -325,7 +326,13 @@ impl State {
         if path.exists() { MaskSet::load(&path) } else { Ok(MaskSet::new()) }
     }
 
-    /// What the pruner or the course had learned; nothing if there is no such file.
+    /// What the pruner had learned; nothing if there is no such file.
+    fn learned(&self) -> Result<regrow_sparse_core::state::State> {
+        let path = self.dir.join(LEARNED);
+        if path.exists() { regrow_sparse_core::state::State::load(&path) } else { Ok(Default::default()) }
+    }
+
+    /// What the course had learned; nothing if there is no such file.
     fn vectors(&self, name: &str) -> Result<Vec<Vec<f32>>> {
         let path = self.dir.join(name);
         if path.exists() { read_vectors(&path) } else { Ok(Vec::new()) }
@@ -350,10 +357,11 @@ impl State {
                 masks.save(beside.join(name))?;
             }
         }
-        for (name, vectors) in [(LEARNED, &at.learned), (COURSE, &at.course)] {
-            if !vectors.is_empty() {
-                write_vectors(&beside.join(name), vectors)?;
-            }
+        if !at.learned.is_empty() {
+            at.learned.save(&beside.join(LEARNED))?;
+        }
+        if !at.course.is_empty() {
+            write_vectors(&beside.join(COURSE), &at.course)?;
         }
         let path = beside.join(MODEL);
         at.model.valid().into_record().save(&path).map_err(|e| unreadable(&path, e))?;

@@ -9,10 +9,10 @@ use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use regrow_sparse_core::Result;
 use regrow_sparse_core::mask::schedule::{Curve, Schedule};
+use regrow_sparse_core::model::evidence::Evidence;
 use regrow_sparse_core::model::masked::masks;
-use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::score::{LayerView, Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
-use regrow_sparse_core::model::weight::Weight;
 use regrow_train::lr::LrSchedule;
 use regrow_train::{Checkpointing, Moment, Problem, Training, train};
 
@@ -42,7 +42,7 @@ impl Score for Largest {
         "largest"
     }
 
-    fn score(&self, weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
+    fn score(&self, weight: &LayerView<'_>, _evidence: &Evidence) -> Result<Vec<f32>> {
         Ok(weight.values.iter().map(|w| w.abs()).collect())
     }
 }

@@ -12,11 +12,11 @@ use regrow_continual::learn::Told;
 use regrow_continual::stream::Scenario;
 use regrow_continual::{Clr, FineTune, PackNet, Protocol, Separate, Strategy, learn};
 use regrow_device::pool::Crew;
+use regrow_sparse_core::model::deep_copy::onto;
 use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::Headed;
-use regrow_train::deep_copy::onto;
 use regrow_train::lr::{Decay, LrSchedule};
 use regrow_zoo::Net;
 

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use regrow_pruners::perp::Form;
+use regrow_pruners::registry::{LAYER_SOLVERS, find};
 use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::{Error, Pattern, Result};
 use serde::{Deserialize, Serialize};
@@ -123,7 +124,7 @@ pub fn run(args: &Args) -> Result<()> {
 impl Args {
     fn plan(&self) -> Result<Plan> {
         self.sparsity.iter().try_for_each(|s| check_sparsity(*s))?;
-        self.method.iter().try_for_each(|m| regrow_pruners::find_layerwise(m).map(|_| ()))?;
+        self.method.iter().try_for_each(|m| find(LAYER_SOLVERS, m).map(|_| ()))?;
         for form in &self.form {
             if Form::parse(form)? == Form::Lora {
                 return Err(Error::Argument("lora cannot be merged without filling the zeros: use mask-lora".into()));

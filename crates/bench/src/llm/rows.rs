@@ -10,7 +10,8 @@ use regrow_checkpoint::Patch;
 use regrow_device::pool::Crew;
 use regrow_lm::{NextToken, Transformer, batch, perplexity, perplexity_of, sliding};
 use regrow_pruners::perp::{Form, rate};
-use regrow_pruners::{Layerwise, Owl, Perp, Settings, Sharing, find_layerwise};
+use regrow_pruners::registry::{LAYER_SOLVERS, Params, find};
+use regrow_pruners::{Allocate, Budget, Layerwise, Owl, Perp};
 use regrow_sparse_core::layerwise::Hidden;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Pattern, Result};
@@ -158,17 +159,20 @@ impl Table<'_> {
 
     fn prune(&self, subject: &Subject, cell: Cell<'_>, seed: u64, (out, device): (&Path, &Device)) -> Result<()> {
         let model = Transformer::open(&subject.folder, device)?;
-        let solver = find_layerwise(cell.method)?.make(&Settings::new(seed))?;
+        let solver = find(LAYER_SOLVERS, cell.method)?.build(&Params::new(seed))?;
         let embedding = model.embedding()?;
         let hidden = subject.calibration.iter().map(|s| embedding.forward(batch(&[s], device))).collect();
         let mut patch = Patch::create(model.checkpoint(), out, "")?;
+        let owl = Owl::default();
+        let budget: &dyn Allocate = if cell.owl { &owl } else { &Budget::Uniform };
         let run = Layerwise {
             model: &model,
             source: model.checkpoint(),
             solver: solver.as_ref(),
             sparsity: cell.goal.0,
             pattern: cell.goal.1,
-            sharing: if cell.owl { Sharing::Owl(Owl::default()) } else { Sharing::Uniform },
+            budget,
+            outputs: None,
             admits: &|_| true,
             mend: None,
             head: None,

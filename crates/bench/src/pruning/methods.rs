@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
-use regrow_pruners::{Bip, Gmp, Granet, Imp, Issp, Magnitude, Random, Rigl, Scheduled, Set, StraightThrough};
-use regrow_pruners::{grasp, snip, synflow};
+use regrow_pruners::{BipConfig, GranetConfig, IsspConfig, RiglConfig, SetConfig};
+use regrow_pruners::{Gmp, Grasp, Imp, Magnitude, OneShot, Probe, Random, Scheduled, Snip, StraightThrough, SynFlow};
 use regrow_sparse_core::mask::schedule::Curve;
-use regrow_sparse_core::model::gradients::with_fixed_statistics;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::model::sparsify::{KeepMasks, Pruner};
-use regrow_sparse_core::model::weight::{Select, weights};
+use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Budget, MaskSet, Result, Schedule};
 use regrow_train::classifier::{Classifier, Examples};
@@ -62,8 +61,8 @@ impl Method {
 pub fn all() -> Vec<Method> {
     let mut all = vec![
         Method::new("static random ERK", |job| job.whole(sparse(job, job.sparsity)?, KeepMasks)),
-        Method::new("SNIP", |job| before(job, snip_scores)),
-        Method::new("GraSP", |job| before(job, grasp_scores)),
+        Method::new("SNIP", |job| before(job, Snip, 1.0)),
+        Method::new("GraSP", |job| before(job, Grasp, 200.0)),
         Method::new("SynFlow", synflow_then_train),
         Method::new("one-shot", |job| imp(job, 1)),
         Method::new("IMP", |job| imp(job, 3)),
@@ -72,17 +71,21 @@ pub fn all() -> Vec<Method> {
         Method::new("STE", |job| straight_through(job, StraightThrough::ste)),
         Method::new("DPF", |job| straight_through(job, StraightThrough::dpf)),
         Method::new("SET", |job| {
-            let set = Set::new(job.every(), job.three_quarters(), job.seed)?.with_select(select());
+            let set = SetConfig::new(job.three_quarters())
+                .with_every(job.every())
+                .with_seed(job.seed)
+                .init()?
+                .with_select(select());
             job.whole(sparse(job, job.sparsity)?, set)
         }),
         Method::new("RigL", |job| {
-            let rigl = Rigl::new(job.every(), job.three_quarters())?.with_select(select());
+            let rigl = RiglConfig::new(job.three_quarters()).with_every(job.every()).init()?.with_select(select());
             job.whole(sparse(job, job.sparsity)?, rigl)
         }),
         Method::new("GraNet", |job| granet(job, 0.0)),
         Method::new("GraNet sparse-to-sparse", |job| granet(job, 0.5)),
         Method::new("ISS-P", |job| {
-            let issp = Issp::new(job.sparsity, job.steps() / 2)?;
+            let issp = IsspConfig::new(job.sparsity, job.steps() / 2).init()?;
             job.whole(job.fresh(), issp.with_recipe(job.recipe().with_budget(Budget::Uniform)))
         }),
     ];
@@ -202,7 +205,7 @@ impl Job<'_> {
     }
 
     /// The mean loss of the scoring examples, logits divided by `temperature`.
-    pub fn scoring_loss(&self, temperature: f64) -> impl Fn(&Net) -> Tensor<1> {
+    pub fn scoring_loss(&self, temperature: f64) -> impl Fn(&Net) -> Tensor<1> + Send + use<> {
         let (images, labels) = self.scoring_examples();
         let loss = burn::nn::loss::CrossEntropyLossConfig::new().init(&self.device());
         move |net| loss.forward(net.logits(images.clone()) / temperature, labels.clone())
@@ -215,31 +218,23 @@ pub fn sparse(job: &Job<'_>, sparsity: f64) -> Result<Net> {
     Ok(recipe.prune(job.fresh(), &Random { seed: job.seed }, sparsity)?.0)
 }
 
-fn snip_scores(job: &Job<'_>, net: &Net) -> Result<Vec<Vec<f32>>> {
-    snip(net, &select(), job.scoring_loss(1.0))
-}
-
-fn grasp_scores(job: &Job<'_>, net: &Net) -> Result<Vec<Vec<f32>>> {
-    grasp(net, &select(), job.scoring_loss(200.0))
-}
-
-/// Prunes at initialization by scores that need the loss, then trains.
-fn before(job: &Job<'_>, scores: fn(&Job<'_>, &Net) -> Result<Vec<Vec<f32>>>) -> Result<Net> {
-    let net = job.fresh();
-    let scores = scores(job, &with_fixed_statistics(net.clone()))?;
-    let masks = job.recipe().masks_of(&weights(&net, &select())?, scores, job.sparsity)?;
-    job.whole(apply_masks(net, &masks, Gradient::Masked, Base::Zeroed)?, KeepMasks)
+/// Prunes at initialization by a score that needs the loss, logits divided by `temperature`, then trains.
+fn before(job: &Job<'_>, score: impl Score, temperature: f64) -> Result<Net> {
+    let probe = Probe::new().with_loss(job.scoring_loss(temperature)).with_fixed_statistics();
+    let (net, _) = OneShot::new(score, job.sparsity)?.with_recipe(job.recipe()).prune_with(job.fresh(), &probe)?;
+    job.whole(net, KeepMasks)
 }
 
 /// SynFlow's masks of `net`.
 ///
 /// # Errors
-/// As [`synflow()`].
+/// As [`OneShot::masks`].
 pub fn synflow_masks(job: &Job<'_>, net: &Net) -> Result<MaskSet> {
     let [channels, height, width] = job.arch.input();
     let example = [1, channels, height, width];
-    let rounds = regrow_pruners::synflow::ROUNDS;
-    synflow(net, &job.recipe(), job.sparsity, rounds, example, |net, ones| net.logits(ones))
+    let probe = Probe::new().with_response(example, |net: &Net, ones| net.logits(ones));
+    let rounds = OneShot::new(SynFlow, job.sparsity)?.with_rounds(regrow_pruners::synflow::ROUNDS)?;
+    rounds.with_recipe(job.recipe()).masks(net, &probe)
 }
 
 fn synflow_then_train(job: &Job<'_>) -> Result<Net> {
@@ -263,7 +258,7 @@ fn bip(job: &Job<'_>) -> Result<Net> {
     let dense = job.plan.epochs / 2;
     let net = job.part(job.fresh(), KeepMasks, dense, 0)?;
     let left = job.plan.epochs - dense;
-    let bip = Bip::new(job.sparsity, left * job.lab.steps_per_epoch())?;
+    let bip = BipConfig::new(job.sparsity, left * job.lab.steps_per_epoch()).init()?;
     job.part(net, bip.with_recipe(job.recipe()), left, 1)
 }
 
@@ -277,6 +272,10 @@ fn granet(job: &Job<'_>, initial: f64) -> Result<Net> {
     let net = if initial > 0.0 { sparse(job, initial)? } else { job.fresh() };
     // The authors prune until epoch 110 of 160.
     let updates = job.steps() * 110 / 160 / job.every();
-    let granet = Granet::new(initial, job.sparsity, job.every(), updates, job.steps())?;
+    let granet = GranetConfig::new(job.sparsity, job.steps())
+        .with_initial(initial)
+        .with_every(job.every())
+        .with_updates(Some(updates))
+        .init()?;
     job.whole(net, granet.with_recipe(job.recipe())?)
 }

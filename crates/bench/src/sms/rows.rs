@@ -10,8 +10,8 @@ use regrow_device::pool::Crew;
 use regrow_merging::{Sms, Soup as Merge, average, equal_weights};
 use regrow_pruners::{Imp, Magnitude};
 use regrow_sparse_core::Result;
+use regrow_sparse_core::model::deep_copy::{apart, onto};
 use regrow_train::classifier::{Examples, correct, probabilities};
-use regrow_train::deep_copy::{apart, onto};
 use regrow_zoo::data::{Augmentation, DataSet};
 use regrow_zoo::{Arch, Net};
 

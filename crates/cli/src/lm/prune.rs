@@ -9,7 +9,8 @@ use regrow_checkpoint::storage::Storage;
 use regrow_checkpoint::{Dtype, Patch, Pruned};
 use regrow_lm::{Transformer, batch};
 use regrow_pruners::perp::{Form, rate};
-use regrow_pruners::{Head, Layerwise, Owl, Perp, Reconstruction, Settings, Sharing, Stage, find_layerwise, rd};
+use regrow_pruners::registry::{BUDGETS, LAYER_SOLVERS, Params, find};
+use regrow_pruners::{Allocate, Head, Layerwise, Perp, Reconstruction, Stage};
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::layerwise::Hidden;
 use regrow_sparse_core::layerwise::{BlockModel, Mend};
@@ -99,13 +100,6 @@ pub struct Job<'a> {
     pub out: &'a Path,
 }
 
-/// How sparsity is to be shared, as it was said.
-enum Budget {
-    Uniform,
-    Owl(Owl),
-    Rd(Vec<f64>),
-}
-
 /// Which layers of the blocks are pruned, by patterns that their tensors' names match somewhere.
 pub struct Selection {
     target: Option<Regex>,
@@ -139,19 +133,20 @@ impl Selection {
 /// Prunes a model block by block.
 pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     check_sparsity(job.sparsity)?;
-    let solver = find_layerwise(job.method)?.make(&job.settings()?)?;
-    let by_magnitude = find_layerwise("magnitude")?.make(&Settings::default())?;
+    let solver = find(LAYER_SOLVERS, job.method)?.build(&job.settings()?)?;
+    let by_magnitude = find(LAYER_SOLVERS, "magnitude")?.build(&Params::default())?;
     let (budget, selection, mending) = (job.budget()?, job.selection()?, job.reconstruction()?);
     let device = regrow_device::current();
     let model = Transformer::open(job.folder, &device)?;
     selection.check(&model)?;
-    let blind = !solver.watches() && matches!(budget, Budget::Uniform) && mending.is_none();
+    let looks = budget.needs();
+    let blind = !solver.watches() && looks.is_none() && mending.is_none();
     let (window, samples) = calibration(job, &model, blind)?;
     let form = form(&model, job.form.0, job.form.1);
     form.check(model.checkpoint())?;
     let mut patch = job.patch(&model, window)?;
     let hidden = embedded(&model, &samples, job.options.spill.as_deref())?;
-    let ends = match job.head || matches!(budget, Budget::Rd(_)) {
+    let ends = match job.head || looks.distortions.is_some() {
         true => Some((model.embedding()?, model.head()?, model.head_layer()?)),
         false => None,
     };
@@ -163,18 +158,14 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
         Some((_, head, _)) => head.input(x),
         None => x.flatten(0, 1),
     };
-    let sharing = match &budget {
-        Budget::Uniform => Sharing::Uniform,
-        Budget::Owl(owl) => Sharing::Owl(*owl),
-        Budget::Rd(amounts) => Sharing::Rd { amounts, outputs: &outputs },
-    };
     let run = Layerwise {
         model: &model,
         source: model.checkpoint(),
         solver: solver.as_ref(),
         sparsity: job.sparsity,
         pattern: job.pattern,
-        sharing,
+        budget: budget.as_ref(),
+        outputs: looks.distortions.is_some().then_some(&outputs as &dyn Fn(Tensor<3>) -> Tensor<3>),
         admits: &|tensor| selection.admits(tensor),
         mend: mending.as_ref().map(|m| m as &dyn Mend<Transformer>),
         head: ends
@@ -204,21 +195,18 @@ impl Job<'_> {
     }
 
     /// What was said of the method.
-    fn settings(&self) -> Result<Settings> {
-        Ok(Settings::new(self.seed.unwrap_or(0)).with(self.options.with.as_deref().unwrap_or(""))?)
+    fn settings(&self) -> Result<Params> {
+        Ok(Params::new(self.seed.unwrap_or(0)).with(self.options.with.as_deref().unwrap_or(""))?)
     }
 
-    fn budget(&self) -> Result<Budget> {
-        let options = self.options;
-        match self.budget {
-            None | Some("uniform") => Ok(Budget::Uniform),
-            Some("owl") => Ok(Budget::Owl(Owl::new(options.owl_lambda, options.owl_outlier)?)),
-            Some("rd") if options.rd_amounts > 0 => Ok(Budget::Rd(rd::grid(options.rd_amounts, 0.99))),
-            Some("rd") => Err(Error::Argument("--rd-amounts must be at least 1".into())),
-            Some(other) => {
-                Err(Error::Argument(format!("unknown budget `{other}` for a language model: use owl, rd, uniform")))
-            }
-        }
+    fn budget(&self) -> Result<Box<dyn Allocate>> {
+        let (options, name) = (self.options, self.budget.unwrap_or("uniform"));
+        let params = match name {
+            "owl" => Params::new(0).set("lambda", options.owl_lambda).set("outlier", options.owl_outlier),
+            "rd" => Params::new(0).set("amounts", options.rd_amounts),
+            _ => Params::new(0),
+        };
+        Ok(find(BUDGETS, name)?.build(&params)?)
     }
 
     /// How blocks are brought back, if they are.

@@ -69,7 +69,8 @@ mod tests {
     use super::*;
     use crate::Pattern;
     use crate::layerwise::{LayerSolver, Unwatched};
-    use crate::model::score::{Score, magnitudes};
+    use crate::model::evidence::Evidence;
+    use crate::model::score::{LayerView, Score, magnitudes};
     use crate::model::weight::Weight;
 
     const HALF: Goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
@@ -82,8 +83,8 @@ mod tests {
             "size"
         }
 
-        fn score(&self, weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
-            Ok(magnitudes(weight))
+        fn score(&self, layer: &LayerView<'_>, _evidence: &Evidence) -> Result<Vec<f32>> {
+            Ok(magnitudes(layer))
         }
     }
 

@@ -4,7 +4,8 @@ use burn::tensor::{Bool, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::mask::budget::rounded;
-use crate::model::score::Score;
+use crate::model::evidence::Evidence;
+use crate::model::score::{LayerView, Score};
 use crate::model::weight::Weight;
 use crate::{Error, Mask, Pattern, Result};
 
@@ -95,7 +96,8 @@ impl<S: Score + Clone + 'static> Watching for Unwatched<S> {
     fn add(&mut self, _sequence: Tensor<2>) {}
 
     fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
-        let mask = goal.mask(weight, &self.0.score(weight, 0)?)?;
+        let scores = self.0.score(&LayerView { weight, index: 0 }, &Evidence::NONE)?;
+        let mask = goal.mask(weight, &scores)?;
         Ok(Solved { mask, values: None })
     }
 }

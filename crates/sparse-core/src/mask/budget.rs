@@ -1,13 +1,16 @@
 //! How a total sparsity is shared among layers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::mask::matrix_dims;
 use crate::mask::schedule::check_sparsity;
-use crate::mask::top_k::shares;
+use crate::mask::top_k::shares_of;
+use crate::model::evidence::{Evidence, Needs};
 use crate::{Error, Result};
 
 /// What a budget looks at: one layer's name, shape (PyTorch's) and scores (row-major, larger =
@@ -18,18 +21,139 @@ pub struct Layer<'a> {
     pub name: &'a str,
     /// PyTorch's shape.
     pub shape: &'a [usize],
-    /// One score per weight.
-    pub scores: &'a [f32],
+    /// The number of its block: layers of a model that is not walked block by block are one each.
+    pub block: usize,
+    scores: Scores<'a>,
 }
 
-/// How the weights to prune are shared among layers.
+/// Reads the scores of a layer.
+pub type ReadScores<'a> = dyn Fn() -> Result<Vec<f32>> + Sync + 'a;
+
+/// Where the scores of a layer are.
+#[derive(Clone, Copy)]
+enum Scores<'a> {
+    Here(&'a [f32]),
+    Read(&'a ReadScores<'a>),
+}
+
+impl fmt::Debug for Scores<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Here(_) => "in memory",
+            Self::Read(_) => "read when asked for",
+        })
+    }
+}
+
+impl<'a> Layer<'a> {
+    /// A layer with its scores in memory.
+    pub fn new(name: &'a str, shape: &'a [usize], scores: &'a [f32]) -> Self {
+        Self { name, shape, block: 0, scores: Scores::Here(scores) }
+    }
+
+    /// A layer whose scores are read when a budget asks for them, perhaps more than once: one layer is in memory at a
+    /// time.
+    pub fn on_demand(name: &'a str, shape: &'a [usize], read: &'a ReadScores<'a>) -> Self {
+        Self { name, shape, block: 0, scores: Scores::Read(read) }
+    }
+
+    /// With the number of its block.
+    pub fn with_block(mut self, block: usize) -> Self {
+        self.block = block;
+        self
+    }
+
+    /// One score per weight.
+    ///
+    /// # Errors
+    /// If they must be read and cannot.
+    pub fn scores(&self) -> Result<Cow<'a, [f32]>> {
+        match self.scores {
+            Scores::Here(scores) => Ok(Cow::Borrowed(scores)),
+            Scores::Read(read) => read().map(Cow::Owned),
+        }
+    }
+
+    /// The number of its weights.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `(d_out, everything else)`.
+    pub fn dims(&self) -> (usize, usize) {
+        matrix_dims(self.shape)
+    }
+}
+
+/// A budget: how the weights to prune are shared among layers. [`Budget`] has those that need shapes and scores only.
+///
+/// The same budget works on a Burn model ([`Recipe`](crate::model::score::Recipe)) and on a model that is pruned block by
+/// block.
+pub trait Allocate: fmt::Debug + Send + Sync {
+    /// The budget's name, as on the command line.
+    fn name(&self) -> &'static str;
+
+    /// What it needs besides shapes and scores.
+    fn needs(&self) -> Needs {
+        Needs::NONE
+    }
+
+    /// How many weights to prune in each layer, `sparsity` being that of all layers together.
+    ///
+    /// # Errors
+    /// Sparsity outside [0, 1), NaN scores, evidence that is missing, a share that is impossible.
+    fn allocate(&self, layers: &[Layer<'_>], evidence: &Evidence, sparsity: f64) -> Result<Vec<usize>>;
+
+    /// The same as fractions of each layer's weights.
+    ///
+    /// # Errors
+    /// As [`Allocate::allocate`].
+    fn sparsities(&self, layers: &[Layer<'_>], evidence: &Evidence, sparsity: f64) -> Result<Vec<f64>> {
+        let counts = self.allocate(layers, evidence, sparsity)?;
+        Ok(layers.iter().zip(counts).map(|(layer, count)| count as f64 / layer.len().max(1) as f64).collect())
+    }
+
+    /// How it shares without a look at the scores, which may then stay on their device.
+    fn shares(&self) -> Share {
+        Share::ByScores
+    }
+}
+
+/// What a budget must see of the scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Nothing: shapes, names and evidence decide.
+    ByShape,
+    /// The smallest of all layers together go.
+    Global,
+    /// The scores, in the processor's memory.
+    ByScores,
+}
+
+impl<B: Allocate + 'static> From<B> for Box<dyn Allocate> {
+    fn from(budget: B) -> Self {
+        Box::new(budget)
+    }
+}
+
+/// The budgets that need nothing but shapes and scores.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Budget {
     /// The same sparsity in every layer.
     Uniform,
+    /// Uniform with the first layer dense and the last at most 80 % sparse (Gale et al., arXiv 1902.09574, sec. 4.2).
+    UniformPlus,
     /// The smallest scores of all layers together.
     #[default]
     Global,
+    /// Erdős–Rényi (SET, arXiv 1707.04780): density of a layer proportional to `(d_in + d_out) / (d_in d_out)` of its
+    /// channels, those that would exceed 1 stay dense.
+    Er,
     /// Erdős–Rényi kernel (RigL, arXiv 1911.11134, sec. 3): density of a layer proportional to
     /// `sum(dims) / product(dims)`, those that would exceed 1 stay dense.
     Erk,
@@ -40,9 +164,12 @@ pub enum Budget {
     Explicit(BTreeMap<String, f64>),
 }
 
+/// How sparse the last layer may be with [`Budget::UniformPlus`].
+const LAST_AT_MOST: f64 = 0.8;
+
 impl Budget {
     /// The names [`Budget::parse`] reads.
-    pub const NAMES: [&'static str; 4] = ["erk", "global", "lamp", "uniform"];
+    pub const NAMES: [&'static str; 6] = ["er", "erk", "global", "lamp", "uniform", "uniform-plus"];
 
     /// Reads one of [`Budget::NAMES`].
     ///
@@ -50,44 +177,78 @@ impl Budget {
     /// For anything else, naming what is known.
     pub fn parse(name: &str) -> Result<Self> {
         match name {
+            "er" => Ok(Self::Er),
             "erk" => Ok(Self::Erk),
             "global" => Ok(Self::Global),
             "lamp" => Ok(Self::Lamp),
             "uniform" => Ok(Self::Uniform),
+            "uniform-plus" => Ok(Self::UniformPlus),
             _ => Err(Error::Argument(format!("unknown budget `{name}`: use {}", Self::NAMES.join(", ")))),
         }
     }
 
     /// How many weights to prune in each layer.
     ///
-    /// With `Global`, `Erk` and `Lamp` the counts add up to exactly `round(sparsity * n)` over all
-    /// `n` weights, with `Uniform` and `Explicit` each layer has exactly its own rounded count
-    /// (halves to even, as `torch.nn.utils.prune` does).
+    /// With `Uniform` and `Explicit` each layer has exactly its own rounded count (halves to even, as
+    /// `torch.nn.utils.prune` does), with the others the counts add up to exactly `round(sparsity * n)` over all `n`
+    /// weights.
     ///
     /// # Errors
-    /// Sparsity outside [0, 1), NaN scores, a name that no layer has.
-    pub fn allocate(&self, layers: &[Layer<'_>], sparsity: f64) -> Result<Vec<usize>> {
+    /// Sparsity outside [0, 1), NaN scores, a name that no layer has, a total that cannot be met.
+    fn counts(&self, layers: &[Layer<'_>], sparsity: f64) -> Result<Vec<usize>> {
         check_sparsity(sparsity)?;
-        if let Some(by_shape) = self.by_shape(layers, sparsity) {
-            return by_shape;
+        match self {
+            Self::Uniform => Ok(layers.iter().map(|l| rounded(sparsity, l.len())).collect()),
+            Self::UniformPlus => uniform_plus(layers, sparsity),
+            Self::Er => erdos_renyi(layers, sparsity, |l| {
+                let channels = &l.shape[..l.shape.len().min(2)];
+                dims_sum(channels) / channels.iter().product::<usize>().max(1) as f64
+            }),
+            Self::Erk => erdos_renyi(layers, sparsity, |l| dims_sum(l.shape) / l.len().max(1) as f64),
+            Self::Explicit(named) => explicit(named, layers),
+            Self::Global => global(layers, sparsity, &|layer| layer.scores()),
+            Self::Lamp if layers.iter().all(|l| matches!(l.scores, Scores::Here(_))) => {
+                let lamps = layers.par_iter().map(lamp).collect::<Result<Vec<_>>>()?;
+                let ready: Vec<_> = layers.iter().zip(&lamps).map(|(l, s)| Layer::new(l.name, l.shape, s)).collect();
+                global(&ready, sparsity, &|layer| layer.scores())
+            }
+            Self::Lamp => global(layers, sparsity, &|layer| lamp(layer).map(Cow::Owned)),
         }
-        let lamps: Vec<Vec<f32>>;
-        let scores: Vec<&[f32]> = if *self == Self::Lamp {
-            lamps = layers.par_iter().map(lamp).collect::<Result<_>>()?;
-            lamps.iter().map(Vec::as_slice).collect()
-        } else {
-            layers.iter().map(|l| l.scores).collect()
-        };
-        global(&scores, sparsity)
+    }
+}
+
+impl Allocate for Budget {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::UniformPlus => "uniform-plus",
+            Self::Global => "global",
+            Self::Er => "er",
+            Self::Erk => "erk",
+            Self::Lamp => "lamp",
+            Self::Explicit(_) => "explicit",
+        }
     }
 
-    /// The same of a sparsity that is in [0, 1), without a look at scores; none where the budget needs them.
-    pub(crate) fn by_shape(&self, layers: &[Layer<'_>], sparsity: f64) -> Option<Result<Vec<usize>>> {
+    fn allocate(&self, layers: &[Layer<'_>], _evidence: &Evidence, sparsity: f64) -> Result<Vec<usize>> {
+        self.counts(layers, sparsity)
+    }
+
+    fn sparsities(&self, layers: &[Layer<'_>], _evidence: &Evidence, sparsity: f64) -> Result<Vec<f64>> {
+        let counts = self.counts(layers, sparsity)?;
+        Ok(match self {
+            // As they were given, not as they were rounded.
+            Self::Uniform => vec![sparsity; layers.len()],
+            Self::Explicit(named) => layers.iter().map(|l| named.get(l.name).copied().unwrap_or(0.0)).collect(),
+            _ => layers.iter().zip(counts).map(|(l, n)| n as f64 / l.len().max(1) as f64).collect(),
+        })
+    }
+
+    fn shares(&self) -> Share {
         match self {
-            Self::Uniform => Some(Ok(layers.iter().map(|l| rounded(sparsity, l.len())).collect())),
-            Self::Erk => Some(erk(layers, sparsity)),
-            Self::Explicit(named) => Some(explicit(named, layers)),
-            Self::Global | Self::Lamp => None,
+            Self::Global => Share::Global,
+            Self::Lamp => Share::ByScores,
+            _ => Share::ByShape,
         }
     }
 }
@@ -97,21 +258,46 @@ pub fn rounded(sparsity: f64, n: usize) -> usize {
     (sparsity * n as f64).round_ties_even() as usize
 }
 
+/// The scores of a layer.
+type ScoresOf<'s> = dyn Fn(&Layer<'s>) -> Result<Cow<'s, [f32]>> + 's;
+
 /// Prunes the smallest of all scores; of equal ones, those of later layers and higher indices.
-fn global(scores: &[&[f32]], sparsity: f64) -> Result<Vec<usize>> {
-    if let [only] = scores {
+fn global<'s>(layers: &[Layer<'s>], sparsity: f64, scores: &ScoresOf<'s>) -> Result<Vec<usize>> {
+    if let [only] = layers {
         return Ok(vec![rounded(sparsity, only.len())]);
     }
-    let total: usize = scores.iter().map(|s| s.len()).sum();
-    let kept = shares(scores, total - rounded(sparsity, total))?;
-    Ok(scores.iter().zip(kept).map(|(s, kept)| s.len() - kept).collect())
+    let total: usize = layers.iter().map(Layer::len).sum();
+    let kept = shares_of(layers.len(), total - rounded(sparsity, total), |i| scores(&layers[i]))?;
+    Ok(layers.iter().zip(kept).map(|(layer, kept)| layer.len() - kept).collect())
 }
 
-fn erk(layers: &[Layer<'_>], sparsity: f64) -> Result<Vec<usize>> {
+/// The first layer loses nothing, the last at most its share, those between the rest, equally.
+fn uniform_plus(layers: &[Layer<'_>], sparsity: f64) -> Result<Vec<usize>> {
+    let [_, between @ .., last] = layers else {
+        return Ok(layers.iter().map(|l| rounded(sparsity, l.len())).collect());
+    };
+    let total: usize = layers.iter().map(Layer::len).sum();
+    let prune = rounded(sparsity, total);
+    let inner: usize = between.iter().map(Layer::len).sum();
+    let equal = prune as f64 / (inner + last.len()).max(1) as f64;
+    let of_last = rounded(equal.min(LAST_AT_MOST), last.len());
+    let rest = prune.saturating_sub(of_last);
+    if rest > inner {
+        return Err(Error::Argument(format!(
+            "sparsity {sparsity} cannot be had with the first layer dense and the last at most {LAST_AT_MOST} sparse"
+        )));
+    }
+    let sizes: Vec<usize> = between.iter().map(Layer::len).collect();
+    let want: Vec<f64> = sizes.iter().map(|n| rest as f64 * *n as f64 / inner.max(1) as f64).collect();
+    Ok([vec![0], share_out(rest, &want, &sizes), vec![of_last]].concat())
+}
+
+/// Densities proportional to `density`, those that would exceed 1 being 1.
+fn erdos_renyi(layers: &[Layer<'_>], sparsity: f64, density: impl Fn(&Layer<'_>) -> f64) -> Result<Vec<usize>> {
     let sizes: Vec<usize> = layers.iter().map(Layer::len).collect();
     let total: usize = sizes.iter().sum();
     let keep = total - rounded(sparsity, total);
-    let raw: Vec<f64> = layers.iter().map(|l| dims_sum(l.shape) / l.len().max(1) as f64).collect();
+    let raw: Vec<f64> = layers.iter().map(density).collect();
     let mut dense = vec![false; layers.len()];
     // Each round fixes the layers whose density would exceed 1 and rescales the rest.
     loop {
@@ -155,14 +341,15 @@ fn share_out(total: usize, want: &[f64], most: &[usize]) -> Vec<usize> {
 
 /// LAMP scores of one layer; what is already pruned stays at minus infinity.
 fn lamp(layer: &Layer<'_>) -> Result<Vec<f32>> {
-    if let Some(bad) = layer.scores.iter().find(|s| s.is_nan()) {
+    let scores = layer.scores()?;
+    if let Some(bad) = scores.iter().find(|s| s.is_nan()) {
         return Err(Error::tensor(layer.name, format!("a score is {bad}")));
     }
-    let mut order: Vec<u32> = (0..layer.scores.len() as u32).collect();
-    let score = |i: &u32| layer.scores[*i as usize];
+    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
+    let score = |i: &u32| scores[*i as usize];
     // Largest first; of equal ones the lower index, which thus gets the larger LAMP score.
     order.par_sort_unstable_by(|a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
-    let mut out = vec![f32::NEG_INFINITY; layer.scores.len()];
+    let mut out = vec![f32::NEG_INFINITY; scores.len()];
     let mut sum = 0.0f64;
     for i in order.iter().filter(|i| score(i) > f32::NEG_INFINITY) {
         let square = f64::from(score(i)).powi(2);
@@ -184,18 +371,6 @@ fn explicit(named: &BTreeMap<String, f64>, layers: &[Layer<'_>]) -> Result<Vec<u
     layers.iter().map(pruned).collect()
 }
 
-impl Layer<'_> {
-    /// The number of its weights.
-    fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// `(d_out, everything else)`.
-    pub fn dims(&self) -> (usize, usize) {
-        matrix_dims(self.shape)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -203,7 +378,7 @@ mod tests {
     use super::*;
 
     fn layer<'a>(name: &'a str, shape: &'a [usize], scores: &'a [f32]) -> Layer<'a> {
-        Layer { name, shape, scores }
+        Layer::new(name, shape, scores)
     }
 
     #[test]
@@ -218,16 +393,16 @@ mod tests {
     fn lamp_spares_the_largest_of_each_layer_where_global_empties_one() {
         let (small, large) = ([0.01, 0.02, 0.03, 0.04], [10.0, 20.0, 30.0, 40.0]);
         let layers = [layer("a", &[4], &small), layer("b", &[4], &large)];
-        assert_eq!(Budget::Global.allocate(&layers, 0.5).unwrap(), [4, 0]);
-        assert_eq!(Budget::Lamp.allocate(&layers, 0.5).unwrap(), [2, 2]);
-        assert_eq!(Budget::Lamp.allocate(&layers, 0.75).unwrap(), [3, 3]);
+        assert_eq!(Budget::Global.allocate(&layers, &Evidence::NONE, 0.5).unwrap(), [4, 0]);
+        assert_eq!(Budget::Lamp.allocate(&layers, &Evidence::NONE, 0.5).unwrap(), [2, 2]);
+        assert_eq!(Budget::Lamp.allocate(&layers, &Evidence::NONE, 0.75).unwrap(), [3, 3]);
     }
 
     #[test]
     fn erk_keeps_small_layers_denser_and_meets_the_total() {
         let (a, b) = (vec![1.0; 64 * 32], vec![1.0; 8 * 8]);
         let layers = [layer("a", &[64, 32], &a), layer("b", &[8, 8], &b)];
-        let pruned = Budget::Erk.allocate(&layers, 0.9).unwrap();
+        let pruned = Budget::Erk.allocate(&layers, &Evidence::NONE, 0.9).unwrap();
         assert_eq!(pruned.iter().sum::<usize>(), rounded(0.9, 64 * 32 + 64));
         // density proportional to 96/2048 and 16/64, so 64-by-8 weights keep (96 + 16) parts.
         let share = (96.0 / 2048.0) / (16.0 / 64.0);
@@ -236,13 +411,54 @@ mod tests {
     }
 
     #[test]
+    fn uniform_plus_spares_the_first_layer_and_the_last_in_part() {
+        let (a, b, c) = (vec![1.0; 100], vec![1.0; 1000], vec![1.0; 100]);
+        let layers = [layer("a", &[10, 10], &a), layer("b", &[100, 10], &b), layer("c", &[10, 10], &c)];
+        let pruned = |s| Budget::UniformPlus.allocate(&layers, &Evidence::NONE, s);
+        // 600 over the 1100 of the last two layers.
+        assert_eq!(pruned(0.5).unwrap(), [0, 545, 55]);
+        // 1080 of 1200: the last layer stops at 80.
+        assert_eq!(pruned(0.9).unwrap(), [0, 1000, 80]);
+        assert!(pruned(0.95).unwrap_err().to_string().contains("first layer dense"));
+        assert_eq!(Budget::UniformPlus.allocate(&layers[..1], &Evidence::NONE, 0.5).unwrap(), [50]);
+    }
+
+    #[test]
+    fn er_of_matrices_is_erk_and_of_kernels_counts_channels() {
+        let (a, b) = (vec![1.0; 64 * 32], vec![1.0; 16 * 8]);
+        let of = |budget: Budget, layers: &[Layer<'_>]| budget.allocate(layers, &Evidence::NONE, 0.8).unwrap();
+        let flat = [layer("a", &[64, 32], &a), layer("b", &[16, 8], &b)];
+        assert_eq!(of(Budget::Er, &flat), of(Budget::Erk, &flat));
+        // The same channels by kernels of 3 x 3: densities as without, where ERK's kernels count.
+        let (a, b) = (vec![1.0; 64 * 32 * 9], vec![1.0; 16 * 8 * 9]);
+        let kernels = [layer("a", &[64, 32, 3, 3], &a), layer("b", &[16, 8, 3, 3], &b)];
+        let nine: Vec<usize> = of(Budget::Er, &flat).iter().map(|n| 9 * n).collect();
+        assert!(of(Budget::Er, &kernels).iter().zip(&nine).all(|(a, b)| a.abs_diff(*b) <= 9));
+        assert_ne!(of(Budget::Er, &kernels), of(Budget::Erk, &kernels));
+    }
+
+    #[test]
+    fn scores_that_are_read_layer_by_layer_give_the_same_counts() {
+        let scores: Vec<Vec<f32>> = (0..5usize)
+            .map(|l| (0..400usize).map(|i| ((i * 7919 + l * 31) % 997) as f32 * (l + 1) as f32).collect())
+            .collect();
+        let here: Vec<Layer<'_>> = scores.iter().map(|s| layer("l", &[20, 20], s)).collect();
+        let read: Vec<_> = scores.iter().map(|s| move || Ok(s.clone())).collect();
+        let far: Vec<Layer<'_>> = read.iter().map(|read| Layer::on_demand("l", &[20, 20], read)).collect();
+        for budget in [Budget::Global, Budget::Lamp, Budget::Erk, Budget::UniformPlus] {
+            let of = |layers: &[Layer<'_>]| budget.allocate(layers, &Evidence::NONE, 0.6).unwrap();
+            assert_eq!(of(&here), of(&far), "{budget:?}");
+        }
+    }
+
+    #[test]
     fn explicit_names_must_exist() {
         let w = [1.0; 10];
         let layers = [layer("a", &[10], &w), layer("b", &[10], &w)];
         let budget = |name: &str, s| Budget::Explicit([(name.to_string(), s)].into());
-        assert_eq!(budget("b", 0.25).allocate(&layers, 0.0).unwrap(), [0, 2]);
-        assert!(budget("c", 0.25).allocate(&layers, 0.0).unwrap_err().to_string().starts_with("c: "));
-        assert!(budget("b", 1.5).allocate(&layers, 0.0).is_err());
+        assert_eq!(budget("b", 0.25).allocate(&layers, &Evidence::NONE, 0.0).unwrap(), [0, 2]);
+        assert!(budget("c", 0.25).allocate(&layers, &Evidence::NONE, 0.0).unwrap_err().to_string().starts_with("c: "));
+        assert!(budget("b", 1.5).allocate(&layers, &Evidence::NONE, 0.0).is_err());
     }
 
     #[test]
@@ -258,8 +474,8 @@ mod tests {
             let shapes: Vec<Vec<usize>> = sizes.iter().map(|(r, c)| vec![*r, *c]).collect();
             let layers: Vec<Layer> = scores.iter().zip(&shapes).map(|(s, shape)| layer("l", shape, s)).collect();
             let total: usize = scores.iter().map(Vec::len).sum();
-            for budget in [Budget::Global, Budget::Erk, Budget::Lamp] {
-                let pruned = budget.allocate(&layers, sparsity).unwrap();
+            for budget in [Budget::Global, Budget::Er, Budget::Erk, Budget::Lamp] {
+                let pruned = budget.allocate(&layers, &Evidence::NONE, sparsity).unwrap();
                 prop_assert_eq!(pruned.iter().sum::<usize>(), rounded(sparsity, total), "{:?}", budget);
                 prop_assert!(pruned.iter().zip(&scores).all(|(p, s)| *p <= s.len()));
             }

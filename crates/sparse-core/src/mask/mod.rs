@@ -18,7 +18,7 @@ pub(crate) mod shape;
 pub mod simd;
 pub mod top_k;
 
-pub use budget::Budget;
+pub use budget::{Allocate, Budget};
 pub use mask_set::{Mask, MaskSet};
 pub use pattern::Pattern;
 pub use schedule::Schedule;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Tensor};
 
-use crate::mask::budget::{Budget, Layer, rounded};
+use crate::mask::budget::{Layer, Share, rounded};
 use crate::mask::schedule::check_sparsity;
 use crate::mask::top_k::Scores;
 use crate::mask::top_k::on_device::{kept, words};
@@ -49,7 +49,7 @@ fn step<M: Module>(model: &M, slots: Vec<Slot>, recipe: &Recipe, score: &dyn Sco
     let layers = placed(model, slots)?;
     let scores = layers.iter().map(|layer| layer.scores(score)).collect::<Option<Vec<_>>>()?;
     let kept = match recipe.pattern {
-        Pattern::Unstructured => by_budget(&layers, &scores, &recipe.budget, sparsity)?,
+        Pattern::Unstructured => by_budget(&layers, &scores, recipe, sparsity)?,
         Pattern::NofM { n, m } if recipe.pattern.fixed_sparsity() == Some(sparsity) => {
             scores.iter().map(|scores| scores.n_of_m(n, m)).collect::<Option<_>>()?
         }
@@ -96,17 +96,21 @@ impl Chosen {
     }
 }
 
-/// Of unstructured masks what is kept, the total shared as `budget` says.
-fn by_budget(layers: &[Placed], scores: &[Scores], budget: &Budget, sparsity: f64) -> Option<Vec<Tensor<2, Bool>>> {
+/// Of unstructured masks what is kept, the total shared as the budget says.
+fn by_budget(layers: &[Placed], scores: &[Scores], recipe: &Recipe, sparsity: f64) -> Option<Vec<Tensor<2, Bool>>> {
     let sizes: Vec<usize> = layers.iter().map(|layer| layer.slot.len()).collect();
-    if *budget == Budget::Global {
-        let total = sizes.iter().sum();
-        return kept(scores, &vec![0; sizes.len()], &[total - rounded(sparsity, total)]);
+    match recipe.budget.shares() {
+        Share::Global => {
+            let total = sizes.iter().sum();
+            return kept(scores, &vec![0; sizes.len()], &[total - rounded(sparsity, total)]);
+        }
+        Share::ByScores => return None,
+        Share::ByShape => {}
     }
     let shapes: Vec<Vec<usize>> = layers.iter().map(|layer| layer.slot.kind.outer_shape(&layer.slot.stored)).collect();
-    let shapes: Vec<Layer<'_>> =
-        layers.iter().zip(&shapes).map(|(layer, shape)| Layer { name: &layer.slot.path, shape, scores: &[] }).collect();
-    let prune = budget.by_shape(&shapes, sparsity)?.ok()?;
+    let named = layers.iter().zip(&shapes).map(|(layer, shape)| Layer::new(&layer.slot.path, shape, &[]));
+    let shapes: Vec<Layer<'_>> = named.enumerate().map(|(i, layer)| layer.with_block(i)).collect();
+    let prune = recipe.budget.allocate(&shapes, &recipe.evidence, sparsity).ok()?;
     let keep: Vec<usize> = sizes.iter().zip(prune).map(|(size, prune)| size - prune).collect();
     kept(scores, &(0..scores.len()).collect::<Vec<_>>(), &keep)
 }
@@ -204,9 +208,11 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     use super::*;
+    use crate::mask::budget::Budget;
+    use crate::model::evidence::Evidence;
     use crate::model::masked::{Base, Gradient, apply_masks, masks};
-    use crate::model::score::magnitudes;
-    use crate::model::weight::{Select, Weight, weights};
+    use crate::model::score::{LayerView, magnitudes};
+    use crate::model::weight::{Select, weights};
     use crate::{Error, Result};
 
     struct Size;
@@ -216,8 +222,8 @@ mod tests {
             "size"
         }
 
-        fn score(&self, weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
-            Ok(magnitudes(weight))
+        fn score(&self, layer: &LayerView<'_>, _evidence: &Evidence) -> Result<Vec<f32>> {
+            Ok(magnitudes(layer))
         }
 
         fn on_device(&self, values: Tensor<2>) -> Option<Tensor<2>> {
@@ -312,7 +318,7 @@ mod tests {
             fn name(&self) -> &'static str {
                 "far"
             }
-            fn score(&self, _weight: &Weight, _layer: usize) -> Result<Vec<f32>> {
+            fn score(&self, _layer: &LayerView<'_>, _evidence: &Evidence) -> Result<Vec<f32>> {
                 Err(Error::Argument("not asked".into()))
             }
         }

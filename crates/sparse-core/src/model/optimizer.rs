@@ -43,7 +43,7 @@ impl OptimizerMasks {
 
 /// What an optimizer does to a weight under a mask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Under {
+pub enum PrunedWeightUpdate {
     /// Weight, gradient and state (momentum, moments) are zero: what comes back starts at zero.
     #[default]
     Zero,
@@ -54,7 +54,7 @@ pub enum Under {
     Learning,
 }
 
-impl Under {
+impl PrunedWeightUpdate {
     /// What putting on a mask does to the stored weight.
     pub fn base(self) -> Base {
         if self == Self::Zero { Base::Zeroed } else { Base::Kept }
@@ -73,11 +73,11 @@ pub fn masked_optimizer<M: Module, O: Optimizer>(
     select: &Select,
     optimizer: O,
     gradient: Gradient,
-    under: Under,
+    under: PrunedWeightUpdate,
 ) -> (ModuleOptimizer, OptimizerMasks) {
     let mut whole = ModuleOptimizer::from(optimizer.clone());
     let mut masks = Vec::new();
-    let masked = if under == Under::Learning { Vec::new() } else { slots(model, select) };
+    let masked = if under == PrunedWeightUpdate::Learning { Vec::new() } else { slots(model, select) };
     for slot in masked {
         let handle = Handle::default();
         let masked = MaskedOptimizer { inner: optimizer.clone(), handle: handle.clone(), gradient, under };
@@ -144,7 +144,7 @@ struct MaskedOptimizer<O> {
     inner: O,
     handle: Handle,
     gradient: Gradient,
-    under: Under,
+    under: PrunedWeightUpdate,
 }
 
 impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
@@ -170,7 +170,7 @@ impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
             Some(cleared) => state.and_then(|s| masked_state::<O, D>(s, cleared)),
             None => state,
         };
-        if self.under == Under::Frozen {
+        if self.under == PrunedWeightUpdate::Frozen {
             let (moved, state) = self.inner.step(lr, tensor.clone(), grad, state);
             return (moved.mask_where(pruned, tensor), state);
         }

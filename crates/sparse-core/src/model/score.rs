@@ -1,25 +1,56 @@
 //! One pruning step: `score -> budget -> pattern -> masks`, the same for every scoring method.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::mask::budget::{Budget, Layer};
+use crate::mask::budget::{Allocate, Budget, Layer};
+use crate::model::evidence::{Evidence, Needs};
 use crate::model::masked::{Base, Gradient, apply_masks, attach};
 use crate::model::on_device::chosen;
 use crate::model::weight::{Select, Weight, weights};
 use crate::{Error, Mask, MaskSet, Pattern, Result};
 
+/// One layer as a score sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerView<'a> {
+    /// Its weight.
+    pub weight: &'a Weight,
+    /// Its place among the layers that are scored together, from 0.
+    pub index: usize,
+}
+
+impl Deref for LayerView<'_> {
+    type Target = Weight;
+
+    fn deref(&self) -> &Weight {
+        self.weight
+    }
+}
+
 /// Importance of every weight of a layer: larger = kept. A pruning method by scores is one of these.
+///
+/// It works with every budget, pattern and schedule, after, before and while training.
 pub trait Score: Send + Sync {
     /// The method's name, as on the command line.
     fn name(&self) -> &'static str;
 
-    /// One score per weight of `weight`, in its order. `layer` counts the layers from 0.
+    /// What it looks at besides the weights: exactly that is brought.
+    fn needs(&self) -> Needs {
+        Needs::NONE
+    }
+
+    /// One score per weight of `layer`, in its order.
     ///
     /// # Errors
     /// If the layer cannot be scored, naming it.
-    fn score(&self, weight: &Weight, layer: usize) -> Result<Vec<f32>>;
+    fn score(&self, layer: &LayerView<'_>, evidence: &Evidence) -> Result<Vec<f32>>;
+
+    /// Brings the scores of all layers together to one scale; as without this, nothing.
+    fn normalize(&self, _scores: &mut [Vec<f32>]) {}
 
     /// The scores of values that stay on their device, in whatever order they are there; none, as without this, if
     /// a score takes more than the value itself. They must be those of [`Score::score`] to the last bit: an operation
@@ -31,26 +62,79 @@ pub trait Score: Send + Sync {
     }
 }
 
+/// A score behind a pointer is a score.
+macro_rules! pointed {
+    ($($pointer:ty),*) => {$(
+        impl<S: Score + ?Sized> Score for $pointer {
+            fn name(&self) -> &'static str {
+                (**self).name()
+            }
+
+            fn needs(&self) -> Needs {
+                (**self).needs()
+            }
+
+            fn score(&self, layer: &LayerView<'_>, evidence: &Evidence) -> Result<Vec<f32>> {
+                (**self).score(layer, evidence)
+            }
+
+            fn normalize(&self, scores: &mut [Vec<f32>]) {
+                (**self).normalize(scores);
+            }
+
+            fn on_device(&self, values: Tensor<2>) -> Option<Tensor<2>> {
+                (**self).on_device(values)
+            }
+        }
+    )*};
+}
+
+pointed!(Box<S>, Arc<S>, &S);
+
+/// The scores of all `weights` by `score`, one list for each.
+///
+/// # Errors
+/// If a layer cannot be scored, naming it.
+pub fn scores(weights: &[Weight], score: &(impl Score + ?Sized), evidence: &Evidence) -> Result<Vec<Vec<f32>>> {
+    let views = weights.par_iter().enumerate().map(|(index, weight)| LayerView { weight, index });
+    let mut all = views.map(|layer| score.score(&layer, evidence)).collect::<Result<Vec<_>>>()?;
+    score.normalize(&mut all);
+    Ok(all)
+}
+
 /// The absolute values of `weight`, the score that most methods share.
 pub fn magnitudes(weight: &Weight) -> Vec<f32> {
     weight.values.par_iter().map(|w| w.abs()).collect()
 }
 
-/// How a pruning step turns scores into masks: three values that combine freely with any score.
-#[derive(Clone, Debug, Default)]
+/// How a pruning step turns scores into masks: values that combine freely with any score.
+#[derive(Clone, Debug)]
 pub struct Recipe {
     /// How the total is shared among layers.
-    pub budget: Budget,
+    pub budget: Arc<dyn Allocate>,
     /// Where zeros may stand.
     pub pattern: Pattern,
     /// Which weights take part.
     pub select: Select,
+    /// What the score and the budget need besides the weights.
+    pub evidence: Arc<Evidence>,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            budget: Arc::new(Budget::Global),
+            pattern: Pattern::default(),
+            select: Select::default(),
+            evidence: Arc::default(),
+        }
+    }
 }
 
 impl Recipe {
-    /// With another budget.
-    pub fn with_budget(mut self, budget: Budget) -> Self {
-        self.budget = budget;
+    /// With another budget: one of [`Budget`] or any other.
+    pub fn with_budget(mut self, budget: impl Into<Box<dyn Allocate>>) -> Self {
+        self.budget = Arc::from(budget.into());
         self
     }
 
@@ -64,6 +148,17 @@ impl Recipe {
     pub fn with_select(mut self, select: Select) -> Self {
         self.select = select;
         self
+    }
+
+    /// With what [`Recipe::needs`] names, about the weights that will be pruned.
+    pub fn with_evidence(mut self, evidence: Evidence) -> Self {
+        self.evidence = Arc::new(evidence);
+        self
+    }
+
+    /// What `score` and the budget need together.
+    pub fn needs(&self, score: &(impl Score + ?Sized)) -> Needs {
+        score.needs().and(self.budget.needs())
     }
 
     /// Prunes `model` to `sparsity` by `score`: what is pruned is set to zero. Returns it with its
@@ -99,11 +194,10 @@ impl Recipe {
     /// Masks of `weights` at `sparsity`. A weight that is pruned already stays pruned.
     ///
     /// # Errors
-    /// Sparsity outside [0, 1) or below what is pruned already, NaN scores, a pattern that does
-    /// not divide a layer or dictates another sparsity.
+    /// Sparsity outside [0, 1) or below what is pruned already, NaN scores, evidence that is missing, a pattern that
+    /// does not divide a layer or dictates another sparsity.
     pub fn masks(&self, weights: &[Weight], score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
-        let scored = weights.par_iter().enumerate().map(|(i, w)| score.score(w, i));
-        self.masks_of(weights, scored.collect::<Result<_>>()?, sparsity)
+        self.masks_of(weights, scores(weights, score, &self.evidence)?, sparsity)
     }
 
     /// The same from scores that are there already, one list for each of `weights`.
@@ -119,11 +213,11 @@ impl Recipe {
         }
         let scored = weights.par_iter().zip(scores).map(|(weight, scores)| checked(weight, scores));
         let scored = scored.collect::<Result<Vec<_>>>()?;
-        let layers: Vec<_> =
-            weights.iter().zip(&scored).map(|(w, scores)| Layer { name: &w.path, shape: &w.shape, scores }).collect();
+        let named = weights.iter().zip(&scored).map(|(w, scores)| Layer::new(&w.path, &w.shape, scores));
+        let layers: Vec<_> = named.enumerate().map(|(i, layer)| layer.with_block(i)).collect();
         let prune = match self.pattern {
             Pattern::NofM { .. } => vec![0; layers.len()],
-            _ => self.budget.allocate(&layers, sparsity)?,
+            _ => self.budget.allocate(&layers, &self.evidence, sparsity)?,
         };
         let mask = |(weight, (scores, prune)): (&Weight, (&Vec<f32>, usize))| {
             let mask = self

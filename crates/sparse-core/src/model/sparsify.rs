@@ -4,10 +4,13 @@ use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 
+use crate::model::evidence::{Evidence, Needs};
 use crate::model::masked::{Gradient, apply_masks, scale_under, set_gradient};
-use crate::model::optimizer::{OptimizerMasks, Under, masked_optimizer};
+use crate::model::optimizer::{OptimizerMasks, PrunedWeightUpdate, masked_optimizer};
+use crate::model::probe::Probe;
 use crate::model::score::{Recipe, Score};
 use crate::model::weight::{Select, Weight, gradients, stored, weights};
+use crate::state::State;
 use crate::{Error, MaskSet, Result};
 
 /// What a pruner may look at after an optimizer step; nothing is read before it is asked for.
@@ -30,6 +33,7 @@ pub trait View {
     /// # Errors
     /// As [`View::weights`] and [`Recipe::masks`].
     fn masks(&mut self, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
+        let recipe = recipe.clone().with_evidence(self.evidence(&recipe.needs(score))?);
         recipe.masks(&self.weights()?, score, sparsity)
     }
 
@@ -37,8 +41,20 @@ pub trait View {
     /// weights have theirs if the pruner's [`Pruner::gradient`] is dense.
     ///
     /// # Errors
-    /// If the pruner does not watch this step, or a gradient is missing or not finite.
+    /// If the pruner does not ask for them in this step ([`Pruner::needs_gradients`]), or one is missing or not finite.
     fn gradients(&mut self) -> Result<Vec<Vec<f32>>>;
+
+    /// What `needs` names about the prunable weights: the gradients of this step's batch, and whatever else the user's
+    /// probe brings.
+    ///
+    /// # Errors
+    /// As [`View::gradients`], or if there is no probe that brings it.
+    fn evidence(&mut self, needs: &Needs) -> Result<Evidence> {
+        let others = needs.clone().without_gradients();
+        others.check(&Needs::NONE, "the pruner")?;
+        let evidence = Evidence::default();
+        Ok(if needs.gradients { evidence.with_gradients(self.gradients()?) } else { evidence })
+    }
 }
 
 /// What a pruner decides after a step.
@@ -74,24 +90,35 @@ pub trait Pruner: Send + 'static {
     /// If that cannot be decided.
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change>;
 
+    /// The evidence that its score and its budget need. The gradients of the loss are those of each step
+    /// [`Pruner::needs_gradients`] names; everything else must come from the user's probe.
+    fn needs(&self) -> Needs {
+        Needs::NONE
+    }
+
     /// Whether the gradients of step `step` will be asked for.
-    fn watches(&self, _step: usize) -> bool {
+    fn needs_gradients(&self, _step: usize) -> bool {
         false
     }
 
     /// Whether step `step` belongs to the pruner: the optimizer leaves it out, its gradients may be
     /// asked for.
-    fn takes(&self, _step: usize) -> bool {
+    fn replaces_optimizer_step(&self, _step: usize) -> bool {
         false
     }
 
     /// What it has learned so far, for a run to be resumed; nothing if masks and step say it all.
-    fn state(&self) -> Vec<Vec<f32>> {
-        Vec::new()
+    fn state(&self) -> State {
+        State::default()
     }
 
     /// Takes back what [`Pruner::state`] gave.
-    fn restore(&mut self, _state: Vec<Vec<f32>>) {}
+    ///
+    /// # Errors
+    /// If it comes from another method.
+    fn restore(&mut self, _state: State) -> Result<()> {
+        Ok(())
+    }
 
     /// Which parameters it may prune.
     fn select(&self) -> Select {
@@ -104,42 +131,14 @@ pub trait Pruner: Send + 'static {
     }
 
     /// What the optimizer does to pruned weights.
-    fn under(&self) -> Under {
-        Under::Zero
+    fn pruned_weight_update(&self) -> PrunedWeightUpdate {
+        PrunedWeightUpdate::Zero
     }
 }
 
-impl Pruner for Box<dyn Pruner> {
-    fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change> {
-        (**self).update(step, view)
-    }
-
-    fn watches(&self, step: usize) -> bool {
-        (**self).watches(step)
-    }
-
-    fn takes(&self, step: usize) -> bool {
-        (**self).takes(step)
-    }
-
-    fn state(&self) -> Vec<Vec<f32>> {
-        (**self).state()
-    }
-
-    fn restore(&mut self, state: Vec<Vec<f32>>) {
-        (**self).restore(state);
-    }
-
-    fn select(&self) -> Select {
-        (**self).select()
-    }
-
-    fn gradient(&self) -> Gradient {
-        (**self).gradient()
-    }
-
-    fn under(&self) -> Under {
-        (**self).under()
+impl<P: Pruner> From<P> for Box<dyn Pruner> {
+    fn from(pruner: P) -> Self {
+        Box::new(pruner)
     }
 }
 
@@ -159,48 +158,68 @@ impl Pruner for KeepMasks {
 
 /// A pruner at work on one model: [`Sparsifier::before_step`] before every optimizer step,
 /// [`Sparsifier::after_step`] after it.
-pub struct Sparsifier {
+pub struct Sparsifier<M> {
     pruner: Box<dyn Pruner>,
+    probe: Option<Probe<M>>,
     masks: OptimizerMasks,
     gradients: Option<Vec<Vec<f32>>>,
     fresh: bool,
     step: usize,
 }
 
-impl Sparsifier {
+impl<M: Module> Sparsifier<M> {
     /// A sparsifier and the optimizer to train `model` with: `optimizer`, which treats pruned
     /// weights as the pruner wants. Masks that the model carries already hold from the first step.
     ///
     /// # Errors
-    /// If the masks that the model carries cannot be read.
-    pub fn new<M: Module, O: Optimizer>(
-        pruner: impl Pruner,
+    /// If the masks that the model carries cannot be read, or the pruner needs evidence that a training step does not
+    /// bring: then use [`Sparsifier::with_probe`].
+    pub fn new<O: Optimizer>(
+        pruner: impl Into<Box<dyn Pruner>>,
         optimizer: O,
         model: &M,
     ) -> Result<(Self, ModuleOptimizer)> {
-        let (optimizer, masks) =
-            masked_optimizer(model, &pruner.select(), optimizer, pruner.gradient(), pruner.under());
+        Self::over(pruner.into(), None, optimizer, model)
+    }
+
+    /// The same with a probe that brings what the pruner's score and budget need besides gradients.
+    ///
+    /// # Errors
+    /// As [`Sparsifier::new`], or if the probe does not bring it.
+    pub fn with_probe<O: Optimizer>(
+        pruner: impl Into<Box<dyn Pruner>>,
+        probe: Probe<M>,
+        optimizer: O,
+        model: &M,
+    ) -> Result<(Self, ModuleOptimizer)> {
+        Self::over(pruner.into(), Some(probe), optimizer, model)
+    }
+
+    fn over<O: Optimizer>(
+        pruner: Box<dyn Pruner>,
+        probe: Option<Probe<M>>,
+        optimizer: O,
+        model: &M,
+    ) -> Result<(Self, ModuleOptimizer)> {
+        let offered = probe.as_ref().map_or(Needs::NONE, Probe::offers);
+        pruner.needs().without_gradients().check(&offered, "the pruner")?;
+        let (select, update) = (pruner.select(), pruner.pruned_weight_update());
+        let (optimizer, masks) = masked_optimizer(model, &select, optimizer, pruner.gradient(), update);
         let present = crate::model::masked::masks(model)?;
         if !present.is_empty() {
             masks.set(model, &present)?;
         }
-        Ok((Self { pruner: Box::new(pruner), masks, gradients: None, fresh: true, step: 0 }, optimizer))
+        Ok((Self { pruner, probe, masks, gradients: None, fresh: true, step: 0 }, optimizer))
     }
 
     /// Continues at `step`, after a resume, with what was [pending](Sparsifier::pending) there and
     /// the pruner's [state](Sparsifier::state).
     ///
     /// # Errors
-    /// If `pending` belongs to another model.
-    pub fn at_step<M: Module>(
-        mut self,
-        step: usize,
-        pending: &MaskSet,
-        state: Vec<Vec<f32>>,
-        model: &M,
-    ) -> Result<Self> {
+    /// If `pending` belongs to another model, or the state to another pruner.
+    pub fn at_step(mut self, step: usize, pending: &MaskSet, state: State, model: &M) -> Result<Self> {
         self.step = step;
-        self.pruner.restore(state);
+        self.pruner.restore(state)?;
         if !pending.is_empty() {
             self.masks.set(model, pending)?;
             self.masks.set(model, &crate::model::masked::masks(model)?)?;
@@ -217,21 +236,39 @@ impl Sparsifier {
     ///
     /// # Errors
     /// If a gradient is missing or not finite, naming the weight.
-    pub fn before_step<M: Module>(&mut self, model: &M, grads: &GradientsParams) -> Result<()> {
-        self.gradients = match self.pruner.watches(self.step) || self.takes_step() {
-            true => Some(gradients(model, &self.pruner.select(), grads)?),
-            false => None,
-        };
+    pub fn before_step(&mut self, model: &M, grads: &GradientsParams) -> Result<()> {
+        self.before_step_on_devices(model, &[grads])
+    }
+
+    /// The same where several devices have a batch each: their gradients are summed, as the optimizer sums them.
+    ///
+    /// # Errors
+    /// As [`Sparsifier::before_step`].
+    pub fn before_step_on_devices(&mut self, model: &M, grads: &[&GradientsParams]) -> Result<()> {
+        self.gradients = None;
+        if !self.pruner.needs_gradients(self.step) && !self.replaces_optimizer_step() {
+            return Ok(());
+        }
+        let select = self.pruner.select();
+        for one in grads {
+            let more = gradients(model, &select, one)?;
+            match &mut self.gradients {
+                None => self.gradients = Some(more),
+                Some(sum) => {
+                    sum.iter_mut().flatten().zip(more.iter().flatten()).for_each(|(sum, more)| *sum += more);
+                }
+            }
+        }
         Ok(())
     }
 
     /// Whether the step to come is the pruner's own, to be left out by the optimizer.
-    pub fn takes_step(&self) -> bool {
-        self.pruner.takes(self.step)
+    pub fn replaces_optimizer_step(&self) -> bool {
+        self.pruner.replaces_optimizer_step(self.step)
     }
 
     /// What the pruner has learned, see [`Pruner::state`].
-    pub fn state(&self) -> Vec<Vec<f32>> {
+    pub fn state(&self) -> State {
         self.pruner.state()
     }
 
@@ -239,9 +276,10 @@ impl Sparsifier {
     ///
     /// # Errors
     /// If the pruner cannot decide.
-    pub fn after_step<M: Module>(&mut self, model: M) -> Result<M> {
+    pub fn after_step(&mut self, model: M) -> Result<M> {
         let gradients = self.gradients.take();
-        let mut view = Looking { model: &model, select: self.pruner.select(), gradients };
+        let (select, probe) = (self.pruner.select(), self.probe.as_ref());
+        let mut view = Looking { model: &model, select, gradients, probe };
         let change = self.pruner.update(self.step, &mut view)?;
         self.step += 1;
         let model = match std::mem::take(&mut self.fresh) {
@@ -261,10 +299,10 @@ impl Sparsifier {
         }
     }
 
-    fn put_on<M: Module>(&self, model: M, masks: &MaskSet) -> Result<M> {
+    fn put_on(&self, model: M, masks: &MaskSet) -> Result<M> {
         tracing::debug!(step = self.step, sparsity = masks.sparsity(), "new masks");
         self.masks.set(&model, masks)?;
-        apply_masks(model, masks, self.pruner.gradient(), self.pruner.under().base())
+        apply_masks(model, masks, self.pruner.gradient(), self.pruner.pruned_weight_update().base())
     }
 }
 
@@ -273,6 +311,7 @@ struct Looking<'a, M> {
     model: &'a M,
     select: Select,
     gradients: Option<Vec<Vec<f32>>>,
+    probe: Option<&'a Probe<M>>,
 }
 
 impl<M: Module> View for Looking<'_, M> {
@@ -285,30 +324,58 @@ impl<M: Module> View for Looking<'_, M> {
     }
 
     fn masks(&mut self, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
-        recipe.clone().with_select(self.select.clone()).masks_in(self.model, score, sparsity)
+        let recipe = recipe.clone().with_select(self.select.clone());
+        let evidence = self.evidence(&recipe.needs(score))?;
+        recipe.with_evidence(evidence).masks_in(self.model, score, sparsity)
     }
 
     fn gradients(&mut self) -> Result<Vec<Vec<f32>>> {
-        let missing = "the gradients of this step were not kept: the pruner's `watches` must ask for them";
+        let missing = "the gradients of this step were not kept: the pruner's `needs_gradients` must ask for them";
         self.gradients.take().ok_or_else(|| Error::Argument(missing.into()))
+    }
+
+    fn evidence(&mut self, needs: &Needs) -> Result<Evidence> {
+        let others = needs.clone().without_gradients();
+        let evidence = match self.probe {
+            Some(probe) if !others.is_none() => probe.evidence(self.model, &self.select, &others)?,
+            _ => {
+                others.check(&Needs::NONE, "the pruner")?;
+                Evidence::default()
+            }
+        };
+        Ok(if needs.gradients { evidence.with_gradients(self.gradients()?) } else { evidence })
     }
 }
 
 /// A sparsifier and its optimizer in one, for a training loop of one's own: it steps as Burn's
 /// `ModuleOptimizer` does.
-pub struct PruningOptimizer {
-    sparsifier: Sparsifier,
+pub struct PruningOptimizer<M> {
+    sparsifier: Sparsifier<M>,
     /// The optimizer inside, for its record or gradient clipping.
     pub optimizer: ModuleOptimizer,
 }
 
-impl PruningOptimizer {
+impl<M: Module> PruningOptimizer<M> {
     /// Wraps `optimizer` (as `SgdConfig::new().build()` makes it) for `model`.
     ///
     /// # Errors
-    /// If masks that the model carries cannot be read.
-    pub fn new<M: Module, O: Optimizer>(pruner: impl Pruner, optimizer: O, model: &M) -> Result<Self> {
+    /// As [`Sparsifier::new`].
+    pub fn new<O: Optimizer>(pruner: impl Into<Box<dyn Pruner>>, optimizer: O, model: &M) -> Result<Self> {
         let (sparsifier, optimizer) = Sparsifier::new(pruner, optimizer, model)?;
+        Ok(Self { sparsifier, optimizer })
+    }
+
+    /// The same with a probe, see [`Sparsifier::with_probe`].
+    ///
+    /// # Errors
+    /// As [`Sparsifier::with_probe`].
+    pub fn with_probe<O: Optimizer>(
+        pruner: impl Into<Box<dyn Pruner>>,
+        probe: Probe<M>,
+        optimizer: O,
+        model: &M,
+    ) -> Result<Self> {
+        let (sparsifier, optimizer) = Sparsifier::with_probe(pruner, probe, optimizer, model)?;
         Ok(Self { sparsifier, optimizer })
     }
 
@@ -316,14 +383,9 @@ impl PruningOptimizer {
     ///
     /// # Errors
     /// If the pruner cannot decide, or a gradient that it needs is not finite.
-    pub fn step<M: Module>(
-        &mut self,
-        lr: impl Into<ModuleLearningRate>,
-        model: M,
-        grads: GradientsParams,
-    ) -> Result<M> {
+    pub fn step(&mut self, lr: impl Into<ModuleLearningRate>, model: M, grads: GradientsParams) -> Result<M> {
         self.sparsifier.before_step(&model, &grads)?;
-        let model = match self.sparsifier.takes_step() {
+        let model = match self.sparsifier.replaces_optimizer_step() {
             true => model,
             false => self.optimizer.step(lr, model, grads),
         };

@@ -13,7 +13,7 @@ use crate::{Error, Mask, Result};
 /// Which of the weights that are not kept may grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Candidates {
-    /// Those that were pruned before this exchange.
+    /// Those that were pruned before this step.
     #[default]
     Pruned,
     /// These and the ones just dropped, which then keep their values.
@@ -28,7 +28,7 @@ pub enum Candidates {
 ///
 /// # Errors
 /// If a weight or a growth value is NaN, or there is not one growth value per weight.
-pub fn exchange(weight: &Weight, count: usize, growth: &[f32], candidates: Candidates) -> Result<Mask> {
+pub fn drop_and_grow(weight: &Weight, count: usize, growth: &[f32], candidates: Candidates) -> Result<Mask> {
     if growth.len() != weight.values.len() {
         let counts = format!("has {} growth values for {} weights", growth.len(), weight.values.len());
         return Err(Error::tensor(&weight.path, counts));
@@ -99,24 +99,24 @@ mod tests {
     fn the_smallest_go_and_the_most_wanted_come() {
         let w = weight(&[4.0, -1.0, 0.0, 0.0, 2.0, 0.0], "110010");
         let growth = [9.0, 9.0, 1.0, 3.0, 9.0, 2.0];
-        assert_eq!(drawn(&exchange(&w, 1, &growth, Candidates::Pruned).unwrap()), "100110");
-        assert_eq!(drawn(&exchange(&w, 2, &growth, Candidates::Pruned).unwrap()), "100101");
+        assert_eq!(drawn(&drop_and_grow(&w, 1, &growth, Candidates::Pruned).unwrap()), "100110");
+        assert_eq!(drawn(&drop_and_grow(&w, 2, &growth, Candidates::Pruned).unwrap()), "100101");
         // The dropped one is wanted most and comes straight back.
-        assert_eq!(drawn(&exchange(&w, 1, &growth, Candidates::PrunedAndDropped).unwrap()), "110010");
-        assert_eq!(drawn(&exchange(&w, 0, &growth, Candidates::Pruned).unwrap()), "110010");
+        assert_eq!(drawn(&drop_and_grow(&w, 1, &growth, Candidates::PrunedAndDropped).unwrap()), "110010");
+        assert_eq!(drawn(&drop_and_grow(&w, 0, &growth, Candidates::Pruned).unwrap()), "110010");
     }
 
     #[test]
     fn a_kept_zero_is_dropped_before_any_other() {
         let w = weight(&[0.0, 1.0, 0.0, 0.0], "1100");
-        assert_eq!(drawn(&exchange(&w, 1, &[0.0, 0.0, 0.0, 5.0], Candidates::Pruned).unwrap()), "0101");
+        assert_eq!(drawn(&drop_and_grow(&w, 1, &[0.0, 0.0, 0.0, 5.0], Candidates::Pruned).unwrap()), "0101");
     }
 
     #[test]
     fn bad_values_are_refused_by_name() {
         let w = weight(&[1.0, 2.0, 0.0], "110");
-        assert!(exchange(&w, 1, &[0.0], Candidates::Pruned).is_err());
-        let says = exchange(&w, 1, &[0.0, 0.0, f32::NAN], Candidates::Pruned).unwrap_err().to_string();
+        assert!(drop_and_grow(&w, 1, &[0.0], Candidates::Pruned).is_err());
+        let says = drop_and_grow(&w, 1, &[0.0, 0.0, f32::NAN], Candidates::Pruned).unwrap_err().to_string();
         assert!(says.starts_with("w: "), "{says}");
     }
 
@@ -129,7 +129,7 @@ mod tests {
             let values: Vec<f32> = values.iter().zip(keep.chars()).map(|(v, k)| if k == '1' { *v as f32 } else { 0.0 }).collect();
             let w = weight(&values, &keep);
             let candidates = if both { Candidates::PrunedAndDropped } else { Candidates::Pruned };
-            let after = exchange(&w, count, &random_growth(values.len(), seed), candidates).unwrap();
+            let after = drop_and_grow(&w, count, &random_growth(values.len(), seed), candidates).unwrap();
             prop_assert_eq!(after.kept(), w.mask_or_dense().kept());
         }
     }

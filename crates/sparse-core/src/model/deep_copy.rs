@@ -50,7 +50,7 @@ mod tests {
     use burn::tensor::Tensor;
 
     use super::*;
-    use regrow_sparse_core::model::gradients::with_fixed_statistics;
+    use crate::model::gradients::with_fixed_statistics;
 
     struct Times(f64);
 

@@ -1,0 +1,23 @@
+//! What the pruners of a training share: masks by any score, from what a view shows.
+
+use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::sparsify::View;
+use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::{MaskSet, Result};
+
+/// The masks of `weights`, which are of `view`, by `score` at `sparsity`; the view brings the evidence.
+pub(crate) fn masks(
+    view: &mut dyn View,
+    recipe: &Recipe,
+    score: &dyn Score,
+    weights: &[Weight],
+    sparsity: f64,
+) -> Result<MaskSet> {
+    let evidence = view.evidence(&recipe.needs(score))?;
+    recipe.clone().with_evidence(evidence).masks(weights, score, sparsity)
+}
+
+/// The stored weights of `view` without their masks: every one may be chosen anew.
+pub(crate) fn unmasked(view: &mut dyn View) -> Result<Vec<Weight>> {
+    Ok(view.stored()?.into_iter().map(Weight::unmasked).collect())
+}
