@@ -4,8 +4,8 @@
 
 use clap::Parser;
 use regrow_bench::continual::{Args, Method, run};
-use regrow_continual::params::Vector;
-use regrow_continual::{Example, Stage, Strategy};
+use regrow_continual::params::ParameterVector;
+use regrow_continual::{Example, Strategy, TaskContext};
 use regrow_sparse_core::Result;
 use regrow_zoo::Net;
 
@@ -13,18 +13,18 @@ use regrow_zoo::Net;
 /// `theta <- theta + pull (theta* - theta)`.
 struct Tethered {
     pull: f64,
-    start: Option<Vector>,
+    start: Option<ParameterVector>,
 }
 
 impl Strategy<Net> for Tethered {
-    fn begin(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
-        self.start = (at.task > 0).then(|| Vector::of(&model));
+    fn begin_task(&mut self, model: Net, at: &TaskContext<'_>) -> Result<Net> {
+        self.start = (at.task > 0).then(|| ParameterVector::of(&model));
         Ok(model)
     }
 
-    fn stepped(&mut self, model: Net, _batch: &[Example], _at: &Stage<'_>) -> Result<Net> {
+    fn after_step(&mut self, model: Net, _batch: &[Example], _at: &TaskContext<'_>) -> Result<Net> {
         let Some(start) = &self.start else { return Ok(model) };
-        let now = Vector::of(&model);
+        let now = ParameterVector::of(&model);
         Ok(now.plus(self.pull, &start.minus(&now)).put(model))
     }
 }

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use burn::optim::SgdConfig;
 use criterion::{Criterion, criterion_group, criterion_main};
 use regrow_bench::continual::methods;
-use regrow_continual::learn::Told;
+use regrow_continual::learn::Progress;
 use regrow_continual::stream::{Scenario, TaskStream};
-use regrow_continual::{
-    AGem, DerPp, Dst, Er, Ewc, FineTune, Gem, ICarl, Lwf, PackNet, Protocol, Si, Strategy, Wa, learn,
-};
-use regrow_sparse_core::{Budget, Result};
+use regrow_continual::{Protocol, Strategy, learn, registry};
+use regrow_sparse_core::Result;
+use regrow_sparse_core::registry::{Params, find};
 use regrow_train::lr::LrSchedule;
 use regrow_zoo::Net;
 use regrow_zoo::data::{Images, Normalization};
@@ -23,8 +22,6 @@ const BATCH: usize = 128;
 /// Steps of a task, of which the first do not count.
 const STEPS: usize = 24;
 const WARM: usize = 4;
-/// Examples in memory.
-const MEMORY: usize = 1000;
 
 /// Images of noise, 784 pixels in ten classes.
 fn images() -> Images {
@@ -43,7 +40,7 @@ fn second_task(images: &Images, strategy: &mut dyn Strategy<Net>, scenario: Scen
     let scope = scenario.default_scope();
     let protocol = Protocol { epochs: 1, batch: BATCH, lr: LrSchedule::constant(0.01), seed: 0, scope };
     let (mut from, mut steps) = (None, (Duration::ZERO, 0));
-    let mut watch = |told: Told| match (told.task, told.step) {
+    let mut watch = |told: Progress| match (told.task, told.step) {
         (1, WARM) => from = Some(Instant::now()),
         (1, step) if step == told.total => {
             steps = (from.map_or(Duration::ZERO, |from: Instant| from.elapsed()), (step - WARM) as u32);
@@ -54,31 +51,29 @@ fn second_task(images: &Images, strategy: &mut dyn Strategy<Net>, scenario: Scen
     Ok(steps)
 }
 
-type Make = fn() -> Result<Box<dyn Strategy<Net>>>;
-
-/// Every strategy, in a scenario that it fits.
-fn all() -> Vec<(&'static str, Scenario, Make)> {
-    use Scenario::{Class, Task};
-    vec![
-        (methods::FINE_TUNE, Class, || Ok(Box::new(FineTune))),
-        ("EWC", Class, || Ok(Box::new(Ewc::new(100.0)?.with_samples(50)?))),
-        ("online EWC", Class, || Ok(Box::new(Ewc::online(100.0, 1.0)?.with_samples(50)?))),
-        ("SI", Class, || Ok(Box::new(Si::new(1.0, 0.1)?))),
-        ("LwF", Class, || Ok(Box::new(Lwf::new(1.0, 2.0)?))),
-        ("ER", Class, || Ok(Box::new(Er::new(MEMORY)?))),
-        ("DER++", Class, || Ok(Box::new(DerPp::new(MEMORY, 0.5, 0.5)?))),
-        ("GEM", Class, || Ok(Box::new(Gem::new(MEMORY, 0.5)?))),
-        ("A-GEM", Class, || Ok(Box::new(AGem::new(MEMORY)?))),
-        ("iCaRL", Class, || Ok(Box::new(ICarl::new(MEMORY)?))),
-        ("WA", Class, || Ok(Box::new(Wa::new(MEMORY)?))),
-        ("PackNet", Task, || Ok(Box::new(PackNet::new(0.75)?))),
-        ("DST-CL", Task, || Ok(Box::new(Dst::new(0.8, Budget::Erk, regrow_continual::dst::Growth::Gradient, 20)?))),
-    ]
-}
+/// Every strategy: its row, a scenario that it fits, its name in the registry and its parameters.
+const ALL: [(&str, Scenario, &str, &str); 13] = [
+    (methods::FINE_TUNE, Scenario::Class, "finetune", ""),
+    ("EWC", Scenario::Class, "ewc", "lambda=100,samples=50"),
+    ("online EWC", Scenario::Class, "ewc-online", "lambda=100,samples=50"),
+    ("SI", Scenario::Class, "si", "c=1,xi=0.1"),
+    ("LwF", Scenario::Class, "lwf", ""),
+    ("ER", Scenario::Class, "er", "memory=1000"),
+    ("DER++", Scenario::Class, "der++", "memory=1000"),
+    ("GEM", Scenario::Class, "gem", "memory=1000"),
+    ("A-GEM", Scenario::Class, "agem", "memory=1000"),
+    ("iCaRL", Scenario::Class, "icarl", "memory=1000"),
+    ("WA", Scenario::Class, "wa", "memory=1000"),
+    ("PackNet", Scenario::Task, "packnet", ""),
+    ("DST-CL", Scenario::Task, "dst-cl", ""),
+];
 
 fn strategies(criterion: &mut Criterion) {
     let images = images();
-    for (name, scenario, make) in all() {
+    let entries = registry::entries::<Net>();
+    for (name, scenario, entry, list) in ALL {
+        let params = Params::new(0).with(list).expect("a list of parameters");
+        let make = || find(&entries, entry)?.build(&params);
         criterion.bench_function(&format!("strategies/784-400-400-10, batch {BATCH}/{name}"), |b| {
             b.iter_custom(|iterations| {
                 let mut strategy = make().expect("settings that are possible");

@@ -8,33 +8,60 @@
 //!
 //! `g_ref` is the gradient on a draw from memory. The memory is a uniform sample of all earlier tasks.
 
+use burn::config::Config;
 use burn::optim::GradientsParams;
 use regrow_sparse_core::Result;
+use regrow_sparse_core::registry::{MethodInfo, Params};
+use regrow_sparse_core::state::State;
 use regrow_train::classifier::Headed;
 
-use crate::buffer::Keeping;
+use crate::buffer::BufferPolicy;
 use crate::memory::{self, Memory};
-use crate::params::Vector;
-use crate::strategy::{Stage, Strategy};
+use crate::params::ParameterVector;
+use crate::registry::{ANY_SCENARIO, MEMORY};
+use crate::strategy::{Strategy, TaskContext};
 
-/// Averaged gradient episodic memory.
+/// The registry's entry.
+pub const INFO: MethodInfo = MethodInfo {
+    kind: "strategy",
+    name: "agem",
+    summary: "a step must not raise the mean loss on examples of earlier tasks",
+    paper: "arXiv 1812.00420",
+    needs: ANY_SCENARIO,
+    params: &[MEMORY],
+};
+
+/// Settings of [`AGem`].
+#[derive(Config, Debug, PartialEq)]
+pub struct AGemConfig {
+    /// Examples kept.
+    pub memory: usize,
+}
+
+impl AGemConfig {
+    /// The strategy.
+    ///
+    /// # Errors
+    /// If the memory holds nothing.
+    pub fn init(&self) -> Result<AGem> {
+        INFO.check("memory", self.memory)?;
+        Ok(AGem { memory: Memory::new(self.memory)? })
+    }
+
+    /// Of the registry's parameters.
+    pub(crate) fn from_params(params: &Params) -> Result<Self> {
+        Ok(Self::new(params.count("memory")?))
+    }
+}
+
+/// Averaged gradient episodic memory; made by [`AGemConfig::init`].
 #[derive(Clone, Debug)]
 pub struct AGem {
     memory: Memory,
 }
 
-impl AGem {
-    /// With a memory of `capacity` examples.
-    ///
-    /// # Errors
-    /// If it holds nothing.
-    pub fn new(capacity: usize) -> Result<Self> {
-        Ok(Self { memory: Memory::new(capacity)? })
-    }
-}
-
 /// `g` without what goes against `reference`.
-pub fn project(g: &Vector, reference: &Vector) -> Vector {
+pub fn project(g: &ParameterVector, reference: &ParameterVector) -> ParameterVector {
     let (along, length) = (g.dot(reference), reference.dot(reference));
     match along < 0.0 && length > 0.0 {
         true => g.plus(-along / length, reference),
@@ -43,33 +70,33 @@ pub fn project(g: &Vector, reference: &Vector) -> Vector {
 }
 
 impl<M: Headed> Strategy<M> for AGem {
-    fn begin(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
+    fn begin_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
         self.memory.quota(at.stream.classes())?;
         Ok(model)
     }
 
-    fn gradients(&mut self, model: &M, gradients: GradientsParams, at: &Stage<'_>) -> Result<GradientsParams> {
+    fn gradients(&mut self, model: &M, gradients: GradientsParams, at: &TaskContext<'_>) -> Result<GradientsParams> {
         if self.memory.kept().is_empty() {
             return Ok(gradients);
         }
         let (drawn, _) = memory::draw(&self.memory, 3, at);
         let loss = at.cross_entropy(model.logits(at.images(&drawn)), &drawn).mean();
         let reference = GradientsParams::from_grads(loss.backward(), model);
-        let g = project(&Vector::gradients(model, &gradients), &Vector::gradients(model, &reference));
+        let g = project(&ParameterVector::gradients(model, &gradients), &ParameterVector::gradients(model, &reference));
         Ok(g.into_gradients(model, &gradients))
     }
 
-    fn end(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
-        memory::offer_task(&mut self.memory, Keeping::Reservoir, at);
+    fn end_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
+        memory::offer_task(&mut self.memory, BufferPolicy::Reservoir, at);
         Ok(model)
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
+    fn state(&self) -> State {
         memory::state(&self.memory)
     }
 
-    fn restore(&mut self, state: Vec<Vec<f32>>, _model: &M, _at: &Stage<'_>) -> Result<()> {
-        self.memory = memory::restored(self.memory.capacity(), &state)?;
+    fn restore(&mut self, state: State, _model: &M, _at: &TaskContext<'_>) -> Result<()> {
+        self.memory = memory::restored(self.memory.capacity(), state)?;
         Ok(())
     }
 }
@@ -84,7 +111,7 @@ mod tests {
         let model = net(2, 1, 1, 1);
         let of = |numbers: [f32; 5]| {
             let [a, b, c, d, e] = numbers;
-            Vector::from_host(vec![vec![a, b], vec![c], vec![d], vec![e]], &model).unwrap()
+            ParameterVector::from_host(vec![vec![a, b], vec![c], vec![d], vec![e]], &model).unwrap()
         };
         let (g, against) = (of([1.0, -1.0, 0.0, 0.0, 0.0]), of([0.0, 1.0, 0.0, 0.0, 0.0]));
         assert_eq!(project(&g, &against).to_host(), of([1.0, 0.0, 0.0, 0.0, 0.0]).to_host());

@@ -4,10 +4,12 @@ use rand::RngExt;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// Which examples stay when the memory is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Keeping {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BufferPolicy {
     /// Each seen so far with the same probability (Vitter, 1985): of `n` seen before, example `n`
     /// replaces slot `r`, drawn from `0..=n`, where there is such a slot.
     #[default]
@@ -17,9 +19,9 @@ pub enum Keeping {
     ClassBalanced,
 }
 
-/// One example kept.
+/// An example in a [`ReplayBuffer`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kept<T> {
+pub struct Stored<T> {
     /// The example.
     pub item: T,
     /// Its class.
@@ -32,7 +34,29 @@ pub struct ReplayBuffer<T> {
     capacity: usize,
     seen: usize,
     seen_by_class: Vec<usize>,
-    kept: Vec<Kept<T>>,
+    kept: Vec<Stored<T>>,
+}
+
+impl BufferPolicy {
+    /// The names that [`BufferPolicy::parse`] reads.
+    pub const NAMES: [&'static str; 2] = ["reservoir", "class-balanced"];
+
+    /// The policy of that name.
+    ///
+    /// # Errors
+    /// If there is none, naming those there are.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "reservoir" => Ok(Self::Reservoir),
+            "class-balanced" => Ok(Self::ClassBalanced),
+            _ => Err(Error::UnknownMethod {
+                kind: "buffer policy".into(),
+                name: name.into(),
+                hint: String::new(),
+                known: Self::NAMES.join(", "),
+            }),
+        }
+    }
 }
 
 impl<T: Clone> ReplayBuffer<T> {
@@ -53,7 +77,7 @@ impl<T: Clone> ReplayBuffer<T> {
     }
 
     /// What is kept.
-    pub fn kept(&self) -> &[Kept<T>] {
+    pub fn kept(&self) -> &[Stored<T>] {
         &self.kept
     }
 
@@ -76,19 +100,19 @@ impl<T: Clone> ReplayBuffer<T> {
         }
     }
 
-    /// Offers an example; whether it stays is `keeping`'s to say.
-    pub fn offer(&mut self, item: T, label: usize, keeping: Keeping, rng: &mut ChaCha8Rng) {
-        let slot = match keeping {
+    /// Offers an example; whether it stays is up to `policy`.
+    pub fn offer(&mut self, item: T, label: usize, policy: BufferPolicy, rng: &mut ChaCha8Rng) {
+        let slot = match policy {
             _ if self.kept.len() < self.capacity => Some(self.kept.len()),
-            Keeping::Reservoir => Some(rng.random_range(0..=self.seen)).filter(|r| *r < self.capacity),
-            Keeping::ClassBalanced => self.balanced_slot(label, rng),
+            BufferPolicy::Reservoir => Some(rng.random_range(0..=self.seen)).filter(|r| *r < self.capacity),
+            BufferPolicy::ClassBalanced => self.balanced_slot(label, rng),
         };
         self.seen += 1;
         self.seen_by_class.resize(self.seen_by_class.len().max(label + 1), 0);
         self.seen_by_class[label] += 1;
         match slot {
-            Some(slot) if slot < self.kept.len() => self.kept[slot] = Kept { item, label },
-            Some(_) => self.kept.push(Kept { item, label }),
+            Some(slot) if slot < self.kept.len() => self.kept[slot] = Stored { item, label },
+            Some(_) => self.kept.push(Stored { item, label }),
             None => {}
         }
     }
@@ -134,31 +158,41 @@ impl<T: Clone> ReplayBuffer<T> {
     /// Puts `items` of class `label` in the place of what was kept of it.
     pub fn replace(&mut self, label: usize, items: impl IntoIterator<Item = T>) {
         self.kept.retain(|k| k.label != label);
-        self.kept.extend(items.into_iter().map(|item| Kept { item, label }));
+        self.kept.extend(items.into_iter().map(|item| Stored { item, label }));
     }
 
     /// `count` different ones at random, or all if there are fewer.
-    pub fn draw(&self, count: usize, rng: &mut ChaCha8Rng) -> Vec<&Kept<T>> {
+    pub fn draw(&self, count: usize, rng: &mut ChaCha8Rng) -> Vec<&Stored<T>> {
         let count = count.min(self.kept.len());
         index::sample(rng, self.kept.len(), count).into_iter().map(|i| &self.kept[i]).collect()
     }
 
-    /// Everything but the items, for [`ReplayBuffer::restored`].
-    pub fn counts(&self) -> Vec<f32> {
-        std::iter::once(self.seen).chain(self.seen_by_class.iter().copied()).map(|n| n as f32).collect()
+    /// The counters of what was offered, for [`ReplayBuffer::restored`].
+    pub fn counters(&self) -> BufferCounters {
+        BufferCounters { seen: self.seen as u64, seen_by_class: self.seen_by_class.iter().map(|n| *n as u64).collect() }
     }
 
-    /// A memory of `capacity` with what was kept and the [`ReplayBuffer::counts`] of another.
+    /// A memory of `capacity` with what was kept and the [`ReplayBuffer::counters`] of another.
     ///
     /// # Errors
     /// If that is more than fits.
-    pub fn restored(capacity: usize, kept: Vec<Kept<T>>, counts: &[f32]) -> Result<Self> {
-        if kept.len() > capacity || counts.is_empty() {
-            return Err(Error::Argument("a saved replay buffer belongs to another run".into()));
+    pub fn restored(capacity: usize, kept: Vec<Stored<T>>, counters: &BufferCounters) -> Result<Self> {
+        if kept.len() > capacity {
+            let (got, expected) = (vec![kept.len()], vec![capacity]);
+            return Err(Error::ShapeMismatch { tensor: "the saved replay buffer".into(), expected, got });
         }
-        let counts: Vec<usize> = counts.iter().map(|n| *n as usize).collect();
-        Ok(Self { kept, seen: counts[0], seen_by_class: counts[1..].to_vec(), ..Self::new(capacity)? })
+        let seen_by_class = counters.seen_by_class.iter().map(|n| *n as usize).collect();
+        Ok(Self { kept, seen: counters.seen as usize, seen_by_class, ..Self::new(capacity)? })
     }
+}
+
+/// How many examples a [`ReplayBuffer`] was offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BufferCounters {
+    /// In all.
+    pub seen: u64,
+    /// Of each class.
+    pub seen_by_class: Vec<u64>,
 }
 
 /// Herding (Welling, 2009; iCaRL, arXiv 1611.07725, alg. 4): of the rows of `features`, each of `dim`
@@ -215,7 +249,7 @@ mod tests {
         let mut counts = vec![0usize; items];
         for round in 0..rounds {
             let (mut buffer, mut rng) = (ReplayBuffer::new(room).unwrap(), rng(round));
-            (0..items).for_each(|i| buffer.offer(i, 0, Keeping::Reservoir, &mut rng));
+            (0..items).for_each(|i| buffer.offer(i, 0, BufferPolicy::Reservoir, &mut rng));
             buffer.kept().iter().for_each(|k| counts[k.item] += 1);
         }
         let expected = rounds as f64 * room as f64 / items as f64;
@@ -227,7 +261,7 @@ mod tests {
     fn a_balanced_memory_has_as_many_of_each_class_as_can_be() {
         let (mut buffer, mut rng) = (ReplayBuffer::new(12).unwrap(), rng(1));
         for (label, count) in [(0, 500), (1, 3), (2, 100)] {
-            (0..count).for_each(|i| buffer.offer(i, label, Keeping::ClassBalanced, &mut rng));
+            (0..count).for_each(|i| buffer.offer(i, label, BufferPolicy::ClassBalanced, &mut rng));
         }
         let count = |label| buffer.kept().iter().filter(|k| k.label == label).count();
         assert_eq!(count(1), 3);
@@ -238,13 +272,13 @@ mod tests {
     #[test]
     fn draws_are_different_examples() {
         let (mut buffer, mut rng) = (ReplayBuffer::new(9).unwrap(), rng(3));
-        (0..9).for_each(|i| buffer.offer(i, 0, Keeping::Reservoir, &mut rng));
+        (0..9).for_each(|i| buffer.offer(i, 0, BufferPolicy::Reservoir, &mut rng));
         let mut drawn: Vec<i32> = buffer.draw(6, &mut rng).iter().map(|k| k.item).collect();
         drawn.sort_unstable();
         drawn.dedup();
         assert_eq!(drawn.len(), 6);
         assert_eq!(buffer.draw(99, &mut rng).len(), 9);
-        let again = ReplayBuffer::restored(9, buffer.kept().to_vec(), &buffer.counts()).unwrap();
+        let again = ReplayBuffer::restored(9, buffer.kept().to_vec(), &buffer.counters()).unwrap();
         assert_eq!((again.kept(), again.seen()), (buffer.kept(), 9));
         buffer.replace(0, [7, 8]);
         buffer.replace(1, [1, 2, 3]);

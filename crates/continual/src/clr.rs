@@ -12,21 +12,36 @@
 
 use std::collections::BTreeSet;
 
+use burn::config::Config;
 use burn::module::{Module, Param, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, Initializer, Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
+use regrow_sparse_core::registry::MethodInfo;
+use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::{Classifier, Headed, Tapped};
+use serde::{Deserialize, Serialize};
 
 use crate::isolation::{Frozen, is_head};
-use crate::params::{Flags, LAYERS, Vector, within};
-use crate::strategy::{Stage, Strategy};
+use crate::params::{LAYERS, ParameterFlags, ParameterVector, numbers_from_state, numbers_to_state, within};
+use crate::strategy::{Strategy, TaskContext};
 use crate::stream::{Example, Scenario};
 
+/// The registry's entry.
+pub const INFO: MethodInfo = MethodInfo {
+    kind: "strategy",
+    name: "clr",
+    summary: "a frozen anchor with small kernels of each task after its convolutions",
+    paper: "arXiv 2307.11386",
+    needs: "task scenario, a network with convolutions wrapped by `ReprogramConfig`",
+    params: &[],
+};
+
 /// Which convolutions are followed by kernels, and of what size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Variant {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelVariant {
     /// All, k x k.
     #[default]
     All,
@@ -44,28 +59,47 @@ pub struct Reprogrammed<M: Module> {
     kernels: Vec<Option<Conv2d>>,
 }
 
-impl<M: Tapped> Reprogrammed<M> {
-    /// `anchor` with identity kernels of `size` x `size`.
+/// Settings of the kernels after an anchor's convolutions.
+#[derive(Config, Debug, PartialEq)]
+pub struct ReprogramConfig {
+    /// Height and width of each kernel, odd.
+    #[config(default = 3)]
+    pub size: usize,
+    /// Which convolutions are followed by kernels.
+    #[config(default = "KernelVariant::All")]
+    pub variant: KernelVariant,
+}
+
+impl ReprogramConfig {
+    /// `anchor` with identity kernels.
     ///
     /// # Errors
-    /// If `size` is even, or the anchor has no convolution.
-    pub fn new(anchor: M, size: usize, variant: Variant) -> Result<Self> {
+    /// If the size is even, or the anchor has no convolution.
+    pub fn init<M: Tapped>(&self, anchor: M) -> Result<Reprogrammed<M>> {
+        let size = self.size;
         if size.is_multiple_of(2) {
-            return Err(Error::Argument(format!("a kernel of {size}x{size} has no middle: use an odd size")));
+            return Err(Error::InvalidParameter {
+                method: INFO.name.into(),
+                parameter: "size".into(),
+                value: size.to_string(),
+                range: "an odd number".into(),
+            });
         }
         let device = anchor.devices().into_iter().next().unwrap_or_default();
         let convolutions = anchor.convolutions();
         if convolutions.is_empty() {
             return Err(Error::Argument("the network has no convolution to reprogram".into()));
         }
-        let kernel = |(channels, kernel): (usize, [usize; 2])| match (variant, kernel == [1, 1]) {
-            (Variant::SkipPointwise, true) => None,
-            (Variant::ScalePointwise, true) => Some(identity(channels, 1, &device)),
+        let kernel = |(channels, kernel): (usize, [usize; 2])| match (self.variant, kernel == [1, 1]) {
+            (KernelVariant::SkipPointwise, true) => None,
+            (KernelVariant::ScalePointwise, true) => Some(identity(channels, 1, &device)),
             _ => Some(identity(channels, size, &device)),
         };
-        Ok(Self { kernels: convolutions.into_iter().map(kernel).collect(), anchor })
+        Ok(Reprogrammed { kernels: convolutions.into_iter().map(kernel).collect(), anchor })
     }
+}
 
+impl<M: Tapped> Reprogrammed<M> {
     /// `anchor` without kernels: of [`Clr`] only norms and heads are left, and other strategies train it
     /// whole.
     pub fn plain(anchor: M) -> Self {
@@ -150,10 +184,10 @@ fn anchored<M: Tapped>(model: &Reprogrammed<M>) -> BTreeSet<ParamId> {
     fixed
 }
 
-/// Flags of what belongs to a task.
-fn of_task<M: Tapped>(model: &Reprogrammed<M>) -> Flags {
+/// ParameterFlags of what belongs to a task.
+fn of_task<M: Tapped>(model: &Reprogrammed<M>) -> ParameterFlags {
     let fixed = anchored(model);
-    Flags::of_parameters(model, &|id| !fixed.contains(&id))
+    ParameterFlags::of_parameters(model, &|id| !fixed.contains(&id))
 }
 
 impl<M: Tapped> Strategy<Reprogrammed<M>> for Clr<M> {
@@ -161,49 +195,56 @@ impl<M: Tapped> Strategy<Reprogrammed<M>> for Clr<M> {
         scenario == Scenario::Task
     }
 
-    fn begin(&mut self, model: Reprogrammed<M>, _at: &Stage<'_>) -> Result<Reprogrammed<M>> {
+    fn begin_task(&mut self, model: Reprogrammed<M>, _at: &TaskContext<'_>) -> Result<Reprogrammed<M>> {
         let model = self.fresh.get_or_insert(model).clone();
-        self.frozen = Some(Frozen { free: of_task(&model), values: Vector::of(&model) });
+        self.frozen = Some(Frozen { free: of_task(&model), values: ParameterVector::of(&model) });
         Ok(model)
     }
 
-    fn stepped(&mut self, model: Reprogrammed<M>, _batch: &[Example], _at: &Stage<'_>) -> Result<Reprogrammed<M>> {
+    fn after_step(
+        &mut self,
+        model: Reprogrammed<M>,
+        _batch: &[Example],
+        _at: &TaskContext<'_>,
+    ) -> Result<Reprogrammed<M>> {
         Ok(match &self.frozen {
             Some(frozen) => frozen.hold(model),
             None => model,
         })
     }
 
-    fn end(&mut self, model: Reprogrammed<M>, _at: &Stage<'_>) -> Result<Reprogrammed<M>> {
-        self.own.push(Vector::of(&model).outside(&of_task(&model)));
+    fn end_task(&mut self, model: Reprogrammed<M>, _at: &TaskContext<'_>) -> Result<Reprogrammed<M>> {
+        self.own.push(ParameterVector::of(&model).outside(&of_task(&model)));
         Ok(model)
     }
 
-    fn shown(&self, model: &Reprogrammed<M>, task: usize) -> Result<Reprogrammed<M>> {
+    fn eval_model(&self, model: &Reprogrammed<M>, task: usize) -> Result<Reprogrammed<M>> {
         let Some(own) = self.own.get(task) else { return Ok(model.clone()) };
-        Ok(Vector::of(model).with_outside(&of_task(model), own).put(model.clone()))
+        Ok(ParameterVector::of(model).with_outside(&of_task(model), own).put(model.clone()))
     }
 
     fn added(&self) -> usize {
         self.own.iter().flatten().map(Vec::len).sum()
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
-        let fresh = self.fresh.as_ref().map_or_else(Vec::new, |fresh| Vector::of(fresh).to_host());
-        [vec![vec![fresh.len() as f32, self.own.len() as f32]], fresh, self.own.concat()].concat()
+    fn state(&self) -> State {
+        let mut state = State::default();
+        let Some(fresh) = &self.fresh else { return state };
+        state.set_integer("tasks", self.own.len() as u64);
+        state.set_nested("start", ParameterVector::of(fresh).to_state());
+        let own = self.own.iter().enumerate();
+        own.for_each(|(task, own)| state.set_nested(&format!("own.{task}"), numbers_to_state(own)));
+        state
     }
 
-    fn restore(&mut self, state: Vec<Vec<f32>>, model: &Reprogrammed<M>, _at: &Stage<'_>) -> Result<()> {
-        let Some(([fresh, tasks], rest)) = state.split_first().and_then(|(c, r)| Some((c.as_array::<2>()?, r))) else {
+    fn restore(&mut self, mut state: State, model: &Reprogrammed<M>, _at: &TaskContext<'_>) -> Result<()> {
+        if state.is_empty() {
             return Ok(());
-        };
-        let (fresh, tasks) = (*fresh as usize, *tasks as usize);
-        let foreign = || Error::Argument("a saved state belongs to another network".into());
-        let (first, own) = rest.split_at_checked(fresh).ok_or_else(foreign)?;
-        if fresh > 0 {
-            self.fresh = Some(Vector::from_host(first.to_vec(), model)?.put(model.clone()));
         }
-        self.own = own.chunks((own.len() / tasks.max(1)).max(1)).map(<[Vec<f32>]>::to_vec).collect();
+        let tasks = state.integer("tasks")?;
+        self.fresh = Some(ParameterVector::from_state(state.take_nested("start"), model)?.put(model.clone()));
+        let own = (0..tasks).map(|task| numbers_from_state(state.take_nested(&format!("own.{task}"))));
+        self.own = own.collect::<Result<_>>()?;
         Ok(())
     }
 }
@@ -298,17 +339,19 @@ mod tests {
         let (anchor, data) = (tiny(4).valid(), Toy::new(8, 4));
         let images = data.split(Scenario::Task, 2);
         let images = images.images(&images.train(0), &regrow_device::current());
-        for (variant, kernels) in
-            [(Variant::All, 4 * 9 + 6 * 9), (Variant::SkipPointwise, 4 * 9), (Variant::ScalePointwise, 4 * 9 + 6)]
-        {
-            let program = Reprogrammed::new(anchor.clone(), 3, variant).unwrap();
+        for (variant, kernels) in [
+            (KernelVariant::All, 4 * 9 + 6 * 9),
+            (KernelVariant::SkipPointwise, 4 * 9),
+            (KernelVariant::ScalePointwise, 4 * 9 + 6),
+        ] {
+            let program = ReprogramConfig::new().with_variant(variant).init(anchor.clone()).unwrap();
             assert_eq!(values(program.logits(images.clone())), values(anchor.logits(images.clone())));
             assert_eq!(program.num_params() - anchor.num_params(), kernels);
         }
         let plain = Reprogrammed::plain(anchor.clone());
         assert_eq!(values(plain.logits(images.clone())), values(anchor.logits(images)));
         assert_eq!(plain.num_params(), anchor.num_params());
-        assert!(Reprogrammed::new(anchor, 2, Variant::All).unwrap_err().to_string().contains("odd"));
+        assert!(ReprogramConfig::new().with_size(2).init(anchor).unwrap_err().to_string().contains("odd"));
     }
 
     #[test]
@@ -325,28 +368,32 @@ mod tests {
     struct Watched(Clr<ConvTiny>, Vec<Vec<Vec<f32>>>);
 
     impl Strategy<Reprogrammed<ConvTiny>> for Watched {
-        fn begin(&mut self, model: Reprogrammed<ConvTiny>, at: &Stage<'_>) -> Result<Reprogrammed<ConvTiny>> {
-            self.0.begin(model, at)
+        fn begin_task(
+            &mut self,
+            model: Reprogrammed<ConvTiny>,
+            at: &TaskContext<'_>,
+        ) -> Result<Reprogrammed<ConvTiny>> {
+            self.0.begin_task(model, at)
         }
-        fn stepped(
+        fn after_step(
             &mut self,
             model: Reprogrammed<ConvTiny>,
             batch: &[Example],
-            at: &Stage<'_>,
+            at: &TaskContext<'_>,
         ) -> Result<Reprogrammed<ConvTiny>> {
-            self.0.stepped(model, batch, at)
+            self.0.after_step(model, batch, at)
         }
-        fn end(&mut self, model: Reprogrammed<ConvTiny>, at: &Stage<'_>) -> Result<Reprogrammed<ConvTiny>> {
-            let model = self.0.end(model, at)?;
+        fn end_task(&mut self, model: Reprogrammed<ConvTiny>, at: &TaskContext<'_>) -> Result<Reprogrammed<ConvTiny>> {
+            let model = self.0.end_task(model, at)?;
             let logits = |task: usize| {
                 let images = at.stream.images(&at.stream.train(task), &regrow_device::current());
-                values(self.0.shown(&model.valid(), task).expect("a model").logits(images))
+                values(self.0.eval_model(&model.valid(), task).expect("a model").logits(images))
             };
             self.1.push((0..=at.task).map(logits).collect());
             Ok(model)
         }
-        fn shown(&self, model: &Reprogrammed<ConvTiny>, task: usize) -> Result<Reprogrammed<ConvTiny>> {
-            self.0.shown(model, task)
+        fn eval_model(&self, model: &Reprogrammed<ConvTiny>, task: usize) -> Result<Reprogrammed<ConvTiny>> {
+            self.0.eval_model(model, task)
         }
     }
 
@@ -356,7 +403,7 @@ mod tests {
         let stream = data.split(Scenario::Task, 3);
         let scope = Scenario::Task.default_scope();
         let protocol = Protocol { epochs: 4, batch: 5, lr: LrSchedule::constant(0.05), seed: 3, scope };
-        let program = Reprogrammed::new(tiny(6), 3, Variant::All).unwrap();
+        let program = ReprogramConfig::new().init(tiny(6)).unwrap();
         let anchor = program.anchor().clone();
         let mut watched = Watched(Clr::default(), Vec::new());
         let sgd = SgdConfig::new().build();

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_softmax, softmax};
-use regrow_sparse_core::{Error, Result};
 
 /// The distillation loss of each example, `[examples]` (Hinton et al., arXiv 1503.02531):
 ///
@@ -17,22 +16,6 @@ pub fn distillation(old: Tensor<2>, new: Tensor<2>, classes: Range<usize>, tempe
     let part = |logits: Tensor<2>| logits.narrow(1, classes.start, classes.len()) / temperature;
     let targets = softmax(part(old.inner()), 1);
     (log_softmax(part(new), 1) * targets).sum_dim(1).squeeze_dim::<1>(1).neg()
-}
-
-/// Refuses a temperature that is not above zero.
-pub(crate) fn temperature(value: f64) -> Result<f64> {
-    match value > 0.0 && value.is_finite() {
-        true => Ok(value),
-        false => Err(Error::Argument(format!("{value} is no temperature: use a number above 0"))),
-    }
-}
-
-/// Refuses a factor that is negative or not finite; `name` says of what.
-pub(crate) fn factor(value: f64, name: &str) -> Result<f64> {
-    match value >= 0.0 && value.is_finite() {
-        true => Ok(value),
-        false => Err(Error::Argument(format!("{value} is no {name}: use a number from 0"))),
-    }
 }
 
 #[cfg(test)]

@@ -11,31 +11,91 @@
 //! ```
 //!
 //! Where the authors' code differs: counts here are exact, owned weights are not dropped from a mask
-//! ([`Dst::dropping_all`] allows it), and what a mask cannot say (biases, norms, the head) is kept for
+//! ([`DstConfig::drop_owned`] allows it), and what a mask cannot say (biases, norms, the head) is kept for
 //! each task, so that earlier tasks answer bit for bit as before; theirs goes on training these. Theirs
 //! masks the head too, and keeps the mask of the epoch with the best training accuracy instead of the last.
 
+use burn::config::Config;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::model::drop_and_grow::{Candidates, drop_and_grow, random_growth};
 use regrow_sparse_core::model::evidence::Evidence;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
 use regrow_sparse_core::model::score::{LayerView, Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::{Select, Weight, weights};
+use regrow_sparse_core::registry::{MethodInfo, Param, Params, Range};
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Budget, Error, Mask, MaskSet, Result};
 use regrow_train::classifier::Headed;
+use serde::{Deserialize, Serialize};
 
 use crate::isolation::{Frozen, Isolation, inverted, select, uniform, union};
-use crate::params::{Flags, Vector};
-use crate::strategy::{Stage, Strategy};
+use crate::params::{ParameterFlags, ParameterVector};
+use crate::registry::TASK_SCENARIO;
+use crate::strategy::{Strategy, TaskContext};
 use crate::stream::{Example, Scenario};
 
-/// What grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The registry's entry.
+pub const INFO: MethodInfo = MethodInfo {
+    kind: "strategy",
+    name: "dst-cl",
+    summary: "every task gets a sparse mask of its own, found by dropping and growing while it trains",
+    paper: "arXiv 2308.14831",
+    needs: TASK_SCENARIO,
+    params: &[
+        Param {
+            name: "sparsity",
+            meaning: "fraction of weights that each task does without",
+            default: "0.8",
+            range: Range::SPARSITY,
+        },
+        Param {
+            name: "initialization",
+            meaning: "sparsity of each layer's first mask",
+            default: "erk",
+            range: Range::Choice(&["erk", "uniform"]),
+        },
+        Param {
+            name: "growth",
+            meaning: "which places grow",
+            default: "gradient",
+            range: Range::Choice(&["random", "gradient", "momentum"]),
+        },
+        Param { name: "interval", meaning: "steps between two moves of the masks", default: "20", range: Range::COUNT },
+        Param {
+            name: "drop-owned",
+            meaning: "whether weights of earlier tasks may be dropped from a mask",
+            default: "false",
+            range: Range::Flag,
+        },
+    ],
+};
+
+/// How the first mask of a task shares its sparsity among layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskInitialization {
+    /// The same sparsity in every layer.
+    Uniform,
+    /// Erdős–Rényi kernel: small layers are denser.
+    #[default]
+    Erk,
+}
+
+impl MaskInitialization {
+    fn budget(self) -> Budget {
+        match self {
+            Self::Uniform => Budget::Uniform,
+            Self::Erk => Budget::Erk,
+        }
+    }
+}
+
+/// Which places grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Growth {
     /// Places at random.
     #[default]
@@ -46,15 +106,61 @@ pub enum Growth {
     Momentum,
 }
 
-/// Sparse masks of tasks, found by dynamic sparse training.
+/// Settings of [`Dst`].
+#[derive(Config, Debug, PartialEq)]
+pub struct DstConfig {
+    /// Fraction of weights that each task does without.
+    #[config(default = 0.8)]
+    pub sparsity: f64,
+    /// How the first mask shares it among layers.
+    #[config(default = "MaskInitialization::Erk")]
+    pub initialization: MaskInitialization,
+    /// Which places grow.
+    #[config(default = "Growth::Gradient")]
+    pub growth: Growth,
+    /// Steps between two moves of the masks.
+    #[config(default = 20)]
+    pub interval: usize,
+    /// Whether weights of earlier tasks are dropped from a mask like any other.
+    #[config(default = false)]
+    pub drop_owned: bool,
+}
+
+impl DstConfig {
+    /// The strategy.
+    ///
+    /// # Errors
+    /// If the sparsity is outside [0, 1), or the interval is 0.
+    pub fn init<M>(&self) -> Result<Dst<M>> {
+        INFO.check("sparsity", self.sparsity)?;
+        INFO.check("interval", self.interval)?;
+        Ok(Dst { config: self.clone(), tasks: Isolation::default(), carrier: None, frozen: None })
+    }
+
+    /// Of the registry's parameters.
+    pub(crate) fn from_params(params: &Params) -> Result<Self> {
+        let initialization = match params.text("initialization")?.as_str() {
+            "uniform" => MaskInitialization::Uniform,
+            _ => MaskInitialization::Erk,
+        };
+        let growth = match params.text("growth")?.as_str() {
+            "random" => Growth::Random,
+            "momentum" => Growth::Momentum,
+            _ => Growth::Gradient,
+        };
+        let config = Self::new().with_sparsity(params.real("sparsity")?).with_initialization(initialization);
+        let config = config.with_growth(growth).with_interval(params.count("interval")?);
+        Ok(config.with_drop_owned(params.flag("drop-owned")?))
+    }
+}
+
+/// First and last drop rate.
+const RATES: (f64, f64) = (0.5, 0.005);
+
+/// Sparse masks of tasks, found by dynamic sparse training; made by [`DstConfig::init`].
 #[derive(Clone, Debug)]
 pub struct Dst<M> {
-    sparsity: f64,
-    budget: Budget,
-    growth: Growth,
-    every: usize,
-    rates: (f64, f64),
-    drops_owned: bool,
+    config: DstConfig,
     tasks: Isolation,
     /// The network without masks, as the task found it.
     carrier: Option<M>,
@@ -62,25 +168,6 @@ pub struct Dst<M> {
 }
 
 impl<M> Dst<M> {
-    /// Each task at `sparsity` with masks drawn by `budget` (uniform or ERK), moved every `every` steps.
-    ///
-    /// # Errors
-    /// If the sparsity is outside [0, 1), or `every` is 0.
-    pub fn new(sparsity: f64, budget: Budget, growth: Growth, every: usize) -> Result<Self> {
-        check_sparsity(sparsity)?;
-        if every == 0 {
-            return Err(Error::Argument("masks need at least one step between updates".into()));
-        }
-        let (tasks, rates) = (Isolation::default(), (0.5, 0.005));
-        Ok(Self { sparsity, budget, growth, every, rates, drops_owned: false, tasks, carrier: None, frozen: None })
-    }
-
-    /// With weights of earlier tasks dropped from a mask like any other.
-    pub fn dropping_all(mut self) -> Self {
-        self.drops_owned = true;
-        self
-    }
-
     /// The fraction of weights that some task owns.
     ///
     /// # Errors
@@ -114,39 +201,39 @@ impl<M: Headed> Strategy<M> for Dst<M> {
         scenario == Scenario::Task
     }
 
-    fn begin(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
+    fn begin_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
         self.carrier = Some(model.valid());
-        let recipe = Recipe::default().with_select(select()).with_budget(self.budget.clone());
-        let drawn = recipe.masks(&weights(&model, &select())?, &Drawn(at.seed(6)), self.sparsity)?;
+        let recipe = Recipe::default().with_select(select()).with_budget(self.config.initialization.budget());
+        let drawn = recipe.masks(&weights(&model, &select())?, &Drawn(at.seed(6)), self.config.sparsity)?;
         let owned = self.owned(at.task)?.map_or_else(|| uniform(&model, false), Ok)?;
-        let free = Flags::kept(&model, &inverted(&owned), &|_| true)?;
-        let frozen = Frozen { free, values: Vector::of(&model) };
-        let gradient = if self.growth == Growth::Random { Gradient::Masked } else { Gradient::Dense };
+        let free = ParameterFlags::kept(&model, &inverted(&owned), &|_| true)?;
+        let frozen = Frozen { free, values: ParameterVector::of(&model) };
+        let gradient = if self.config.growth == Growth::Random { Gradient::Masked } else { Gradient::Dense };
         let model = frozen.hold(apply_masks(model, &drawn, gradient, Base::Zeroed)?);
         self.frozen = Some(frozen);
         Ok(model)
     }
 
-    fn pruner(&self, at: &Stage<'_>) -> Result<Box<dyn Pruner>> {
+    fn pruner(&self, at: &TaskContext<'_>) -> Result<Box<dyn Pruner>> {
         Ok(Box::new(Topology {
-            growth: self.growth,
-            every: self.every,
-            total: at.moment.total,
-            rates: self.rates,
-            spared: if self.drops_owned { None } else { self.owned(at.task)? },
+            growth: self.config.growth,
+            every: self.config.interval,
+            total: at.total_steps,
+            rates: RATES,
+            spared: if self.config.drop_owned { None } else { self.owned(at.task)? },
             seed: at.seed(7),
             moments: Vec::new(),
         }))
     }
 
-    fn stepped(&mut self, model: M, _batch: &[Example], at: &Stage<'_>) -> Result<M> {
+    fn after_step(&mut self, model: M, _batch: &[Example], at: &TaskContext<'_>) -> Result<M> {
         match self.frozen.as_ref().filter(|_| at.task > 0) {
             Some(frozen) => Ok(frozen.hold(model)),
             None => Ok(model),
         }
     }
 
-    fn end(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
+    fn end_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
         let found = masks(&model)?;
         let none = || Error::Argument("the task ends before it began".into());
         let carrier = self.carrier.take().ok_or_else(none)?;
@@ -162,16 +249,16 @@ impl<M: Headed> Strategy<M> for Dst<M> {
             }
             None => found.clone(),
         };
-        let trained = Flags::kept(&carrier, &fresh, &|_| true)?;
-        let model = Vector::of(&model).or_else(&trained, &Vector::of(&carrier)).put(carrier);
+        let trained = ParameterFlags::kept(&carrier, &fresh, &|_| true)?;
+        let model = ParameterVector::of(&model).or_else(&trained, &ParameterVector::of(&carrier)).put(carrier);
         self.tasks.masks.push(found);
-        self.tasks.leave(&model)?;
+        self.tasks.record_task(&model)?;
         Ok(model)
     }
 
-    fn shown(&self, model: &M, task: usize) -> Result<M> {
+    fn eval_model(&self, model: &M, task: usize) -> Result<M> {
         match (self.tasks.masks.get(task), self.tasks.own.get(task)) {
-            (Some(mask), Some(own)) => self.tasks.show(model, mask, own),
+            (Some(mask), Some(own)) => self.tasks.task_model(model, mask, own),
             _ => Ok(model.clone()),
         }
     }
@@ -184,11 +271,11 @@ impl<M: Headed> Strategy<M> for Dst<M> {
         self.used().map(|used| ("weights used".into(), 100.0 * used)).into_iter().collect()
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
+    fn state(&self) -> State {
         self.tasks.state()
     }
 
-    fn restore(&mut self, state: Vec<Vec<f32>>, model: &M, _at: &Stage<'_>) -> Result<()> {
+    fn restore(&mut self, state: State, model: &M, _at: &TaskContext<'_>) -> Result<()> {
         self.tasks = Isolation::restored(state, model)?;
         Ok(())
     }
@@ -325,34 +412,34 @@ mod tests {
 
     struct Watched(Dst<Net>, Vec<Vec<Vec<f32>>>);
 
-    fn logits(dst: &Dst<Net>, model: &Net, task: usize, at: &Stage<'_>) -> Vec<f32> {
+    fn logits(dst: &Dst<Net>, model: &Net, task: usize, at: &TaskContext<'_>) -> Vec<f32> {
         let images = at.stream.images(&at.stream.train(task), &regrow_device::current());
         let classes = at.stream.classes_of(task);
-        let shown = dst.shown(&model.valid(), task).unwrap();
+        let shown = dst.eval_model(&model.valid(), task).unwrap();
         shown.logits(images).narrow(1, classes.start, classes.len()).into_data().iter().collect()
     }
 
     impl Strategy<Net> for Watched {
-        fn begin(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
-            self.0.begin(model, at)
+        fn begin_task(&mut self, model: Net, at: &TaskContext<'_>) -> Result<Net> {
+            self.0.begin_task(model, at)
         }
-        fn pruner(&self, at: &Stage<'_>) -> Result<Box<dyn Pruner>> {
+        fn pruner(&self, at: &TaskContext<'_>) -> Result<Box<dyn Pruner>> {
             self.0.pruner(at)
         }
-        fn stepped(&mut self, model: Net, batch: &[Example], at: &Stage<'_>) -> Result<Net> {
-            self.0.stepped(model, batch, at)
+        fn after_step(&mut self, model: Net, batch: &[Example], at: &TaskContext<'_>) -> Result<Net> {
+            self.0.after_step(model, batch, at)
         }
-        fn end(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
+        fn end_task(&mut self, model: Net, at: &TaskContext<'_>) -> Result<Net> {
             let trained = at.stream.images(&at.stream.train(at.task), &regrow_device::current());
             let said: Vec<f32> = model.logits(trained.clone()).into_data().iter().collect();
-            let model = self.0.end(model, at)?;
-            let shown: Vec<f32> = self.0.shown(&model, at.task)?.logits(trained).into_data().iter().collect();
+            let model = self.0.end_task(model, at)?;
+            let shown: Vec<f32> = self.0.eval_model(&model, at.task)?.logits(trained).into_data().iter().collect();
             assert_eq!(said, shown, "what was trained is what is shown");
             self.1.push((0..=at.task).map(|task| logits(&self.0, &model, task, at)).collect());
             Ok(model)
         }
-        fn shown(&self, model: &Net, task: usize) -> Result<Net> {
-            self.0.shown(model, task)
+        fn eval_model(&self, model: &Net, task: usize) -> Result<Net> {
+            self.0.eval_model(model, task)
         }
     }
 
@@ -364,13 +451,14 @@ mod tests {
         let sgd = SgdConfig::new().with_momentum(Some(momentum)).build();
         let scope = Scenario::Task.default_scope();
         let protocol = Protocol { epochs: 6, batch: 5, lr: LrSchedule::constant(0.05), seed: 3, scope };
-        for (budget, growth) in
-            [(Budget::Erk, Growth::Random), (Budget::Uniform, Growth::Gradient), (Budget::Uniform, Growth::Momentum)]
+        use MaskInitialization::{Erk, Uniform};
+        for (initialization, growth) in
+            [(Erk, Growth::Random), (Uniform, Growth::Gradient), (Uniform, Growth::Momentum)]
         {
             for spares in [true, false] {
-                let dst = Dst::new(0.75, budget.clone(), growth, 4).unwrap();
-                let dst = if spares { dst } else { dst.dropping_all() };
-                let mut watched = Watched(dst, Vec::new());
+                let config = DstConfig::new().with_sparsity(0.75).with_initialization(initialization);
+                let config = config.with_growth(growth).with_interval(4).with_drop_owned(!spares);
+                let mut watched = Watched(config.init().unwrap(), Vec::new());
                 let learned = learn(net(9, 16, 6, 4), &sgd, &mut watched, &stream, &protocol, None, &mut |_| {});
                 let learned = learned.unwrap();
                 let Watched(dst, said) = watched;
@@ -385,8 +473,9 @@ mod tests {
 
     #[test]
     fn masks_move_and_bad_settings_are_refused() {
-        assert!(Dst::<Net>::new(1.0, Budget::Erk, Growth::Random, 4).is_err());
-        assert!(Dst::<Net>::new(0.5, Budget::Erk, Growth::Random, 0).is_err());
+        for bad in [DstConfig::new().with_sparsity(1.0), DstConfig::new().with_interval(0)] {
+            assert!(matches!(bad.init::<Net>(), Err(Error::InvalidParameter { .. })), "{bad}");
+        }
         let weight = Weight {
             path: "w".into(),
             id: burn::module::ParamId::new(),

@@ -7,27 +7,80 @@
 //! F_i = 1/N sum_x s(x) (d log p(y|x) / d theta_i)^2                    one gradient for each example
 //! ```
 //!
-//! `s` is 1 with `y` the label (empirical) or drawn from the network (true Fisher); the library mammoth
+//! `s` is 1 with `y` the label (empirical) or drawn from the network (true FisherEstimate); the library mammoth
 //! takes the label and `s = p(y|x)`. Its `e_lambda` is half of `lambda`. EWC's sum over tasks needs two
 //! numbers per weight, whatever the number of tasks: the gradient is
 //! `lambda ((sum_k F_k) theta - sum_k F_k theta*_k)`.
 
+use burn::config::Config;
 use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
+use rand::SeedableRng;
+use rand::distr::Distribution;
+use rand::distr::weighted::WeightedIndex;
 use rand::seq::index;
-use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use regrow_sparse_core::registry::{MethodInfo, Param, Params, Range};
+use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::Headed;
+use serde::{Deserialize, Serialize};
 
-use crate::distill::factor;
-use crate::params::Vector;
-use crate::strategy::{Stage, Strategy};
+use crate::params::ParameterVector;
+use crate::registry::ANY_SCENARIO;
+use crate::strategy::{Strategy, TaskContext};
 use crate::stream::Example;
 
+const LAMBDA: Param =
+    Param { name: "lambda", meaning: "strength of the springs", default: "100", range: Range::NON_NEGATIVE };
+const FISHER: Param = Param {
+    name: "fisher",
+    meaning: "whose answer the Fisher information is about: the label, the label weighted by its probability, the network's",
+    default: "empirical",
+    range: Range::Choice(&FisherEstimate::NAMES),
+};
+const SAMPLES: Param = Param {
+    name: "samples",
+    meaning: "examples of each task that the Fisher information is measured on; 0 for all",
+    default: "0",
+    range: Range::Integer { min: 0, max: u64::MAX },
+};
+
+/// The registry's entry.
+pub const INFO: MethodInfo = MethodInfo {
+    kind: "strategy",
+    name: "ewc",
+    summary: "springs hold weights that mattered to earlier tasks, one spring for each task",
+    paper: "arXiv 1612.00796",
+    needs: ANY_SCENARIO,
+    params: &[LAMBDA, FISHER, SAMPLES],
+};
+
+/// The registry's entry of the online form.
+pub const ONLINE_INFO: MethodInfo = MethodInfo {
+    kind: "strategy",
+    name: "ewc-online",
+    summary: "EWC with one spring, to the last task's weights",
+    paper: "arXiv 1805.06370",
+    needs: ANY_SCENARIO,
+    params: &[
+        LAMBDA,
+        Param {
+            name: "gamma",
+            meaning: "what is left of a spring's strength after a task",
+            default: "1",
+            range: Range::FRACTION,
+        },
+        FISHER,
+        SAMPLES,
+    ],
+};
+
 /// Whose answer the Fisher information is about, and how it counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fisher {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FisherEstimate {
     /// The label's.
     #[default]
     Empirical,
@@ -37,86 +90,108 @@ pub enum Fisher {
     True,
 }
 
-/// Elastic weight consolidation.
+impl FisherEstimate {
+    /// The names that [`FisherEstimate::parse`] reads.
+    pub const NAMES: [&'static str; 3] = ["empirical", "weighted", "true"];
+
+    /// The estimate of that name.
+    ///
+    /// # Errors
+    /// If there is none, naming those there are.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "empirical" => Ok(Self::Empirical),
+            "weighted" => Ok(Self::Weighted),
+            "true" => Ok(Self::True),
+            _ => Err(Error::UnknownMethod {
+                kind: "Fisher estimate".into(),
+                name: name.into(),
+                hint: String::new(),
+                known: Self::NAMES.join(", "),
+            }),
+        }
+    }
+}
+
+/// Settings of [`Ewc`].
+#[derive(Config, Debug, PartialEq)]
+pub struct EwcConfig {
+    /// Strength of the springs.
+    pub lambda: f64,
+    /// Online where it is given: one spring to the last task's weights, whose strength is a sum that decays by this
+    /// factor with each task. Without it there is a spring for each task.
+    pub gamma: Option<f64>,
+    /// Whose answer the Fisher information is about.
+    #[config(default = "FisherEstimate::Empirical")]
+    pub fisher: FisherEstimate,
+    /// Examples of each task, drawn at random, that the information is measured on. All where it is not given.
+    pub samples: Option<usize>,
+}
+
+impl EwcConfig {
+    /// The strategy.
+    ///
+    /// # Errors
+    /// If `lambda` is negative or not finite, `gamma` outside [0, 1], or there are no samples.
+    pub fn init(&self) -> Result<Ewc> {
+        INFO.check("lambda", self.lambda)?;
+        self.gamma.map_or(Ok(()), |gamma| ONLINE_INFO.check("gamma", gamma))?;
+        match self.samples {
+            Some(0) => Err(Error::InvalidParameter {
+                method: INFO.name.into(),
+                parameter: "samples".into(),
+                value: "0".into(),
+                range: Range::COUNT.to_string(),
+            }),
+            _ => Ok(Ewc { config: self.clone(), held: None }),
+        }
+    }
+
+    /// Of the registry's parameters.
+    pub(crate) fn from_params(params: &Params) -> Result<Self> {
+        let samples = Some(params.count("samples")?).filter(|samples| *samples > 0);
+        let config = Self::new(params.real("lambda")?).with_gamma(params.get("gamma")?);
+        Ok(config.with_fisher(FisherEstimate::parse(&params.text("fisher")?)?).with_samples(samples))
+    }
+}
+
+/// Elastic weight consolidation; made by [`EwcConfig::init`].
 #[derive(Clone, Debug)]
 pub struct Ewc {
-    lambda: f64,
-    online: Option<f64>,
-    fisher: Fisher,
-    samples: Option<usize>,
+    config: EwcConfig,
     held: Option<Held>,
 }
 
 /// What holds the weights: the gradient is `lambda (strength * theta - pull)`.
 #[derive(Clone, Debug)]
 struct Held {
-    strength: Vector,
-    pull: Vector,
+    strength: ParameterVector,
+    pull: ParameterVector,
 }
 
 impl Ewc {
-    /// With a spring for each task.
-    ///
-    /// # Errors
-    /// If `lambda` is negative or not finite.
-    pub fn new(lambda: f64) -> Result<Self> {
-        let lambda = factor(lambda, "strength (lambda)")?;
-        Ok(Self { lambda, online: None, fisher: Fisher::default(), samples: None, held: None })
-    }
-
-    /// Online: one spring to the last task's weights, its strength a decaying sum.
-    ///
-    /// # Errors
-    /// If `lambda` is negative or not finite, `gamma` outside [0, 1].
-    pub fn online(lambda: f64, gamma: f64) -> Result<Self> {
-        match (0.0..=1.0).contains(&gamma) {
-            true => Ok(Self { online: Some(gamma), ..Self::new(lambda)? }),
-            false => Err(Error::Argument(format!("{gamma} is no decay (gamma): use 0 to 1"))),
-        }
-    }
-
-    /// With another Fisher information.
-    pub fn with_fisher(mut self, fisher: Fisher) -> Self {
-        self.fisher = fisher;
-        self
-    }
-
-    /// From so many examples of each task, drawn at random, instead of all.
-    ///
-    /// # Errors
-    /// If there are none.
-    pub fn with_samples(mut self, samples: usize) -> Result<Self> {
-        match samples {
-            0 => Err(Error::Argument("the Fisher information needs at least one example".into())),
-            _ => {
-                self.samples = Some(samples);
-                Ok(self)
-            }
-        }
-    }
-
     /// The Fisher information of `model` (in training mode) on examples of the task at hand.
     ///
     /// # Errors
     /// If it is not finite.
-    pub fn information<M: Headed>(&self, model: &M, at: &Stage<'_>) -> Result<Vector> {
+    pub fn information<M: Headed>(&self, model: &M, at: &TaskContext<'_>) -> Result<ParameterVector> {
         let all = at.stream.train(at.task);
         let mut rng = ChaCha8Rng::seed_from_u64(at.seed(1));
-        let count = self.samples.unwrap_or(all.len()).min(all.len());
+        let count = self.config.samples.unwrap_or(all.len()).min(all.len());
         let chosen: Vec<Example> = index::sample(&mut rng, all.len(), count).into_iter().map(|i| all[i]).collect();
-        let mut sum = Vector::of(model).zeros();
+        let mut sum = ParameterVector::of(model).zeros();
         for example in chosen {
             let logits = model.logits(at.stream.images(&[example], at.device));
-            let answer = match self.fisher {
-                Fisher::Empirical | Fisher::Weighted => at.cross_entropy(logits, &[example]),
-                Fisher::True => at.drawn(logits, example, &mut rng),
+            let answer = match self.config.fisher {
+                FisherEstimate::Empirical | FisherEstimate::Weighted => at.cross_entropy(logits, &[example]),
+                FisherEstimate::True => at.drawn_answer_loss(logits, example, &mut rng)?,
             };
-            let share = match self.fisher {
-                Fisher::Weighted => (-f64::from(answer.clone().inner().into_scalar::<f32>())).exp(),
-                Fisher::Empirical | Fisher::True => 1.0,
+            let share = match self.config.fisher {
+                FisherEstimate::Weighted => (-f64::from(answer.clone().inner().into_scalar::<f32>())).exp(),
+                FisherEstimate::Empirical | FisherEstimate::True => 1.0,
             };
             let gradients = GradientsParams::from_grads(answer.backward(), model);
-            let g = Vector::gradients(model, &gradients);
+            let g = ParameterVector::gradients(model, &gradients);
             sum = sum.plus(share / count as f64, &g.times(&g));
         }
         match sum.is_finite() {
@@ -126,13 +201,13 @@ impl Ewc {
     }
 
     /// Takes a task's information and weights into what holds.
-    fn hold(&mut self, information: Vector, weights: &Vector) {
-        let strength = match (&self.held, self.online) {
+    fn hold(&mut self, information: ParameterVector, weights: &ParameterVector) {
+        let strength = match (&self.held, self.config.gamma) {
             (None, _) => information.clone(),
             (Some(held), None) => held.strength.plus(1.0, &information),
             (Some(held), Some(gamma)) => information.plus(gamma, &held.strength),
         };
-        let pull = match (&self.held, self.online) {
+        let pull = match (&self.held, self.config.gamma) {
             (Some(held), None) => held.pull.plus(1.0, &information.times(weights)),
             (None, None) => information.times(weights),
             (_, Some(_)) => strength.times(weights),
@@ -141,40 +216,31 @@ impl Ewc {
     }
 }
 
-impl Stage<'_> {
+impl TaskContext<'_> {
     /// Minus the log-probability of an answer that the network itself gives, one that is in scope.
-    fn drawn(
-        &self,
-        logits: burn::tensor::Tensor<2>,
-        example: Example,
-        rng: &mut ChaCha8Rng,
-    ) -> burn::tensor::Tensor<1> {
+    fn drawn_answer_loss(&self, logits: Tensor<2>, example: Example, rng: &mut ChaCha8Rng) -> Result<Tensor<1>> {
         let range = self.stream.in_scope(self.scope, example.task, self.task);
         let part = logits.narrow(1, range.start, range.len());
         let p: Vec<f32> = softmax(part.clone().inner(), 1).into_data().iter().collect();
-        let (mut at, mut answer) = (rng.random::<f32>(), p.len() - 1);
-        for (i, p) in p.iter().enumerate() {
-            at -= p;
-            if at < 0.0 {
-                answer = i;
-                break;
-            }
-        }
-        regrow_train::classifier::cross_entropy(part, &[answer], 0.0)
+        let bad = |e| Error::Argument(format!("the network's probabilities cannot be drawn from: {e}"));
+        let answer = WeightedIndex::new(&p).map_err(bad)?.sample(rng);
+        Ok(regrow_train::classifier::cross_entropy(part, &[answer], 0.0))
     }
 }
 
 impl<M: Headed> Strategy<M> for Ewc {
-    fn gradients(&mut self, model: &M, gradients: GradientsParams, _at: &Stage<'_>) -> Result<GradientsParams> {
+    fn gradients(&mut self, model: &M, gradients: GradientsParams, _at: &TaskContext<'_>) -> Result<GradientsParams> {
         let Some(held) = &self.held else { return Ok(gradients) };
-        let spring = held.strength.times(&Vector::of(model)).minus(&held.pull);
-        Ok(Vector::gradients(model, &gradients).plus(self.lambda, &spring).into_gradients(model, &gradients))
+        let spring = held.strength.times(&ParameterVector::of(model)).minus(&held.pull);
+        Ok(ParameterVector::gradients(model, &gradients)
+            .plus(self.config.lambda, &spring)
+            .into_gradients(model, &gradients))
     }
 
-    fn end(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
+    fn end_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
         let model = model.train();
         let information = self.information(&model, at)?;
-        self.hold(information, &Vector::of(&model));
+        self.hold(information, &ParameterVector::of(&model));
         Ok(model)
     }
 
@@ -182,17 +248,21 @@ impl<M: Headed> Strategy<M> for Ewc {
         self.held.as_ref().map_or(0, |held| held.strength.len() + held.pull.len())
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
-        self.held.iter().flat_map(|held| [held.strength.to_host(), held.pull.to_host()].concat()).collect()
+    fn state(&self) -> State {
+        let mut state = State::default();
+        if let Some(held) = &self.held {
+            state.set_nested("strength", held.strength.to_state());
+            state.set_nested("pull", held.pull.to_state());
+        }
+        state
     }
 
-    fn restore(&mut self, mut state: Vec<Vec<f32>>, model: &M, _at: &Stage<'_>) -> Result<()> {
-        let pull = state.split_off(state.len() / 2);
-        let there = !state.is_empty();
-        let held = there.then(|| {
-            Ok::<_, Error>(Held { strength: Vector::from_host(state, model)?, pull: Vector::from_host(pull, model)? })
-        });
-        self.held = held.transpose()?;
+    fn restore(&mut self, mut state: State, model: &M, _at: &TaskContext<'_>) -> Result<()> {
+        if state.is_empty() {
+            return Ok(());
+        }
+        let mut read = |name: &str| ParameterVector::from_state(state.take_nested(name), model);
+        self.held = Some(Held { strength: read("strength")?, pull: read("pull")? });
         Ok(())
     }
 }
@@ -200,46 +270,40 @@ impl<M: Headed> Strategy<M> for Ewc {
 #[cfg(test)]
 mod tests {
     use burn::module::Module;
-    use burn::tensor::Device;
-    use regrow_train::Moment;
+    use regrow_testing::assert_close_relative;
+    use regrow_train::Classifier;
 
     use super::*;
-    use crate::stream::{LogitScope, Scenario, TaskStream};
-    use crate::testing::{Net, Toy, net};
-
-    fn stage<'a>(stream: &'a TaskStream<'a>, device: &'a Device) -> Stage<'a> {
-        let moment = Moment { seed: 5, step: 0, total: 1 };
-        Stage { stream, task: 0, scope: LogitScope::Task, batch: 8, moment, device }
-    }
+    use crate::stream::{LogitScope, Scenario};
+    use crate::testing::{Net, Toy, context, net};
 
     /// The gradient that springs add to zero gradients.
-    fn spring(ewc: &mut Ewc, model: &Net, at: &Stage<'_>) -> Vector {
+    fn spring(ewc: &mut Ewc, model: &Net, at: &TaskContext<'_>) -> ParameterVector {
         let loss = at.cross_entropy(model.logits(at.images(&at.stream.train(0))), &at.stream.train(0)).sum() * 0.0;
         let none = GradientsParams::from_grads(loss.backward(), model);
         let held = ewc.gradients(model, none, at).unwrap();
-        Vector::gradients(model, &held)
+        ParameterVector::gradients(model, &held)
     }
-
-    use regrow_train::Classifier;
 
     #[test]
     fn springs_pull_back_to_each_task_by_its_information() {
         let (data, device) = (Toy::new(24, 4), regrow_device::current().autodiff());
         let stream = data.split(Scenario::Class, 2);
-        let at = stage(&stream, &device);
+        let at = context(&stream, LogitScope::Task, 8, &device);
         let models: Vec<Net> = (1..4).map(|seed| net(9, 5, 4, seed).train()).collect();
-        let mut ewc = Ewc::new(3.0).unwrap();
-        let information: Vec<Vector> = models.iter().map(|m| ewc.information(m, &at).unwrap()).collect();
-        ewc.end(models[0].valid(), &at).unwrap();
+        let mut ewc = EwcConfig::new(3.0).init().unwrap();
+        let information: Vec<ParameterVector> = models.iter().map(|m| ewc.information(m, &at).unwrap()).collect();
+        ewc.end_task(models[0].valid(), &at).unwrap();
         assert_eq!(spring(&mut ewc, &models[0], &at).dot(&information[0]), 0.0, "none where the task ended");
-        ewc.end(models[1].valid(), &at).unwrap();
-        let away = |k: usize| information[k].times(&Vector::of(&models[2]).minus(&Vector::of(&models[k])));
+        ewc.end_task(models[1].valid(), &at).unwrap();
+        let away =
+            |k: usize| information[k].times(&ParameterVector::of(&models[2]).minus(&ParameterVector::of(&models[k])));
         let want = away(0).plus(1.0, &away(1));
         let apart = spring(&mut ewc, &models[2], &at).plus(-3.0, &want);
         assert!(apart.dot(&apart) < 1e-10 * want.dot(&want), "{}", apart.dot(&apart));
-        let mut online = Ewc::online(1.0, 0.0).unwrap();
-        online.end(models[0].valid(), &at).unwrap();
-        online.end(models[1].valid(), &at).unwrap();
+        let mut online = EwcConfig::new(1.0).with_gamma(Some(0.0)).init().unwrap();
+        online.end_task(models[0].valid(), &at).unwrap();
+        online.end_task(models[1].valid(), &at).unwrap();
         let apart = spring(&mut online, &models[2], &at).minus(&away(1));
         assert!(apart.dot(&apart) < 1e-10 * want.dot(&want), "gamma 0 keeps the last information only");
     }
@@ -249,13 +313,14 @@ mod tests {
     fn the_true_information_is_that_of_the_softmax() {
         let (data, device) = (Toy::new(4000, 2), regrow_device::current().autodiff());
         let stream = data.split(Scenario::Class, 1);
-        let at = stage(&stream, &device);
+        let at = context(&stream, LogitScope::Task, 8, &device);
         let model = net(9, 5, 2, 1).train();
-        let found = Ewc::new(1.0).unwrap().with_fisher(Fisher::True).information(&model, &at).unwrap();
+        let found =
+            EwcConfig::new(1.0).with_fisher(FisherEstimate::True).init().unwrap().information(&model, &at).unwrap();
         let all = stream.train(0);
         let p = softmax(model.valid().logits(stream.images(&all, &regrow_device::current())), 1);
         let want = p.into_data().iter::<f32>().step_by(2).map(|p| p * (1.0 - p)).sum::<f32>() / 4000.0;
         let bias = &found.to_host()[3];
-        assert!(bias.iter().all(|f| (f / want - 1.0).abs() < 0.06), "{bias:?} {want}");
+        assert_close_relative(bias, &[want; 2], 0.06);
     }
 }

@@ -6,14 +6,14 @@ use regrow_train::classifier::Headed;
 
 use crate::buffer::herding;
 use crate::memory::Memory;
-use crate::strategy::Stage;
+use crate::strategy::TaskContext;
 use crate::stream::Example;
 
 /// Images per batch when features are read.
 const BATCH: usize = 512;
 
 /// Features `[examples][dim]` of unit length by `model` (in validation mode), row after row, and `dim`.
-pub(crate) fn features<M: Headed>(model: &M, examples: &[Example], at: &Stage<'_>) -> (Vec<f32>, usize) {
+pub(crate) fn features<M: Headed>(model: &M, examples: &[Example], at: &TaskContext<'_>) -> (Vec<f32>, usize) {
     let plain = at.device.clone().inner();
     let mut dim = 0;
     let rows = examples.chunks(BATCH).flat_map(|batch| {
@@ -36,7 +36,7 @@ pub(crate) fn unit(rows: Tensor<2>) -> Tensor<2> {
 ///
 /// # Errors
 /// If the memory is smaller than the number of classes, or a feature is not finite.
-pub(crate) fn herd<M: Headed>(memory: &mut Memory, model: &M, at: &Stage<'_>) -> Result<()> {
+pub(crate) fn herd<M: Headed>(memory: &mut Memory, model: &M, at: &TaskContext<'_>) -> Result<()> {
     let quota = memory.quota(at.stream.seen(at.task).end)?;
     memory.shrink(quota);
     let all = at.stream.train(at.task);
@@ -53,7 +53,7 @@ pub(crate) fn herd<M: Headed>(memory: &mut Memory, model: &M, at: &Stage<'_>) ->
 
 /// For each class the mean of its exemplars' features, of unit length, `[classes][dim]`; zeros for a
 /// class without exemplars.
-pub(crate) fn means<M: Headed>(memory: &Memory, model: &M, at: &Stage<'_>) -> Vec<f32> {
+pub(crate) fn means<M: Headed>(memory: &Memory, model: &M, at: &TaskContext<'_>) -> Vec<f32> {
     let classes = at.stream.classes();
     let examples: Vec<Example> = memory.kept().iter().map(|k| k.item.0).collect();
     let (rows, dim) = features(model, &examples, at);

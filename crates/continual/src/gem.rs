@@ -10,17 +10,19 @@
 //! memory of every earlier task. The memory is balanced by classes (the authors: the last examples of each
 //! task).
 
+use burn::config::Config;
 use burn::optim::GradientsParams;
-use faer::linalg::solvers::Solve;
-use faer::{Mat, Side};
+use nalgebra::{DMatrix, DVector};
 use regrow_sparse_core::Result;
+use regrow_sparse_core::registry::{MethodInfo, Param, Params, Range};
+use regrow_sparse_core::state::State;
 use regrow_train::classifier::Headed;
 
-use crate::buffer::Keeping;
-use crate::distill::factor;
+use crate::buffer::BufferPolicy;
 use crate::memory::{self, Memory};
-use crate::params::Vector;
-use crate::strategy::{Stage, Strategy};
+use crate::params::ParameterVector;
+use crate::registry::{ANY_SCENARIO, MEMORY};
+use crate::strategy::{Strategy, TaskContext};
 use crate::stream::Example;
 
 /// The ridge of the quadratic program.
@@ -30,21 +32,56 @@ const RIDGE: f64 = 1e-3;
 const ROUNDS: usize = 1000;
 const ROUNDING: f64 = 1e-12;
 
-/// Gradient episodic memory.
+/// The registry's entry.
+pub const INFO: MethodInfo = MethodInfo {
+    kind: "strategy",
+    name: "gem",
+    summary: "a step must not raise the loss of any earlier task on its examples in memory",
+    paper: "arXiv 1706.08840",
+    needs: ANY_SCENARIO,
+    params: &[
+        MEMORY,
+        Param {
+            name: "margin",
+            meaning: "least strength of each earlier task's gradient",
+            default: "0.5",
+            range: Range::NON_NEGATIVE,
+        },
+    ],
+};
+
+/// Settings of [`Gem`].
+#[derive(Config, Debug, PartialEq)]
+pub struct GemConfig {
+    /// Examples kept.
+    pub memory: usize,
+    /// The paper's gamma: the least strength of each earlier task's gradient in a step that goes against one.
+    #[config(default = 0.5)]
+    pub margin: f64,
+}
+
+impl GemConfig {
+    /// The strategy.
+    ///
+    /// # Errors
+    /// If the memory holds nothing, or the margin is negative.
+    pub fn init(&self) -> Result<Gem> {
+        INFO.check("memory", self.memory)?;
+        INFO.check("margin", self.margin)?;
+        Ok(Gem { memory: Memory::new(self.memory)?, margin: self.margin })
+    }
+
+    /// Of the registry's parameters.
+    pub(crate) fn from_params(params: &Params) -> Result<Self> {
+        Ok(Self::new(params.count("memory")?).with_margin(params.real("margin")?))
+    }
+}
+
+/// Gradient episodic memory; made by [`GemConfig::init`].
 #[derive(Clone, Debug)]
 pub struct Gem {
     memory: Memory,
     margin: f64,
-}
-
-impl Gem {
-    /// With a memory of `capacity` examples and a margin (the authors: 0.5).
-    ///
-    /// # Errors
-    /// If it holds nothing, or the margin is negative.
-    pub fn new(capacity: usize, margin: f64) -> Result<Self> {
-        Ok(Self { memory: Memory::new(capacity)?, margin: factor(margin, "margin")? })
-    }
 }
 
 /// What minimizes `1/2 v P v + q v` over `v >= margin`, for a positive definite `P`: by active sets (Lawson & Hanson,
@@ -52,11 +89,11 @@ impl Gem {
 ///
 /// All are held at the margin first. The one with the steepest descent is let go, and all that are free move to where
 /// their slopes are zero, or until one of them meets the margin and is held again; and so on while a slope descends.
-pub fn program(p: &[Vec<f64>], q: &[f64], margin: f64) -> Vec<f64> {
-    let mut v = vec![margin; q.len()];
+pub fn quadratic_program(p: &DMatrix<f64>, q: &DVector<f64>, margin: f64) -> DVector<f64> {
+    let mut v = DVector::from_element(q.len(), margin);
     let mut free = Vec::new();
     for _ in 0..ROUNDS {
-        let held = (0..q.len()).filter(|i| !free.contains(i)).map(|i| (i, descent(&p[i], q[i], &v)));
+        let held = (0..q.len()).filter(|i| !free.contains(i)).map(|i| (i, descent(p, q, &v, i)));
         match held.max_by(|(_, a), (_, b)| a.total_cmp(b)) {
             Some((steepest, descent)) if descent > ROUNDING => free.push(steepest),
             _ => break,
@@ -76,71 +113,76 @@ pub fn program(p: &[Vec<f64>], q: &[f64], margin: f64) -> Vec<f64> {
     v
 }
 
-/// How steeply the program falls along one of `v`, whose row of `P` is `p`, over the size of what its slope is the sum of.
-fn descent(p: &[f64], q: f64, v: &[f64]) -> f64 {
-    let terms = || p.iter().zip(v).map(|(p, v)| p * v).chain([q]);
+/// How steeply the program falls along coordinate `i`, over the size of what its slope is the sum of.
+fn descent(p: &DMatrix<f64>, q: &DVector<f64>, v: &DVector<f64>, i: usize) -> f64 {
+    let terms = || (0..v.len()).map(|j| p[(i, j)] * v[j]).chain([q[i]]);
     -terms().sum::<f64>() / terms().map(f64::abs).sum::<f64>().max(f64::MIN_POSITIVE)
 }
 
 /// Where the slopes of all that are `free` are zero while the others are held at the margin; `None` if none is free,
 /// or where numbers are not finite.
-fn stationary(p: &[Vec<f64>], q: &[f64], margin: f64, free: &[usize]) -> Option<Vec<f64>> {
-    let held = |i: usize| (0..q.len()).filter(|j| !free.contains(j)).map(|j| p[i][j] * margin).sum::<f64>();
-    let right = Mat::from_fn(free.len(), 1, |a, _| -q[free[a]] - held(free[a]));
-    let left = Mat::from_fn(free.len(), free.len(), |a, b| p[free[a]][free[b]]);
-    let found = left.llt(Side::Lower).ok().filter(|_| !free.is_empty())?.solve(right);
-    (0..free.len()).map(|a| Some(found[(a, 0)]).filter(|v| v.is_finite())).collect()
+fn stationary(p: &DMatrix<f64>, q: &DVector<f64>, margin: f64, free: &[usize]) -> Option<DVector<f64>> {
+    if free.is_empty() {
+        return None;
+    }
+    let held = |i: usize| (0..q.len()).filter(|j| !free.contains(j)).map(|j| p[(i, j)] * margin).sum::<f64>();
+    let right = DVector::from_fn(free.len(), |a, _| -q[free[a]] - held(free[a]));
+    let left = p.select_rows(free).select_columns(free);
+    let found = left.cholesky()?.solve(&right);
+    found.iter().all(|v| v.is_finite()).then_some(found)
 }
 
 /// `g` moved so that it goes against none of `references`; as it is if it goes against none.
-pub fn project(g: &Vector, references: &[Vector], margin: f64) -> Vector {
-    let q: Vec<f64> = references.iter().map(|reference| reference.dot(g)).collect();
+pub fn project(g: &ParameterVector, references: &[ParameterVector], margin: f64) -> ParameterVector {
+    let q = DVector::from_fn(references.len(), |i, _| references[i].dot(g));
     if q.iter().all(|along| *along >= 0.0) {
         return g.clone();
     }
-    let products = |(i, a): (usize, &Vector)| {
-        let ridge = |j: usize| if i == j { RIDGE } else { 0.0 };
-        references.iter().enumerate().map(|(j, b)| a.dot(b) + ridge(j)).collect()
-    };
-    let p: Vec<Vec<f64>> = references.iter().enumerate().map(products).collect();
-    let v = program(&p, &q, margin);
-    references.iter().zip(v).fold(g.clone(), |g, (reference, v)| g.plus(v, reference))
+    let p = gram(references);
+    let v = quadratic_program(&p, &q, margin);
+    references.iter().zip(&v).fold(g.clone(), |g, (reference, v)| g.plus(*v, reference))
+}
+
+/// Inner products of all pairs of `references`, with the ridge.
+fn gram(references: &[ParameterVector]) -> DMatrix<f64> {
+    let ridge = |i: usize, j: usize| if i == j { RIDGE } else { 0.0 };
+    DMatrix::from_fn(references.len(), references.len(), |i, j| references[i].dot(&references[j]) + ridge(i, j))
 }
 
 impl<M: Headed> Strategy<M> for Gem {
-    fn begin(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
+    fn begin_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
         self.memory.quota(at.stream.classes())?;
         Ok(model)
     }
 
-    fn gradients(&mut self, model: &M, gradients: GradientsParams, at: &Stage<'_>) -> Result<GradientsParams> {
+    fn gradients(&mut self, model: &M, gradients: GradientsParams, at: &TaskContext<'_>) -> Result<GradientsParams> {
         let of = |task: usize| -> Vec<Example> {
             self.memory.kept().iter().map(|kept| kept.item.0).filter(|example| example.task == task).collect()
         };
         let reference = |examples: Vec<Example>| {
             let loss = at.cross_entropy(model.logits(at.images(&examples)), &examples).mean();
-            Vector::gradients(model, &GradientsParams::from_grads(loss.backward(), model))
+            ParameterVector::gradients(model, &GradientsParams::from_grads(loss.backward(), model))
         };
         let earlier = (0..at.task).map(of).filter(|examples| !examples.is_empty());
-        let references: Vec<Vector> = earlier.map(reference).collect();
+        let references: Vec<ParameterVector> = earlier.map(reference).collect();
         if references.is_empty() {
             return Ok(gradients);
         }
-        let g = project(&Vector::gradients(model, &gradients), &references, self.margin);
+        let g = project(&ParameterVector::gradients(model, &gradients), &references, self.margin);
         Ok(g.into_gradients(model, &gradients))
     }
 
-    fn end(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
-        memory::offer_task(&mut self.memory, Keeping::ClassBalanced, at);
+    fn end_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
+        memory::offer_task(&mut self.memory, BufferPolicy::ClassBalanced, at);
         Ok(model)
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
+    fn state(&self) -> State {
         memory::state(&self.memory)
     }
 
-    fn restore(&mut self, state: Vec<Vec<f32>>, _model: &M, _at: &Stage<'_>) -> Result<()> {
-        self.memory = memory::restored(self.memory.capacity(), &state)?;
+    fn restore(&mut self, state: State, _model: &M, _at: &TaskContext<'_>) -> Result<()> {
+        self.memory = memory::restored(self.memory.capacity(), state)?;
         Ok(())
     }
 }
@@ -148,13 +190,14 @@ impl<M: Headed> Strategy<M> for Gem {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use regrow_sparse_core::Error;
 
     use super::*;
     use crate::testing::net;
 
-    fn vector(numbers: [f32; 5]) -> Vector {
+    fn vector(numbers: [f32; 5]) -> ParameterVector {
         let [a, b, c, d, e] = numbers;
-        Vector::from_host(vec![vec![a, b], vec![c], vec![d], vec![e]], &net(2, 1, 1, 1)).unwrap()
+        ParameterVector::from_host(vec![vec![a, b], vec![c], vec![d], vec![e]], &net(2, 1, 1, 1)).unwrap()
     }
 
     #[test]
@@ -168,21 +211,21 @@ mod tests {
         assert!((far[0][1] - 2.0).abs() < 1e-6, "{far:?}");
         let along = vector([1.0, -0.5, 0.0, 0.0, 0.0]);
         assert_eq!(project(&g, &[along], 0.5).to_host(), g.to_host(), "nothing is in the way");
-        assert!(Gem::new(9, -0.1).is_err() && Gem::new(0, 0.5).is_err() && Gem::new(9, f64::NAN).is_err());
+        let config = GemConfig::new(9);
+        for bad in [GemConfig::new(0), config.clone().with_margin(-0.1), config.with_margin(f64::NAN)] {
+            assert!(matches!(bad.init(), Err(Error::InvalidParameter { .. })), "{bad}");
+        }
     }
 
-    /// Fails unless `program` is where Kuhn and Tucker say, and what `project` gives goes against no reference.
+    /// Fails unless `quadratic_program` is where Kuhn and Tucker say, and what `project` gives goes against no reference.
     fn check(g: [f32; 5], references: &[[f32; 5]]) {
         let (g, references) = (vector(g), references.iter().copied().map(vector).collect::<Vec<_>>());
-        let q: Vec<f64> = references.iter().map(|r| r.dot(&g)).collect();
-        let ridge = |i: usize, j: usize| if i == j { RIDGE } else { 0.0 };
-        let product = |i: usize, j: usize| references[i].dot(&references[j]) + ridge(i, j);
-        let p: Vec<Vec<f64>> = (0..q.len()).map(|i| (0..q.len()).map(|j| product(i, j)).collect()).collect();
-        let v = program(&p, &q, 0.0);
+        let (p, q) = (gram(&references), DVector::from_fn(references.len(), |i, _| references[i].dot(&g)));
+        let v = quadratic_program(&p, &q, 0.0);
         let moved = project(&g, &references, 0.0);
         for (i, reference) in references.iter().enumerate() {
             // The slope is zero, or positive where v is at its bound.
-            let slope = q[i] + p[i].iter().zip(&v).map(|(p, v)| p * v).sum::<f64>();
+            let slope = q[i] + p.row(i).tr_dot(&v);
             assert!(slope > -1e-9 && (v[i] == 0.0 || slope < 1e-9), "{slope} {v:?}");
             if q.iter().any(|along| *along < 0.0) {
                 assert!(moved.dot(reference) >= -RIDGE * v[i] - 1e-4);
@@ -206,8 +249,9 @@ mod tests {
 
     #[test]
     fn where_numbers_are_not_finite_or_nothing_is_asked_it_ends() {
-        assert_eq!(program(&[vec![f64::NAN]], &[-1.0], 0.5), [0.5]);
-        assert_eq!(program(&[], &[], 0.5), [0.0; 0]);
+        let of = |p: f64, q: f64| quadratic_program(&DMatrix::from_element(1, 1, p), &DVector::from_element(1, q), 0.5);
+        assert_eq!(of(f64::NAN, -1.0), DVector::from_element(1, 0.5));
+        assert!(quadratic_program(&DMatrix::zeros(0, 0), &DVector::zeros(0), 0.5).is_empty());
     }
 
     proptest! {

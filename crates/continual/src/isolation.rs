@@ -3,11 +3,12 @@
 
 use burn::module::ParamId;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::model::weight::{Select, stored};
+use regrow_sparse_core::model::weight::{Select, Weight, stored};
+use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Error, Mask, MaskSet, Result};
 use regrow_train::classifier::Headed;
 
-use crate::params::{Flags, Vector};
+use crate::params::{ParameterFlags, ParameterVector, numbers_from_state, numbers_to_state};
 
 /// What each task has.
 #[derive(Clone, Debug, Default)]
@@ -54,16 +55,16 @@ pub(crate) fn uniform<M: Headed>(model: &M, kept: bool) -> Result<MaskSet> {
 
 impl Isolation {
     /// `model` as a task knows it: the weights of `mask`, and `own`.
-    pub(crate) fn show<M: Headed>(&self, model: &M, mask: &MaskSet, own: &[Vec<f32>]) -> Result<M> {
-        let flags = Flags::kept(model, mask, &|_| false)?;
-        let model = Vector::of(model).with_outside(&flags, own).put(model.clone());
+    pub(crate) fn task_model<M: Headed>(&self, model: &M, mask: &MaskSet, own: &[Vec<f32>]) -> Result<M> {
+        let flags = ParameterFlags::kept(model, mask, &|_| false)?;
+        let model = ParameterVector::of(model).with_outside(&flags, own).put(model.clone());
         apply_masks(model, mask, Gradient::Masked, Base::Kept)
     }
 
     /// Remembers what `model` has outside of masks.
-    pub(crate) fn leave<M: Headed>(&mut self, model: &M) -> Result<()> {
-        let flags = Flags::kept(model, &uniform(model, true)?, &|_| true)?;
-        self.own.push(Vector::of(model).outside(&flags));
+    pub(crate) fn record_task<M: Headed>(&mut self, model: &M) -> Result<()> {
+        let flags = ParameterFlags::kept(model, &uniform(model, true)?, &|_| true)?;
+        self.own.push(ParameterVector::of(model).outside(&flags));
         Ok(())
     }
 
@@ -73,31 +74,49 @@ impl Isolation {
         bits.div_ceil(32) + self.own.iter().flatten().map(Vec::len).sum::<usize>()
     }
 
-    /// For a run to be resumed: how many tasks have masks, masks as 0 and 1, then `own`.
-    pub(crate) fn state(&self) -> Vec<Vec<f32>> {
-        let bits = |mask: &Mask| mask.to_bools().into_iter().map(|k| if k { 1.0 } else { 0.0 }).collect();
-        let masks = self.masks.iter().flat_map(|set| set.iter().map(|(_, mask)| bits(mask)).collect::<Vec<_>>());
-        let own = self.own.iter().flatten().cloned();
-        std::iter::once(vec![self.masks.len() as f32]).chain(masks).chain(own).collect()
+    /// For a run to be resumed: masks as bits, 64 to a number, and the tensors of `own`, task by task.
+    pub(crate) fn state(&self) -> State {
+        let mut state = State::default();
+        state.set_integer("masked_tasks", self.masks.len() as u64);
+        state.set_integer("ended_tasks", self.own.len() as u64);
+        for (task, masks) in self.masks.iter().enumerate() {
+            let mut bits = State::default();
+            masks.iter().for_each(|(path, mask)| bits.set_integers(path, mask.words().to_vec()));
+            state.set_nested(&format!("mask.{task}"), bits);
+        }
+        for (task, own) in self.own.iter().enumerate() {
+            state.set_nested(&format!("own.{task}"), numbers_to_state(own));
+        }
+        state
     }
 
-    /// Back from [`Isolation::state`].
-    pub(crate) fn restored<M: Headed>(state: Vec<Vec<f32>>, model: &M) -> Result<Self> {
-        let Some((count, rest)) = state.split_first() else { return Ok(Self::default()) };
-        let weights = stored(model, &select())?;
-        let others = Flags::kept(model, &uniform(model, true)?, &|_| true)?.outside();
-        let count = count.first().map_or(0, |n| *n as usize);
-        let foreign = || Error::Argument("a saved state belongs to another network".into());
-        let (masks, own) = rest.split_at_checked(count * weights.len()).ok_or_else(foreign)?;
-        if !own.len().is_multiple_of(others) {
-            return Err(foreign());
+    /// Back from [`Isolation::state`]; nothing for an empty state.
+    pub(crate) fn restored<M: Headed>(mut state: State, model: &M) -> Result<Self> {
+        if state.is_empty() {
+            return Ok(Self::default());
         }
-        let set = |bits: &[Vec<f32>]| -> MaskSet {
-            let pairs = weights.iter().zip(bits);
-            pairs.map(|(w, bits)| (w.path.clone(), Mask::from_fn(w.shape.clone(), |i| bits[i] != 0.0))).collect()
+        let weights = stored(model, &select())?;
+        let others = ParameterFlags::kept(model, &uniform(model, true)?, &|_| true)?.outside();
+        let (masked, ended) = (state.integer("masked_tasks")?, state.integer("ended_tasks")?);
+        let mut masks = |task: u64| -> Result<MaskSet> {
+            let mut bits = state.take_nested(&format!("mask.{task}"));
+            let one =
+                |w: &Weight| Ok((w.path.clone(), Mask::from_words(w.shape.clone(), bits.take_integers(&w.path)?)?));
+            weights.iter().map(one).collect()
         };
-        let masks = masks.chunks(weights.len()).map(set).collect();
-        Ok(Self { masks, own: own.chunks(others).map(<[Vec<f32>]>::to_vec).collect() })
+        let masks = (0..masked).map(&mut masks).collect::<Result<Vec<_>>>()?;
+        let mut own = |task: u64| -> Result<Vec<Vec<f32>>> {
+            let own = numbers_from_state(state.take_nested(&format!("own.{task}")))?;
+            match own.len() == others {
+                true => Ok(own),
+                false => {
+                    let (expected, got) = (vec![others], vec![own.len()]);
+                    Err(Error::ShapeMismatch { tensor: format!("own.{task}"), expected, got })
+                }
+            }
+        };
+        let own = (0..ended).map(&mut own).collect::<Result<_>>()?;
+        Ok(Self { masks, own })
     }
 }
 
@@ -105,14 +124,14 @@ impl Isolation {
 #[derive(Clone, Debug)]
 pub(crate) struct Frozen {
     /// True where a number may move.
-    pub(crate) free: Flags,
+    pub(crate) free: ParameterFlags,
     /// What the others are.
-    pub(crate) values: Vector,
+    pub(crate) values: ParameterVector,
 }
 
 impl Frozen {
     /// `model` with the frozen numbers set back.
     pub(crate) fn hold<M: Headed>(&self, model: M) -> M {
-        Vector::of(&model).or_else(&self.free, &self.values).put(model)
+        ParameterVector::of(&model).or_else(&self.free, &self.values).put(model)
     }
 }

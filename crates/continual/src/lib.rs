@@ -1,13 +1,13 @@
-//! Continual learning and reweighting for Burn models, one file per method.
+//! Continual learning for Burn models, one file per strategy.
 //!
 //! - tasks: [`TaskStream`], its [`Scenario`] and [`LogitScope`]; memory: [`ReplayBuffer`], [`buffer::herding()`]
 //! - the loop: [`learn()`], which trains a stream with a [`Strategy`] and fills an [`AccuracyMatrix`]
-//! - bounds: [`FineTune`], [`Joint`], [`Separate`]; springs: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay: [`Er`],
-//!   [`DerPp`], [`Gem`], [`AGem`], [`ICarl`], [`Wa`]; weights shared out: [`PackNet`], [`Dst`];
-//!   a frozen anchor: [`Clr`]
-//! - [`reweight`]: weights of examples and of sources from their losses, on the host
+//! - bounds: [`FineTune`], [`Joint`], [`Separate`]; regularization: [`Ewc`], [`Si`]; distillation: [`Lwf`]; replay:
+//!   [`Er`], [`DerPp`], [`Gem`], [`AGem`], [`ICarl`], [`Wa`]; parameter isolation: [`PackNet`], [`Dst`]; a frozen
+//!   anchor: [`Clr`]
+//! - [`registry`]: all of them by name, with their papers, scenarios and parameters
 //!
-//! A strategy is what differs from training each task as it comes; see `examples/my_strategy.rs`.
+//! A strategy is what differs from training each task as it comes; `examples/own_strategy.rs` adds one.
 //!
 //! What a stream leaves behind, and the numbers made of it:
 //!
@@ -17,7 +17,7 @@
 //! // A row for each task trained, a column for each task tested.
 //! let matrix = AccuracyMatrix::new([vec![0.9, 0.1], vec![0.6, 0.8]])?;
 //! assert!(matrix.forgetting().is_some_and(|f| (f - 0.3).abs() < 1e-9));
-//! # Ok::<(), regrow_sparse_core::Error>(())
+//! # Ok::<(), regrow_continual::Error>(())
 //! ```
 
 pub mod agem;
@@ -42,7 +42,7 @@ mod memory;
 pub mod metrics;
 pub mod packnet;
 pub mod params;
-pub mod reweight;
+pub mod registry;
 pub mod separate;
 pub mod si;
 pub mod strategy;
@@ -51,23 +51,51 @@ pub mod stream;
 mod testing;
 pub mod wa;
 
-pub use agem::AGem;
-pub use buffer::ReplayBuffer;
-pub use clr::Clr;
-pub use derpp::DerPp;
-pub use dst::Dst;
-pub use er::Er;
-pub use ewc::Ewc;
+pub use agem::{AGem, AGemConfig};
+pub use buffer::{BufferPolicy, ReplayBuffer};
+pub use clr::{Clr, KernelVariant, ReprogramConfig, Reprogrammed};
+pub use derpp::{DerPp, DerPpConfig};
+pub use dst::{Dst, DstConfig, Growth, MaskInitialization};
+pub use er::{Er, ErConfig};
+pub use ewc::{Ewc, EwcConfig, FisherEstimate};
 pub use finetune::FineTune;
-pub use gem::Gem;
-pub use icarl::ICarl;
+pub use gem::{Gem, GemConfig};
+pub use icarl::{ICarl, ICarlConfig};
 pub use joint::Joint;
-pub use learn::{Learned, Protocol, learn};
-pub use lwf::Lwf;
+pub use learn::{Learned, Progress, Protocol, learn};
+pub use lwf::{Lwf, LwfConfig};
 pub use metrics::AccuracyMatrix;
-pub use packnet::PackNet;
+pub use packnet::{PackNet, PackNetConfig};
 pub use separate::Separate;
-pub use si::Si;
-pub use strategy::{Stage, Strategy};
+pub use si::{Si, SiConfig};
+pub use strategy::{Strategy, TaskContext};
 pub use stream::{Example, LogitScope, Scenario, TaskStream};
-pub use wa::Wa;
+pub use wa::{Wa, WaConfig};
+
+// What signatures here use.
+pub use nalgebra;
+pub use regrow_sparse_core::state::State;
+pub use regrow_sparse_core::{Error, Result};
+pub use regrow_train::classifier::{Classifier, Examples, Headed, Tapped};
+pub use regrow_train::lr::LrSchedule;
+pub use regrow_train::{Checkpointing, StepContext};
+
+/// What a program that learns task after task needs.
+pub mod prelude {
+    pub use regrow_sparse_core::registry::{Entry, MethodInfo, Params, find};
+
+    pub use crate::params::ParameterVector;
+    pub use crate::{
+        AGem, AGemConfig, AccuracyMatrix, BufferPolicy, Checkpointing, Classifier, Clr, DerPp, DerPpConfig, Dst,
+        DstConfig, Er, ErConfig, Error, Ewc, EwcConfig, Example, Examples, FineTune, FisherEstimate, Gem, GemConfig,
+        Growth, Headed, ICarl, ICarlConfig, Joint, KernelVariant, Learned, LogitScope, LrSchedule, Lwf, LwfConfig,
+        MaskInitialization, PackNet, PackNetConfig, Protocol, ReplayBuffer, ReprogramConfig, Reprogrammed, Result,
+        Scenario, Separate, Si, SiConfig, State, StepContext, Strategy, Tapped, TaskContext, TaskStream, Wa, WaConfig,
+        learn,
+    };
+}
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

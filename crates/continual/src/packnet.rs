@@ -12,49 +12,91 @@
 //! zero after every step, whatever the optimizer does.
 //!
 //! The authors' frozen norms work with frozen statistics in training too. Ours are trained with those of
-//! the batch, which fits tasks of one kind of image; for others there is [`PackNet::with_norms`].
+//! the batch, which fits tasks of one kind of image; for others there is [`PackNetConfig::norms`].
 
+use burn::config::Config;
 use regrow_sparse_core::mask::top_k::top_k;
 use regrow_sparse_core::model::weight::stored;
+use regrow_sparse_core::registry::{MethodInfo, Param, Params, Range};
+use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Error, Mask, MaskSet, Result};
 use regrow_train::classifier::Headed;
 
 use crate::isolation::{Frozen, Isolation, inverted, is_head, select, uniform, union};
-use crate::params::{Flags, NORMS, Vector, within};
-use crate::strategy::{Stage, Strategy};
+use crate::params::{NORMS, ParameterFlags, ParameterVector, within};
+use crate::registry::TASK_SCENARIO;
+use crate::strategy::{Strategy, TaskContext};
 use crate::stream::{Example, Scenario};
 
 /// The share of a task's steps that come before the pruning.
 const BEFORE: f64 = 2.0 / 3.0;
 
-/// PackNet.
+/// The registry's entry.
+pub const INFO: MethodInfo = MethodInfo {
+    kind: "strategy",
+    name: "packnet",
+    summary: "each task gets the largest of the weights that are still free",
+    paper: "arXiv 1711.05769",
+    needs: TASK_SCENARIO,
+    params: &[
+        Param {
+            name: "sparsity",
+            meaning: "fraction of each layer's free weights that a task leaves (the paper: 0.5 or 0.75)",
+            default: "0.75",
+            range: Range::SPARSITY,
+        },
+        Param {
+            name: "norms",
+            meaning: "norms of each task's own (not in the paper)",
+            default: "false",
+            range: Range::Flag,
+        },
+    ],
+};
+
+/// Settings of [`PackNet`].
+#[derive(Config, Debug, PartialEq)]
+pub struct PackNetConfig {
+    /// Fraction of each layer's free weights that is pruned after each task, in (0, 1). The paper takes 0.5 or 0.75.
+    #[config(default = 0.75)]
+    pub sparsity: f64,
+    /// Whether each task has norms of its own, their statistics too. Not in the paper.
+    #[config(default = false)]
+    pub norms: bool,
+}
+
+impl PackNetConfig {
+    /// The strategy.
+    ///
+    /// # Errors
+    /// If the sparsity is outside (0, 1).
+    pub fn init(&self) -> Result<PackNet> {
+        match self.sparsity > 0.0 && self.sparsity < 1.0 {
+            true => Ok(PackNet { config: self.clone(), tasks: Isolation::default(), frozen: None }),
+            false => Err(Error::InvalidParameter {
+                method: INFO.name.into(),
+                parameter: "sparsity".into(),
+                value: self.sparsity.to_string(),
+                range: "(0, 1)".into(),
+            }),
+        }
+    }
+
+    /// Of the registry's parameters.
+    pub(crate) fn from_params(params: &Params) -> Result<Self> {
+        Ok(Self::new().with_sparsity(params.real("sparsity")?).with_norms(params.flag("norms")?))
+    }
+}
+
+/// PackNet; made by [`PackNetConfig::init`].
 #[derive(Clone, Debug)]
 pub struct PackNet {
-    sparsity: f64,
-    norms: bool,
+    config: PackNetConfig,
     tasks: Isolation,
     frozen: Option<Frozen>,
 }
 
 impl PackNet {
-    /// Pruning the fraction `sparsity` of each layer's free weights after each task (the paper: 0.5 or
-    /// 0.75).
-    ///
-    /// # Errors
-    /// If it is outside (0, 1).
-    pub fn new(sparsity: f64) -> Result<Self> {
-        match sparsity > 0.0 && sparsity < 1.0 {
-            true => Ok(Self { sparsity, norms: false, tasks: Isolation::default(), frozen: None }),
-            false => Err(Error::Argument(format!("{sparsity} is no share to be pruned: use a number between 0 and 1"))),
-        }
-    }
-
-    /// With norms, their statistics too, of each task's own. Not in the paper.
-    pub fn with_norms(mut self) -> Self {
-        self.norms = true;
-        self
-    }
-
     /// The fraction of prunable weights that no task owns yet.
     ///
     /// # Errors
@@ -71,10 +113,10 @@ impl PackNet {
 
     /// Only the weights in `masks` may move, the head, norms where each task has its own, and in the first
     /// task all else.
-    fn freeze<M: Headed>(&mut self, model: &M, masks: &MaskSet, values: Vector, task: usize) -> Result<()> {
+    fn freeze<M: Headed>(&mut self, model: &M, masks: &MaskSet, values: ParameterVector, task: usize) -> Result<()> {
         let head = is_head(model);
-        let norms = within(model, &|kind| self.norms && NORMS.contains(&kind));
-        let free = Flags::kept(model, masks, &|id| task == 0 || head(id) || norms.contains(&id))?;
+        let norms = within(model, &|kind| self.config.norms && NORMS.contains(&kind));
+        let free = ParameterFlags::kept(model, masks, &|id| task == 0 || head(id) || norms.contains(&id))?;
         self.frozen = Some(Frozen { free, values });
         Ok(())
     }
@@ -85,7 +127,7 @@ impl PackNet {
             let mask = free.get(&weight.path).cloned().unwrap_or_else(|| Mask::dense(weight.shape.clone()));
             let size = |i: usize| if mask.keeps(i) { weight.values[i].abs() } else { f32::NEG_INFINITY };
             let sizes: Vec<f32> = (0..weight.values.len()).map(size).collect();
-            let keep = ((1.0 - self.sparsity) * mask.kept() as f64).round() as usize;
+            let keep = ((1.0 - self.config.sparsity) * mask.kept() as f64).round() as usize;
             Ok((weight.path, Mask::from_words(weight.shape, top_k(&sizes, keep, |s| s)?)?))
         };
         stored(model, &select())?.into_iter().map(one).collect()
@@ -97,7 +139,7 @@ impl PackNet {
     }
 
     /// The step after which weights are chosen.
-    fn turn(total: usize) -> usize {
+    fn pruning_step(total: usize) -> usize {
         (BEFORE * total as f64).ceil() as usize
     }
 }
@@ -107,39 +149,39 @@ impl<M: Headed> Strategy<M> for PackNet {
         scenario == Scenario::Task
     }
 
-    fn begin(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
+    fn begin_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
         let free = self.unowned(&model, at.task)?;
         if free.pruned() == free.weights() {
             return Err(Error::Argument(format!("task {} finds no free weight: prune more of each task", at.task)));
         }
-        self.freeze(&model, &free, Vector::of(&model), at.task)?;
+        self.freeze(&model, &free, ParameterVector::of(&model), at.task)?;
         Ok(model)
     }
 
-    fn stepped(&mut self, model: M, _batch: &[Example], at: &Stage<'_>) -> Result<M> {
+    fn after_step(&mut self, model: M, _batch: &[Example], at: &TaskContext<'_>) -> Result<M> {
         let model = match &self.frozen {
             Some(frozen) => frozen.hold(model),
             None => model,
         };
-        if at.moment.step + 1 != Self::turn(at.moment.total) {
+        if at.step + 1 != Self::pruning_step(at.total_steps) {
             return Ok(model);
         }
         let free = self.unowned(&model, at.task)?;
         let chosen = self.choose(&model, &free)?;
         self.tasks.masks.push(chosen.clone());
-        let values = self.taken(&model, &Vector::of(&model), at.task)?;
+        let values = self.without_free(&model, &ParameterVector::of(&model), at.task)?;
         self.freeze(&model, &chosen, values.clone(), at.task)?;
         Ok(values.put(model))
     }
 
-    fn end(&mut self, model: M, _at: &Stage<'_>) -> Result<M> {
-        self.tasks.leave(&model)?;
+    fn end_task(&mut self, model: M, _at: &TaskContext<'_>) -> Result<M> {
+        self.tasks.record_task(&model)?;
         Ok(model)
     }
 
-    fn shown(&self, model: &M, task: usize) -> Result<M> {
+    fn eval_model(&self, model: &M, task: usize) -> Result<M> {
         match (self.mask(task)?, self.tasks.own.get(task)) {
-            (Some(mask), Some(own)) => self.tasks.show(model, &mask, own),
+            (Some(mask), Some(own)) => self.tasks.task_model(model, &mask, own),
             _ => Ok(model.clone()),
         }
     }
@@ -152,14 +194,14 @@ impl<M: Headed> Strategy<M> for PackNet {
         self.free().map(|free| ("weights used".into(), 100.0 * (1.0 - free))).into_iter().collect()
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
+    fn state(&self) -> State {
         self.tasks.state()
     }
 
-    fn restore(&mut self, state: Vec<Vec<f32>>, model: &M, at: &Stage<'_>) -> Result<()> {
+    fn restore(&mut self, state: State, model: &M, at: &TaskContext<'_>) -> Result<()> {
         self.tasks = Isolation::restored(state, model)?;
         if let Some(chosen) = self.tasks.masks.get(at.task).cloned() {
-            let values = self.taken(model, &Vector::of(model), at.task)?;
+            let values = self.without_free(model, &ParameterVector::of(model), at.task)?;
             self.freeze(model, &chosen, values, at.task)?;
         }
         Ok(())
@@ -168,9 +210,9 @@ impl<M: Headed> Strategy<M> for PackNet {
 
 impl PackNet {
     /// `values` with the weights that no task up to `task` owns at zero.
-    fn taken<M: Headed>(&self, model: &M, values: &Vector, task: usize) -> Result<Vector> {
+    fn without_free<M: Headed>(&self, model: &M, values: &ParameterVector, task: usize) -> Result<ParameterVector> {
         let owned = union(&self.tasks.masks[..=task])?.map_or_else(|| uniform(model, true), Ok)?;
-        Ok(values.or_else(&Flags::kept(model, &owned, &|_| true)?, &values.zeros()))
+        Ok(values.or_else(&ParameterFlags::kept(model, &owned, &|_| true)?, &values.zeros()))
     }
 }
 
@@ -190,27 +232,27 @@ mod tests {
     /// PackNet that shows every earlier task's logits before each task.
     struct Watched(PackNet, Vec<Vec<Vec<f32>>>);
 
-    fn logits(packnet: &PackNet, model: &Net, task: usize, at: &Stage<'_>) -> Vec<f32> {
+    fn logits(packnet: &PackNet, model: &Net, task: usize, at: &TaskContext<'_>) -> Vec<f32> {
         let images = at.stream.images(&at.stream.train(task), &regrow_device::current());
         let classes = at.stream.classes_of(task);
-        let shown = packnet.shown(&model.valid(), task).unwrap();
+        let shown = packnet.eval_model(&model.valid(), task).unwrap();
         shown.logits(images).narrow(1, classes.start, classes.len()).into_data().iter().collect()
     }
 
     impl Strategy<Net> for Watched {
-        fn begin(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
-            self.0.begin(model, at)
+        fn begin_task(&mut self, model: Net, at: &TaskContext<'_>) -> Result<Net> {
+            self.0.begin_task(model, at)
         }
-        fn stepped(&mut self, model: Net, batch: &[Example], at: &Stage<'_>) -> Result<Net> {
-            self.0.stepped(model, batch, at)
+        fn after_step(&mut self, model: Net, batch: &[Example], at: &TaskContext<'_>) -> Result<Net> {
+            self.0.after_step(model, batch, at)
         }
-        fn end(&mut self, model: Net, at: &Stage<'_>) -> Result<Net> {
-            let model = self.0.end(model, at)?;
+        fn end_task(&mut self, model: Net, at: &TaskContext<'_>) -> Result<Net> {
+            let model = self.0.end_task(model, at)?;
             self.1.push((0..=at.task).map(|task| logits(&self.0, &model, task, at)).collect());
             Ok(model)
         }
-        fn shown(&self, model: &Net, task: usize) -> Result<Net> {
-            self.0.shown(model, task)
+        fn eval_model(&self, model: &Net, task: usize) -> Result<Net> {
+            self.0.eval_model(model, task)
         }
     }
 
@@ -224,7 +266,7 @@ mod tests {
         let sgd = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).build();
         let scope = Scenario::Task.default_scope();
         let protocol = Protocol { epochs: 6, batch: 5, lr: LrSchedule::constant(0.05), seed: 3, scope };
-        let mut watched = Watched(PackNet::new(0.5).unwrap(), Vec::new());
+        let mut watched = Watched(PackNetConfig::new().with_sparsity(0.5).init().unwrap(), Vec::new());
         learn(net(9, 16, 6, 4), &sgd, &mut watched, &stream, &protocol, None, &mut |_| {}).unwrap();
         let Watched(packnet, said) = watched;
         assert_eq!(said[1][0], said[0][0]);

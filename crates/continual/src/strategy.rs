@@ -6,14 +6,15 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_sparse_core::Result;
 use regrow_sparse_core::model::sparsify::{KeepMasks, Pruner};
 use regrow_sparse_core::seed::mix;
-use regrow_train::Moment;
+use regrow_sparse_core::state::State;
+use regrow_train::StepContext;
 use regrow_train::classifier::Headed;
 
 use crate::stream::{Example, LogitScope, Scenario, TaskStream};
 
-/// What a strategy is asked about: a task, a place in its training.
+/// Where training stands when a strategy's hook is called: the task, the step, the seed.
 #[derive(Clone, Copy)]
-pub struct Stage<'a> {
+pub struct TaskContext<'a> {
     /// The tasks.
     pub stream: &'a TaskStream<'a>,
     /// The one at hand.
@@ -22,21 +23,41 @@ pub struct Stage<'a> {
     pub scope: LogitScope,
     /// Examples per step.
     pub batch: usize,
-    /// The step at hand, with a seed of its own.
-    pub moment: Moment,
+    /// Steps of the task done so far.
+    pub step: usize,
+    /// Steps of the task in all.
+    pub total_steps: usize,
+    /// The source of this step's randomness; see [`TaskContext::seed`].
+    pub step_seed: u64,
     /// Where training happens; it follows gradients.
     pub device: &'a Device,
 }
 
-impl Stage<'_> {
+impl<'a> TaskContext<'a> {
+    /// Before the first step of `task`.
+    pub fn new(
+        stream: &'a TaskStream<'a>,
+        task: usize,
+        scope: LogitScope,
+        batch: usize,
+        device: &'a Device,
+    ) -> TaskContext<'a> {
+        Self { stream, task, scope, batch, step: 0, total_steps: 0, step_seed: 0, device }
+    }
+
+    /// The same task at another step.
+    pub fn at_step(&self, step: StepContext) -> Self {
+        Self { step: step.step, total_steps: step.total, step_seed: step.seed, ..*self }
+    }
+
     /// A seed of this step's own; another for each `purpose`.
     pub fn seed(&self, purpose: u64) -> u64 {
-        mix(self.moment.seed, purpose)
+        mix(self.step_seed, purpose)
     }
 
     /// The images of `batch`, augmented where the data set is.
     pub fn images(&self, batch: &[Example]) -> Tensor<4> {
-        self.stream.augmented(batch, self.moment.seed, self.device)
+        self.stream.augmented(batch, self.step_seed, self.device)
     }
 
     /// The cross-entropy `[examples]` of `logits` `[examples, classes]` within the [scope](LogitScope).
@@ -72,10 +93,10 @@ const OUT: f32 = -1e9;
 /// A strategy: what differs from training each task as it comes.
 ///
 /// Every method has a default that does nothing, so that an empty implementation is fine-tuning. For
-/// each task, in this order: [`begin`](Strategy::begin); for every batch
+/// each task, in this order: [`begin_task`](Strategy::begin_task); for every batch
 /// [`losses`](Strategy::losses), [`gradients`](Strategy::gradients), the optimizer,
-/// [`stepped`](Strategy::stepped); then [`end`](Strategy::end). Tasks are tested by
-/// [`scores`](Strategy::scores) of what [`shown`](Strategy::shown) gives.
+/// [`after_step`](Strategy::after_step); then [`end_task`](Strategy::end_task). Tasks are tested by
+/// [`scores`](Strategy::scores) of what [`eval_model`](Strategy::eval_model) gives.
 pub trait Strategy<M: Headed>: Send {
     /// Whether it can be used in `scenario`.
     fn fits(&self, _scenario: Scenario) -> bool {
@@ -83,7 +104,7 @@ pub trait Strategy<M: Headed>: Send {
     }
 
     /// What the task is trained on.
-    fn examples(&self, at: &Stage<'_>) -> Vec<Example> {
+    fn examples(&self, at: &TaskContext<'_>) -> Vec<Example> {
         at.stream.train(at.task)
     }
 
@@ -91,7 +112,7 @@ pub trait Strategy<M: Headed>: Send {
     ///
     /// # Errors
     /// If the strategy cannot work on this stream or model.
-    fn begin(&mut self, model: M, _at: &Stage<'_>) -> Result<M> {
+    fn begin_task(&mut self, model: M, _at: &TaskContext<'_>) -> Result<M> {
         Ok(model)
     }
 
@@ -99,7 +120,7 @@ pub trait Strategy<M: Headed>: Send {
     ///
     /// # Errors
     /// If its settings do not fit the task.
-    fn pruner(&self, _at: &Stage<'_>) -> Result<Box<dyn Pruner>> {
+    fn pruner(&self, _at: &TaskContext<'_>) -> Result<Box<dyn Pruner>> {
         Ok(Box::new(KeepMasks))
     }
 
@@ -107,7 +128,7 @@ pub trait Strategy<M: Headed>: Send {
     ///
     /// # Errors
     /// If they cannot be computed.
-    fn losses(&mut self, model: &M, batch: &[Example], at: &Stage<'_>) -> Result<Tensor<1>> {
+    fn losses(&mut self, model: &M, batch: &[Example], at: &TaskContext<'_>) -> Result<Tensor<1>> {
         Ok(at.cross_entropy(model.logits(at.images(batch)), batch))
     }
 
@@ -115,7 +136,7 @@ pub trait Strategy<M: Headed>: Send {
     ///
     /// # Errors
     /// If that cannot be computed.
-    fn gradients(&mut self, _model: &M, gradients: GradientsParams, _at: &Stage<'_>) -> Result<GradientsParams> {
+    fn gradients(&mut self, _model: &M, gradients: GradientsParams, _at: &TaskContext<'_>) -> Result<GradientsParams> {
         Ok(gradients)
     }
 
@@ -123,15 +144,15 @@ pub trait Strategy<M: Headed>: Send {
     ///
     /// # Errors
     /// If it cannot be changed.
-    fn stepped(&mut self, model: M, _batch: &[Example], _at: &Stage<'_>) -> Result<M> {
+    fn after_step(&mut self, model: M, _batch: &[Example], _at: &TaskContext<'_>) -> Result<M> {
         Ok(model)
     }
 
     /// The model after the task, in validation mode.
     ///
     /// # Errors
-    /// If the strategy cannot take leave of the task.
-    fn end(&mut self, model: M, _at: &Stage<'_>) -> Result<M> {
+    /// If the strategy cannot finish the task.
+    fn end_task(&mut self, model: M, _at: &TaskContext<'_>) -> Result<M> {
         Ok(model)
     }
 
@@ -139,7 +160,7 @@ pub trait Strategy<M: Headed>: Send {
     ///
     /// # Errors
     /// If it cannot be made.
-    fn shown(&self, model: &M, _task: usize) -> Result<M> {
+    fn eval_model(&self, model: &M, _task: usize) -> Result<M> {
         Ok(model.clone())
     }
 
@@ -159,15 +180,15 @@ pub trait Strategy<M: Headed>: Send {
     }
 
     /// What it has learned so far, for a run to be resumed.
-    fn state(&self) -> Vec<Vec<f32>> {
-        Vec::new()
+    fn state(&self) -> State {
+        State::default()
     }
 
     /// Takes back what [`Strategy::state`] gave; `model` is the one that the task starts from.
     ///
     /// # Errors
     /// If it comes from another run.
-    fn restore(&mut self, _state: Vec<Vec<f32>>, _model: &M, _at: &Stage<'_>) -> Result<()> {
+    fn restore(&mut self, _state: State, _model: &M, _at: &TaskContext<'_>) -> Result<()> {
         Ok(())
     }
 }

@@ -8,7 +8,8 @@ use regrow_sparse_core::seed::mix;
 use regrow_train::Classifier;
 use regrow_train::classifier::{Examples, Headed};
 
-use crate::stream::{Scenario, TaskStream};
+use crate::strategy::TaskContext;
+use crate::stream::{LogitScope, Scenario, TaskStream};
 
 /// Square images of classes in turn: noise, and a bright pixel at the class's place.
 pub(crate) struct Toy {
@@ -106,4 +107,14 @@ impl Headed for Net {
     fn head_mut(&mut self) -> &mut Linear {
         &mut self.head
     }
+}
+
+/// The first task of `stream`, before its first step.
+pub(crate) fn context<'a>(
+    stream: &'a TaskStream<'a>,
+    scope: LogitScope,
+    batch: usize,
+    device: &'a Device,
+) -> TaskContext<'a> {
+    TaskContext { total_steps: 1, step_seed: 5, ..TaskContext::new(stream, 0, scope, batch, device) }
 }

@@ -7,18 +7,22 @@
 //! ```
 //!
 //! Trained on the task's examples and herded exemplars together, no oversampling. Biases stay. The
-//! paper's clipping of the head to non-negative weights ([`Wa::clipped`]) is off, as in public
+//! paper's clipping of the head to non-negative weights ([`WaConfig::clipped`]) is off, as in public
 //! reimplementations.
 
+use burn::config::Config;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData};
+use regrow_sparse_core::registry::{MethodInfo, Param, Params, Range};
+use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::Headed;
 
 use crate::distill::distillation;
 use crate::exemplars::herd;
 use crate::memory::{self, Memory};
-use crate::strategy::{Stage, Strategy};
+use crate::registry::{CLASS_SCENARIO, MEMORY};
+use crate::strategy::{Strategy, TaskContext};
 use crate::stream::{Example, Scenario};
 
 const TEMPERATURE: f64 = 2.0;
@@ -81,57 +85,94 @@ pub fn lengths(head: &Linear) -> Vec<f64> {
     squares.into_iter().map(f64::sqrt).collect()
 }
 
-/// Replay of exemplars with distillation and weight aligning; each may be left out.
+/// The registry's entry.
+pub const INFO: MethodInfo = MethodInfo {
+    kind: "strategy",
+    name: "wa",
+    summary: "replay of exemplars with distillation; the head's vectors of new classes are made as long as old ones",
+    paper: "arXiv 1911.07053",
+    needs: CLASS_SCENARIO,
+    params: &[
+        MEMORY,
+        Param {
+            name: "distillation",
+            meaning: "whether the network before the task is distilled",
+            default: "true",
+            range: Range::Flag,
+        },
+        Param {
+            name: "alignment",
+            meaning: "whether the head is aligned; if not, lengths are measured only",
+            default: "true",
+            range: Range::Flag,
+        },
+        Param {
+            name: "only-shrinking",
+            meaning: "align only where new vectors are longer than old ones (not in the paper)",
+            default: "false",
+            range: Range::Flag,
+        },
+        Param {
+            name: "clipped",
+            meaning: "keep the head's weights from going below zero",
+            default: "false",
+            range: Range::Flag,
+        },
+    ],
+};
+
+/// Settings of [`Wa`]: replay of exemplars with distillation and weight aligning. Each may be left out.
+#[derive(Config, Debug, PartialEq)]
+pub struct WaConfig {
+    /// Exemplars kept.
+    pub memory: usize,
+    /// Whether the network before the task is distilled.
+    #[config(default = true)]
+    pub distillation: bool,
+    /// Whether the head is aligned. If not, lengths are measured only.
+    #[config(default = true)]
+    pub alignment: bool,
+    /// Whether the head is aligned only after tasks whose vectors are longer than old ones, as some reimplementations
+    /// do. The paper has no such condition.
+    #[config(default = false)]
+    pub only_shrinking: bool,
+    /// Whether the head's weights are kept from going below zero.
+    #[config(default = false)]
+    pub clipped: bool,
+}
+
+impl WaConfig {
+    /// The strategy.
+    ///
+    /// # Errors
+    /// If the memory holds nothing.
+    pub fn init<M>(&self) -> Result<Wa<M>> {
+        INFO.check("memory", self.memory)?;
+        Ok(Wa { memory: Memory::new(self.memory)?, config: self.clone(), old: None, alignments: Vec::new() })
+    }
+
+    /// Of the registry's parameters.
+    pub(crate) fn from_params(params: &Params) -> Result<Self> {
+        let config = Self::new(params.count("memory")?).with_distillation(params.flag("distillation")?);
+        let config = config.with_alignment(params.flag("alignment")?).with_clipped(params.flag("clipped")?);
+        Ok(config.with_only_shrinking(params.flag("only-shrinking")?))
+    }
+}
+
+/// Weight aligning; made by [`WaConfig::init`].
 #[derive(Clone, Debug)]
 pub struct Wa<M> {
     memory: Memory,
-    distils: bool,
-    aligns: bool,
-    only_shrinks: bool,
-    clips: bool,
+    config: WaConfig,
+    /// The network before the task.
     old: Option<M>,
-    done: Vec<Alignment>,
+    alignments: Vec<Alignment>,
 }
 
 impl<M> Wa<M> {
-    /// With a memory of `capacity` exemplars.
-    ///
-    /// # Errors
-    /// If it holds nothing.
-    pub fn new(capacity: usize) -> Result<Self> {
-        let memory = Memory::new(capacity)?;
-        let (old, done) = (None, Vec::new());
-        Ok(Self { memory, distils: true, aligns: true, only_shrinks: false, clips: false, old, done })
-    }
-
-    /// Without distillation.
-    pub fn without_distillation(mut self) -> Self {
-        self.distils = false;
-        self
-    }
-
-    /// Without aligning: lengths are measured only.
-    pub fn without_aligning(mut self) -> Self {
-        self.aligns = false;
-        self
-    }
-
-    /// Aligned only after tasks whose vectors are longer than old ones, as some reimplementations do; the
-    /// paper has no such condition.
-    pub fn only_shrinking(mut self) -> Self {
-        self.only_shrinks = true;
-        self
-    }
-
-    /// With the head's weights kept from going below zero.
-    pub fn clipped(mut self) -> Self {
-        self.clips = true;
-        self
-    }
-
     /// What was found after each task but the first.
     pub fn alignments(&self) -> &[Alignment] {
-        &self.done
+        &self.alignments
     }
 }
 
@@ -145,18 +186,18 @@ impl<M: Headed> Strategy<M> for Wa<M> {
         scenario == Scenario::Class
     }
 
-    fn examples(&self, at: &Stage<'_>) -> Vec<Example> {
+    fn examples(&self, at: &TaskContext<'_>) -> Vec<Example> {
         let exemplars = self.memory.kept().iter().map(|k| k.item.0);
         at.stream.train(at.task).into_iter().chain(exemplars).collect()
     }
 
-    fn begin(&mut self, model: M, at: &Stage<'_>) -> Result<M> {
+    fn begin_task(&mut self, model: M, at: &TaskContext<'_>) -> Result<M> {
         self.memory.quota(at.stream.classes())?;
-        self.old = (at.task > 0 && self.distils).then(|| model.valid());
+        self.old = (at.task > 0 && self.config.distillation).then(|| model.valid());
         Ok(model)
     }
 
-    fn losses(&mut self, model: &M, batch: &[Example], at: &Stage<'_>) -> Result<Tensor<1>> {
+    fn losses(&mut self, model: &M, batch: &[Example], at: &TaskContext<'_>) -> Result<Tensor<1>> {
         let images = at.images(batch);
         let logits = model.logits(images.clone());
         let losses = at.cross_entropy(logits.clone(), batch);
@@ -167,22 +208,22 @@ impl<M: Headed> Strategy<M> for Wa<M> {
         Ok(losses * (1.0 - lambda) + kept * lambda)
     }
 
-    fn stepped(&mut self, mut model: M, _batch: &[Example], _at: &Stage<'_>) -> Result<M> {
-        if self.clips {
+    fn after_step(&mut self, mut model: M, _batch: &[Example], _at: &TaskContext<'_>) -> Result<M> {
+        if self.config.clipped {
             change(model.head_mut(), |w| w.clamp_min(0.0));
         }
         Ok(model)
     }
 
-    fn end(&mut self, mut model: M, at: &Stage<'_>) -> Result<M> {
+    fn end_task(&mut self, mut model: M, at: &TaskContext<'_>) -> Result<M> {
         if at.task > 0 {
             let (old, all) = (at.stream.seen(at.task - 1).end, at.stream.seen(at.task).end);
             let unaligned = model.head().clone();
             let found = align(model.head_mut(), old, all)?;
-            if !self.aligns || self.only_shrinks && found.gamma > 1.0 {
+            if !self.config.alignment || self.config.only_shrinking && found.gamma > 1.0 {
                 *model.head_mut() = unaligned;
             }
-            self.done.push(found);
+            self.alignments.push(found);
         }
         herd(&mut self.memory, &model, at)?;
         Ok(model)
@@ -193,27 +234,31 @@ impl<M: Headed> Strategy<M> for Wa<M> {
     }
 
     fn findings(&self) -> Vec<(String, f64)> {
-        let Some(last) = self.done.last() else { return Vec::new() };
+        let Some(last) = self.alignments.last() else { return Vec::new() };
         let found = [("length of old classes", last.old), ("length of new classes", last.new), ("gamma", last.gamma)];
         found.map(|(name, value)| (name.into(), value)).into()
     }
 
-    fn state(&self) -> Vec<Vec<f32>> {
-        let done = self.done.iter().flat_map(|a| [a.old as f32, a.new as f32, a.gamma as f32]).collect();
-        [memory::state(&self.memory), vec![done]].concat()
+    fn state(&self) -> State {
+        let mut state = State::default();
+        state.set_nested("memory", memory::state(&self.memory));
+        state.set_doubles("alignments", self.alignments.iter().flat_map(|a| [a.old, a.new, a.gamma]).collect());
+        state
     }
 
-    fn restore(&mut self, mut state: Vec<Vec<f32>>, _model: &M, _at: &Stage<'_>) -> Result<()> {
-        let done = state.pop().unwrap_or_default();
-        let one = |a: &[f32]| Alignment { old: a[0].into(), new: a[1].into(), gamma: a[2].into() };
-        self.done = done.chunks_exact(3).map(one).collect();
-        self.memory = memory::restored(self.memory.capacity(), &state)?;
+    fn restore(&mut self, mut state: State, _model: &M, _at: &TaskContext<'_>) -> Result<()> {
+        let alignments = state.take_doubles("alignments")?;
+        let one = |[old, new, gamma]: &[f64; 3]| Alignment { old: *old, new: *new, gamma: *gamma };
+        self.alignments = alignments.as_chunks::<3>().0.iter().map(one).collect();
+        self.memory = memory::restored(self.memory.capacity(), state.take_nested("memory"))?;
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use regrow_testing::assert_close;
+
     use super::*;
     use crate::testing::linear;
 
@@ -248,7 +293,7 @@ mod tests {
         assert_eq!(values(&a)[4], 9.0, "a class to come stays");
         let mut b = head(&rows.map(|[x, y]| if x == 0.7 || x == -3.0 { [4.0 * x, 4.0 * y] } else { [x, y] }));
         align(&mut b, 2, 4).unwrap();
-        assert!(values(&a).iter().zip(values(&b)).all(|(x, y)| (x - y).abs() < 1e-6));
+        assert_close(&values(&a), &values(&b), 1e-6);
     }
 
     #[test]

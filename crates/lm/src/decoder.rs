@@ -12,7 +12,7 @@ use regrow_sparse_core::layerwise::{BlockModel, LayerRef};
 use regrow_sparse_core::model::weight::{Select, transposed};
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
-use regrow_train::{Moment, Problem};
+use regrow_train::{Problem, StepContext};
 
 use crate::block::{Block, Company, Kept, Norm, Places};
 use crate::config::Config;
@@ -275,7 +275,7 @@ impl Problem<Decoder> for NextToken<'_> {
         self.windows.len()
     }
 
-    fn losses(&self, model: &Decoder, chosen: &[usize], _moment: Moment, device: &Device) -> Tensor<1> {
+    fn losses(&self, model: &Decoder, chosen: &[usize], _moment: StepContext, device: &Device) -> Tensor<1> {
         let windows: Vec<&[u32]> = chosen.iter().map(|i| self.windows[*i]).collect();
         let ids = batch(&windows, device);
         let [_, tokens] = ids.dims();

@@ -92,7 +92,7 @@ impl TensorMerge for ModelStock {
             let range = row * cols..row * cols + out.len();
             let t = self.ratio(tensor, base, range.clone())? as f32;
             out.iter_mut().zip(&base[range]).for_each(|(out, base)| *out = t * (*out / count) + (1.0 - t) * base);
-            Ok::<(), Error>(())
+            Ok::<(), regrow_sparse_core::Error>(())
         })?;
         Ok(out)
     }

@@ -110,7 +110,7 @@ impl<M: BlockModel> Layerwise<'_, M> {
             Some((layer, solver)) if !by_head(layer) && out.done() < last => {
                 let goal = Goal { sparsity: self.sparsity, pattern: self.pattern };
                 prune_unseen(self.source, layer, *solver, &goal, out)?;
-                out.finish_step(last)
+                Ok(out.finish_step(last)?)
             }
             _ => Ok(()),
         }

@@ -375,7 +375,7 @@ impl ModuleVisitor for Count {
 mod tests {
     use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
     use burn::tensor::Device;
-    use regrow_train::Moment;
+    use regrow_train::StepContext;
 
     use super::*;
 
@@ -425,7 +425,7 @@ mod tests {
             4
         }
 
-        fn losses(&self, model: &Net, batch: &[usize], _moment: Moment, device: &Device) -> Tensor<1> {
+        fn losses(&self, model: &Net, batch: &[usize], _moment: StepContext, device: &Device) -> Tensor<1> {
             let out = model.forward(inputs(batch.len(), device));
             (out - 1.0).powf_scalar(2.0).mean_dim(1).flatten(0, 1)
         }

@@ -26,7 +26,7 @@ use regrow_sparse_core::{Error, Result};
 use regrow_train::Classifier;
 use regrow_train::classifier::{Examples, cross_entropy};
 use regrow_train::gated_forward::{Gateable, Gates};
-use regrow_train::{Moment, Problem};
+use regrow_train::{Problem, StepContext};
 
 /// Width of a gate's hidden layer.
 const HIDDEN: usize = 16;
@@ -251,7 +251,7 @@ impl<M: Gateable, D: Examples> Problem<Polarized<M>> for Polarizing<'_, D> {
         self.data.len()
     }
 
-    fn losses(&self, net: &Polarized<M>, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1> {
+    fn losses(&self, net: &Polarized<M>, batch: &[usize], moment: StepContext, device: &Device) -> Tensor<1> {
         let (logits, gates) = net.decided(self.data.augmented(batch, moment.seed, device));
         cross_entropy(logits, &self.data.labels(batch), 0.0) + self.penalty(net, gates, moment.progress())
     }

@@ -13,7 +13,7 @@ use regrow_sparse_core::layerwise::Hidden;
 use regrow_sparse_core::layerwise::{BlockModel, Mend};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Error, Result};
-use regrow_train::{Moment, Problem, Training};
+use regrow_train::{Problem, StepContext, Training};
 
 use crate::perp::{Form, Perp};
 
@@ -134,7 +134,7 @@ where
         self.inputs.len()
     }
 
-    fn losses(&self, block: &M::Block, batch: &[usize], _moment: Moment, device: &Device) -> Tensor<1> {
+    fn losses(&self, block: &M::Block, batch: &[usize], _moment: StepContext, device: &Device) -> Tensor<1> {
         let one = |index: &usize| {
             self.distance(block, *index).unwrap_or_else(|e| {
                 *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);

@@ -22,7 +22,7 @@ use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Budget, Error, MaskSet, Result, Schedule};
 use regrow_train::lr::LrSchedule;
-use regrow_train::{Checkpointing, Moment, Problem, Training, train};
+use regrow_train::{Checkpointing, Problem, StepContext, Training, train};
 
 const STEPS: usize = 40;
 
@@ -55,7 +55,7 @@ impl Problem<Net> for Sum {
         80
     }
 
-    fn losses(&self, net: &Net, batch: &[usize], _moment: Moment, device: &Device) -> Tensor<1> {
+    fn losses(&self, net: &Net, batch: &[usize], _moment: StepContext, device: &Device) -> Tensor<1> {
         let x: Vec<f32> =
             batch.iter().flat_map(|i| (0..6).map(move |d| ((i * 7 + d * 3) % 11) as f32 / 11.0)).collect();
         let y: Vec<f32> = x.chunks(6).map(|row| row.iter().sum()).collect();

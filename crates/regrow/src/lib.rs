@@ -12,6 +12,8 @@ pub use regrow_lm as lm;
 pub use regrow_merging as merging;
 #[cfg(feature = "pruners")]
 pub use regrow_pruners as pruners;
+#[cfg(feature = "reweighting")]
+pub use regrow_reweighting as reweighting;
 pub use regrow_sparse_core as sparse_core;
 pub use regrow_train as train;
 #[cfg(feature = "zoo")]

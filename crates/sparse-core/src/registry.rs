@@ -62,6 +62,11 @@ pub enum Range {
         /// The most.
         max: f64,
     },
+    /// A finite number above `min`, as a temperature.
+    Above {
+        /// What it must exceed.
+        min: f64,
+    },
     /// A finite number of at least `min` and below `below`, as a sparsity.
     Below {
         /// The least.
@@ -87,6 +92,7 @@ impl fmt::Display for Range {
                 (false, true) => write!(f, "at most {max}"),
                 (false, false) => f.write_str("number"),
             },
+            Self::Above { min } => write!(f, "above {min}"),
             Self::Below { min, below } => write!(f, "[{min}, {below})"),
             Self::Choice(words) => f.write_str(&words.join(", ")),
             Self::Text => f.write_str("text"),
@@ -103,6 +109,10 @@ impl Serialize for Range {
 impl Range {
     /// Any finite number.
     pub const NUMBER: Self = Self::Real { min: f64::NEG_INFINITY, max: f64::INFINITY };
+    /// A finite number above 0.
+    pub const POSITIVE: Self = Self::Above { min: 0.0 };
+    /// A finite number of at least 0.
+    pub const NON_NEGATIVE: Self = Self::Real { min: 0.0, max: f64::INFINITY };
     /// A fraction in [0, 1].
     pub const FRACTION: Self = Self::Real { min: 0.0, max: 1.0 };
     /// A sparsity in [0, 1).
@@ -117,6 +127,7 @@ impl Range {
             Self::Flag => value.parse::<bool>().is_ok(),
             Self::Integer { min, max } => value.parse().is_ok_and(|v: u64| (*min..=*max).contains(&v)),
             Self::Real { min, max } => real(&|v| (*min..=*max).contains(&v)),
+            Self::Above { min } => real(&|v| v > *min),
             Self::Below { min, below } => real(&|v| v >= *min && v < *below),
             Self::Choice(words) => words.contains(&value),
             Self::Text => true,
@@ -158,6 +169,25 @@ impl MethodInfo {
     /// The names of its parameters.
     pub fn param_names(&self) -> Vec<&'static str> {
         self.params.iter().map(|p| p.name).collect()
+    }
+
+    /// Refuses a value outside the range of the parameter of that name; a constructor's check.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`]; [`Error::UnknownParameter`] for a name that is no parameter of the method.
+    pub fn check(&self, parameter: &str, value: impl fmt::Display) -> Result<()> {
+        let (method, value) = (self.name.to_string(), value.to_string());
+        match self.params.iter().find(|p| p.name == parameter) {
+            Some(param) if param.range.admits(&value) => Ok(()),
+            Some(param) => {
+                let (parameter, range) = (parameter.into(), param.range.to_string());
+                Err(Error::InvalidParameter { method, parameter, value, range })
+            }
+            None => {
+                let known = self.param_names().join(", ");
+                Err(Error::UnknownParameter { method, parameter: parameter.into(), known })
+            }
+        }
     }
 
     /// Every parameter of the method: those of `given`, defaults for the others.
@@ -376,6 +406,15 @@ mod tests {
         assert_eq!(says("").to_string(), "example needs `sparsity`: fraction of zeros");
         assert!(Params::new(0).with("block").unwrap_err().to_string().contains("name=value"));
         assert!(Params::new(0).with("a=1,a=2").unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn a_constructor_checks_by_the_same_ranges() {
+        assert!(INFO.check("block", 1).is_ok() && INFO.check("sparsity", 0.5).is_ok());
+        assert!(matches!(INFO.check("block", 0), Err(Error::InvalidParameter { .. })));
+        assert!(matches!(INFO.check("blok", 1), Err(Error::UnknownParameter { .. })));
+        assert!(Range::POSITIVE.admits("1e-9") && !Range::POSITIVE.admits("0") && !Range::POSITIVE.admits("NaN"));
+        assert_eq!(Range::POSITIVE.to_string(), "above 0");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use burn::nn::{BatchNorm, Linear};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::{Moment, Problem};
+use crate::{Problem, StepContext};
 
 /// An image classifier: a Burn module from images to logits.
 ///
@@ -79,7 +79,7 @@ impl<M: Classifier, D: Examples> Problem<M> for Classification<'_, D> {
         self.data.len()
     }
 
-    fn losses(&self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1> {
+    fn losses(&self, model: &M, batch: &[usize], moment: StepContext, device: &Device) -> Tensor<1> {
         let logits = model.logits(self.data.augmented(batch, moment.seed, device));
         cross_entropy(logits, &self.data.labels(batch), self.smoothing)
     }

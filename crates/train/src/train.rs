@@ -21,6 +21,7 @@ use regrow_checkpoint::atomic;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
 use regrow_sparse_core::model::sparsify::{Pruner, Sparsifier};
 use regrow_sparse_core::seed::mix;
+use regrow_sparse_core::state;
 use regrow_sparse_core::{Error, MaskSet, Result};
 
 /// What is to be learned: examples by index, and the loss of each.
@@ -34,16 +35,16 @@ pub trait Problem<M>: Sync {
     }
 
     /// The loss of each example of `batch`, `[batch]`, unreduced, on `device`. Whatever is random
-    /// (augmentation) is drawn from the seed of `moment`.
-    fn losses(&self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1>;
+    /// (augmentation) is drawn from the seed of `context`.
+    fn losses(&self, model: &M, batch: &[usize], context: StepContext, device: &Device) -> Tensor<1>;
 }
 
-/// A problem that changes while it is worked on: what is learned from a batch, and what a step does
-/// to the model, may depend on the steps before. Strategies of continual learning are such courses.
+/// A problem with hooks: what is learned from a batch, and what a step does to the model, may depend on the steps
+/// before. Strategies of continual learning are such tasks.
 ///
-/// The loop calls, for each batch: [`Course::losses`], then [`Course::gradients`], the optimizer, and
-/// [`Course::stepped`]. Every [`Problem`] is a course that only has losses.
-pub trait Course<M> {
+/// The loop calls, for each batch: [`TrainingTask::losses`], then [`TrainingTask::gradients`], the optimizer, and
+/// [`TrainingTask::after_step`]. Every [`Problem`] is a task that only has losses.
+pub trait TrainingTask<M> {
     /// How many examples there are.
     fn len(&self) -> usize;
 
@@ -57,7 +58,7 @@ pub trait Course<M> {
     ///
     /// # Errors
     /// If they cannot be computed.
-    fn losses(&mut self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Result<Tensor<1>>;
+    fn losses(&mut self, model: &M, batch: &[usize], context: StepContext, device: &Device) -> Result<Tensor<1>>;
 
     /// What the optimizer gets instead of the gradients of the losses.
     ///
@@ -67,7 +68,7 @@ pub trait Course<M> {
         &mut self,
         _model: &M,
         gradients: GradientsParams,
-        _moment: Moment,
+        _context: StepContext,
         _device: &Device,
     ) -> Result<GradientsParams> {
         Ok(gradients)
@@ -77,40 +78,40 @@ pub trait Course<M> {
     ///
     /// # Errors
     /// If it cannot be changed.
-    fn stepped(&mut self, model: M, _batch: &[usize], _moment: Moment) -> Result<M> {
+    fn after_step(&mut self, model: M, _batch: &[usize], _context: StepContext) -> Result<M> {
         Ok(model)
     }
 
     /// What it has learned so far, for a run to be resumed.
-    fn state(&self) -> Vec<Vec<f32>> {
-        Vec::new()
+    fn state(&self) -> state::State {
+        state::State::default()
     }
 
-    /// Takes back what [`Course::state`] gave.
+    /// Takes back what [`TrainingTask::state`] gave.
     ///
     /// # Errors
-    /// If it comes from another course.
-    fn restore(&mut self, _state: Vec<Vec<f32>>) -> Result<()> {
+    /// If it comes from another task.
+    fn restore(&mut self, _state: state::State) -> Result<()> {
         Ok(())
     }
 }
 
-/// A problem, which does not change.
-struct Fixed<'a, P>(&'a P);
+/// A problem as a task without hooks.
+struct WithoutHooks<'a, P>(&'a P);
 
-impl<M, P: Problem<M>> Course<M> for Fixed<'_, P> {
+impl<M, P: Problem<M>> TrainingTask<M> for WithoutHooks<'_, P> {
     fn len(&self) -> usize {
         self.0.len()
     }
 
-    fn losses(&mut self, model: &M, batch: &[usize], moment: Moment, device: &Device) -> Result<Tensor<1>> {
-        Ok(self.0.losses(model, batch, moment, device))
+    fn losses(&mut self, model: &M, batch: &[usize], context: StepContext, device: &Device) -> Result<Tensor<1>> {
+        Ok(self.0.losses(model, batch, context, device))
     }
 }
 
 /// Where in a run a batch stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct StepContext {
     /// The source of this batch's randomness.
     pub seed: u64,
     /// Steps done before it.
@@ -119,7 +120,7 @@ pub struct Moment {
     pub total: usize,
 }
 
-impl Moment {
+impl StepContext {
     /// The fraction of the run that is done, in [0, 1).
     pub fn progress(&self) -> f64 {
         self.step as f64 / self.total.max(1) as f64
@@ -191,23 +192,23 @@ pub fn train<M: Module, O: Optimizer>(
     save: Option<&Checkpointing>,
     watch: &mut dyn FnMut(Progress<'_>),
 ) -> Result<M> {
-    take(model, optimizer, pruner, &mut Fixed(problem), settings, save, watch)
+    train_with_hooks(model, optimizer, pruner, &mut WithoutHooks(problem), settings, save, watch)
 }
 
-/// Trains `model` on a course: [`train`] with the course's hooks in every step.
+/// [`train`] with the hooks of `task` in every step.
 ///
 /// # Errors
-/// As [`train`], and what the course runs into.
-pub fn take<M: Module, O: Optimizer>(
+/// As [`train`], and what the task runs into.
+pub fn train_with_hooks<M: Module, O: Optimizer>(
     model: M,
     optimizer: O,
     pruner: impl Into<Box<dyn Pruner>>,
-    course: &mut impl Course<M>,
+    task: &mut impl TrainingTask<M>,
     settings: &Training,
     save: Option<&Checkpointing>,
     watch: &mut dyn FnMut(Progress<'_>),
 ) -> Result<M> {
-    settings.check(course.len())?;
+    settings.check(task.len())?;
     let pruner = pruner.into();
     let gradient = pruner.gradient();
     let resumed = save.map(|s| State::newest(&s.dir, settings)).transpose()?.flatten();
@@ -221,33 +222,33 @@ pub fn take<M: Module, O: Optimizer>(
         first = state.step;
         optimizer = optimizer.load_record(state.optimizer()?);
         sparsifier = sparsifier.at_step(first, &state.masks(PENDING)?, state.learned()?, &model)?;
-        course.restore(state.vectors(COURSE)?)?;
+        task.restore(state.task()?)?;
     }
     let device = model.devices().into_iter().next().unwrap_or_default().autodiff();
-    let per_epoch = settings.steps_per_epoch(course.len());
+    let per_epoch = settings.steps_per_epoch(task.len());
     let total = per_epoch * settings.epochs;
     let mut order = Vec::new();
     for step in first..total {
         if order.is_empty() || step % per_epoch == 0 {
-            order = shuffled(course.len(), settings.seed, step / per_epoch);
+            order = shuffled(task.len(), settings.seed, step / per_epoch);
         }
         let at = step % per_epoch * settings.batch;
         let batch = &order[at..(at + settings.batch).min(order.len())];
-        let moment = Moment { seed: mix(settings.seed, step as u64), step, total };
-        let loss = course.losses(&model, batch, moment, &device)?.mean();
+        let context = StepContext { seed: mix(settings.seed, step as u64), step, total };
+        let loss = task.losses(&model, batch, context, &device)?.mean();
         let grads = GradientsParams::from_grads(loss.backward(), &model);
-        let grads = course.gradients(&model, grads, moment, &device)?;
+        let grads = task.gradients(&model, grads, context, &device)?;
         sparsifier.before_step(&model, &grads)?;
         if !sparsifier.replaces_optimizer_step() {
             model = optimizer.step(settings.lr.at(step, total), model, grads);
         }
-        model = course.stepped(model, batch, moment)?;
+        model = task.after_step(model, batch, context)?;
         model = sparsifier.after_step(model)?;
         watch(Progress { step: step + 1, total, loss: &loss });
         if let Some(save) = save.filter(|s| (step + 1) % s.every.max(1) == 0 && step + 1 < total) {
             let (pending, learned) = (sparsifier.pending(), sparsifier.state());
-            let course = course.state();
-            let at = Snapshot { step: step + 1, model: &model, optimizer: &optimizer, pending, learned, course };
+            let task = task.state();
+            let at = Snapshot { step: step + 1, model: &model, optimizer: &optimizer, pending, learned, task };
             State::write(&save.dir, settings, &at)?;
         }
     }
@@ -275,7 +276,7 @@ const OPTIMIZER: &str = "optimizer.bpk";
 const MASKS: &str = "masks.safetensors";
 const PENDING: &str = "pending.safetensors";
 const LEARNED: &str = "learned.safetensors";
-const COURSE: &str = "course.safetensors";
+const TASK: &str = "task.safetensors";
 
 /// What is to be saved between two steps.
 struct Snapshot<'a, M> {
@@ -283,8 +284,8 @@ struct Snapshot<'a, M> {
     model: &'a M,
     optimizer: &'a ModuleOptimizer,
     pending: MaskSet,
-    learned: regrow_sparse_core::state::State,
-    course: Vec<Vec<f32>>,
+    learned: state::State,
+    task: state::State,
 }
 
 impl State {
@@ -326,16 +327,16 @@ impl State {
         if path.exists() { MaskSet::load(&path) } else { Ok(MaskSet::new()) }
     }
 
-    /// What the pruner had learned; nothing if there is no such file.
-    fn learned(&self) -> Result<regrow_sparse_core::state::State> {
-        let path = self.dir.join(LEARNED);
-        if path.exists() { regrow_sparse_core::state::State::load(&path) } else { Ok(Default::default()) }
+    /// What the task had learned; nothing if there is no such file.
+    fn task(&self) -> Result<state::State> {
+        let path = self.dir.join(TASK);
+        if path.exists() { state::State::load(&path) } else { Ok(state::State::default()) }
     }
 
-    /// What the course had learned; nothing if there is no such file.
-    fn vectors(&self, name: &str) -> Result<Vec<Vec<f32>>> {
-        let path = self.dir.join(name);
-        if path.exists() { read_vectors(&path) } else { Ok(Vec::new()) }
+    /// What the pruner had learned; nothing if there is no such file.
+    fn learned(&self) -> Result<state::State> {
+        let path = self.dir.join(LEARNED);
+        if path.exists() { state::State::load(&path) } else { Ok(state::State::default()) }
     }
 
     fn optimizer(&self) -> Result<OptimizerRecord> {
@@ -360,8 +361,8 @@ impl State {
         if !at.learned.is_empty() {
             at.learned.save(&beside.join(LEARNED))?;
         }
-        if !at.course.is_empty() {
-            write_vectors(&beside.join(COURSE), &at.course)?;
+        if !at.task.is_empty() {
+            at.task.save(&beside.join(TASK))?;
         }
         let path = beside.join(MODEL);
         at.model.valid().into_record().save(&path).map_err(|e| unreadable(&path, e))?;

@@ -14,7 +14,7 @@ use regrow_sparse_core::model::masked::masks;
 use regrow_sparse_core::model::score::{LayerView, Recipe, Score};
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_train::lr::LrSchedule;
-use regrow_train::{Checkpointing, Moment, Problem, Training, train};
+use regrow_train::{Checkpointing, Problem, StepContext, Training, train};
 
 /// Fit y = sum of x on points made from their index and the step's seed.
 struct Sum;
@@ -24,7 +24,7 @@ impl Problem<Linear> for Sum {
         60
     }
 
-    fn losses(&self, model: &Linear, batch: &[usize], moment: Moment, device: &Device) -> Tensor<1> {
+    fn losses(&self, model: &Linear, batch: &[usize], moment: StepContext, device: &Device) -> Tensor<1> {
         let noise = (moment.seed % 7) as f32 * 0.01;
         let x: Vec<f32> =
             batch.iter().flat_map(|i| (0..6).map(move |d| ((i * 7 + d * 3) % 11) as f32 / 11.0 + noise)).collect();

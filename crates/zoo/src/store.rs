@@ -104,7 +104,7 @@ pub fn save(net: &Net, path: impl AsRef<Path>) -> Result<()> {
     let bad = |e: safetensors::SafeTensorError| Error::format(path, e.to_string());
     let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(bad)?;
     let file = safetensors::serialize(views, None).map_err(bad)?;
-    atomic::write_atomic(path, |out| out.write_all(&file))
+    Ok(atomic::write_atomic(path, |out| out.write_all(&file))?)
 }
 
 fn plain(name: &str) -> &str {

@@ -7,10 +7,11 @@ use burn::module::Module;
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
-use regrow_continual::clr::{Reprogrammed, Variant};
-use regrow_continual::learn::Told;
+use regrow_continual::learn::Progress;
 use regrow_continual::stream::Scenario;
-use regrow_continual::{Clr, FineTune, PackNet, Protocol, Separate, Strategy, learn};
+use regrow_continual::{
+    Clr, FineTune, PackNetConfig, Protocol, ReprogramConfig, Reprogrammed, Separate, Strategy, learn,
+};
 use regrow_device::pool::Crew;
 use regrow_sparse_core::model::deep_copy::onto;
 use regrow_sparse_core::model::sparsify::KeepMasks;
@@ -141,7 +142,7 @@ impl Table<'_> {
         let lr = LrSchedule { decay, ..LrSchedule::constant(plan.learning_rate) };
         let scope = Scenario::Task.default_scope();
         let protocol = Protocol { epochs: plan.epochs, batch: plan.batch, lr, seed: mix(seed, 3), scope };
-        let mut told = |t: Told| {
+        let mut told = |t: Progress| {
             if t.step.is_multiple_of(t.total.div_ceil(plan.epochs).max(1)) {
                 self.bar.inc(1);
             }
@@ -169,9 +170,12 @@ impl Table<'_> {
 fn made(method: &str, anchor: Net, plan: &Plan) -> Result<(Model, Box<dyn Strategy<Model>>)> {
     Ok(match method {
         FINE_TUNE => (Reprogrammed::plain(anchor), Box::new(FineTune)),
-        PACKNET => (Reprogrammed::plain(anchor), Box::new(PackNet::new(plan.packnet)?.with_norms())),
+        PACKNET => (
+            Reprogrammed::plain(anchor),
+            Box::new(PackNetConfig::new().with_sparsity(plan.packnet).with_norms(true).init()?),
+        ),
         NORMS => (Reprogrammed::plain(anchor), Box::new(Clr::default())),
-        CLR => (Reprogrammed::new(anchor, 3, Variant::All)?, Box::new(Clr::default())),
+        CLR => (ReprogramConfig::new().init(anchor)?, Box::new(Clr::default())),
         _ => (Reprogrammed::plain(anchor), Box::new(Separate::default())),
     })
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use regrow_continual::dst::Growth;
 use regrow_continual::stream::Scenario;
-use regrow_continual::{AGem, DerPp, Dst, Er, Ewc, FineTune, Gem, ICarl, Joint, Lwf, PackNet, Si, Strategy, Wa};
-use regrow_sparse_core::{Budget, Result};
+use regrow_continual::{Strategy, registry};
+use regrow_sparse_core::Result;
+use regrow_sparse_core::registry::{Params, find};
 use regrow_zoo::Net;
 
 use super::Plan;
@@ -64,6 +64,14 @@ impl Method {
         Self { name: name.into(), make: Arc::new(move |setting| Ok(Box::new(make(setting)?))) }
     }
 
+    /// The strategy that the registry has as `name`, with `params` of it as `a=1,b=2`.
+    fn listed(row: &str, name: &'static str, params: impl Fn(&Setting<'_>) -> String + Send + Sync + 'static) -> Self {
+        let make = move |setting: &Setting<'_>| {
+            find(&registry::entries::<Net>(), name)?.build(&Params::new(0).with(&params(setting))?)
+        };
+        Self { name: row.into(), make: Arc::new(make) }
+    }
+
     /// A fresh one.
     ///
     /// # Errors
@@ -78,20 +86,22 @@ pub const FINE_TUNE: &str = "fine-tune";
 
 /// All of them: bounds first, then springs, distillation, replay, weights shared out.
 pub fn all() -> Vec<Method> {
+    let memory = |at: &Setting<'_>| format!("memory={}", at.memory());
+    let ewc = |at: &Setting<'_>| format!("lambda={},samples={}", at.ewc(), at.plan.fisher);
     vec![
-        Method::new(FINE_TUNE, |_| Ok(FineTune)),
-        Method::new("joint", |_| Ok(Joint)),
-        Method::new("EWC", |at| Ewc::new(at.ewc())?.with_samples(at.plan.fisher)),
-        Method::new("online EWC", |at| Ewc::online(at.ewc(), 1.0)?.with_samples(at.plan.fisher)),
-        Method::new("SI", |at| Si::new(at.si(), 0.1)),
-        Method::new("LwF", |_| Lwf::new(1.0, 2.0)),
-        Method::new("ER", |at| Er::new(at.memory())),
-        Method::new("DER++", |at| DerPp::new(at.memory(), 0.5, 0.5)),
-        Method::new("GEM", |at| Gem::new(at.memory(), 0.5)),
-        Method::new("A-GEM", |at| AGem::new(at.memory())),
-        Method::new("iCaRL", |at| ICarl::new(at.memory())),
-        Method::new("WA", |at| Wa::new(at.memory())),
-        Method::new("PackNet", |_| PackNet::new(0.75)),
-        Method::new("DST-CL", |_| Dst::new(0.8, Budget::Erk, Growth::Gradient, 20)),
+        Method::listed(FINE_TUNE, "finetune", |_| String::new()),
+        Method::listed("joint", "joint", |_| String::new()),
+        Method::listed("EWC", "ewc", ewc),
+        Method::listed("online EWC", "ewc-online", ewc),
+        Method::listed("SI", "si", |at| format!("c={},xi=0.1", at.si())),
+        Method::listed("LwF", "lwf", |_| String::new()),
+        Method::listed("ER", "er", memory),
+        Method::listed("DER++", "der++", memory),
+        Method::listed("GEM", "gem", memory),
+        Method::listed("A-GEM", "agem", memory),
+        Method::listed("iCaRL", "icarl", memory),
+        Method::listed("WA", "wa", memory),
+        Method::listed("PackNet", "packnet", |_| String::new()),
+        Method::listed("DST-CL", "dst-cl", |_| String::new()),
     ]
 }

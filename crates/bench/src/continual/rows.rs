@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
-use regrow_continual::learn::Told;
+use regrow_continual::learn::Progress;
 use regrow_continual::stream::Scenario;
 use regrow_continual::{AccuracyMatrix, Protocol, learn};
 use regrow_device::pool::Crew;
@@ -126,7 +126,7 @@ impl Table<'_> {
         };
         let save = self.every.map(|every| Checkpointing { dir: folder, every });
         let mut strategy = method.make(plan, scenario)?;
-        let mut told = |t: Told| {
+        let mut told = |t: Progress| {
             if t.step.is_multiple_of(t.total.div_ceil(plan.epochs).max(1)) {
                 self.bar.inc(1);
             }

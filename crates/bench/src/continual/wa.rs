@@ -1,7 +1,7 @@
 //! The table of weight aligning (Zhao et al., arXiv 1911.07053): replay of exemplars with and without
 //! distillation and aligning; lengths of the head's vectors, answers that name the last task's classes.
 
-use regrow_continual::Wa;
+use regrow_continual::WaConfig;
 use regrow_continual::stream::Scenario;
 use regrow_sparse_core::Result;
 
@@ -19,6 +19,11 @@ const CLAIMS: [Claim; 3] = [
     Claim { text: "distillation helps aligned replay", better: "replay + KD + WA, class", than: "replay + WA, class" },
 ];
 
+/// A row of the table.
+fn method(name: &str, change: fn(WaConfig) -> WaConfig) -> Method {
+    Method::new(name, move |at| change(WaConfig::new(at.memory())).init())
+}
+
 /// Runs the table.
 ///
 /// # Errors
@@ -28,11 +33,11 @@ pub fn run(args: &Args) -> Result<()> {
         table: "wa",
         paper: include_str!("../../../../papers/wa/paper.toml"),
         methods: vec![
-            Method::new("replay", |at| Ok(Wa::new(at.memory())?.without_distillation().without_aligning())),
-            Method::new("replay + KD", |at| Ok(Wa::new(at.memory())?.without_aligning())),
-            Method::new("replay + WA", |at| Ok(Wa::new(at.memory())?.without_distillation())),
-            Method::new("replay + KD + WA", |at| Wa::new(at.memory())),
-            Method::new("replay + KD + WA, clipped", |at| Ok(Wa::new(at.memory())?.clipped())),
+            method("replay", |config| config.with_distillation(false).with_alignment(false)),
+            method("replay + KD", |config| config.with_alignment(false)),
+            method("replay + WA", |config| config.with_distillation(false)),
+            method("replay + KD + WA", |config| config),
+            method("replay + KD + WA, clipped", |config| config.with_clipped(true)),
         ],
         scenarios: &[Scenario::Class],
         base: "replay",

@@ -16,14 +16,16 @@ use burn::tensor::{Device, Tensor, TensorData};
 use indicatif::ProgressBar;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_continual::reweight::bilevel::Fixed;
-use regrow_continual::reweight::{LossBased, ScaleBiO, Shape, Sources, WeighSamples, WeighSources, factors};
 use regrow_lm::{Config, Decoder, NextToken, Transformer, Window, perplexity_of, windows};
+use regrow_reweighting::{
+    BatchSources, FixedWeights, LossBased, LossBasedConfig, LossShape, SampleWeighter, ScaleBiO, ScaleBiOConfig,
+    SourceWeighter, loss_factors,
+};
 use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::lr::LrSchedule;
-use regrow_train::{Course, Moment, Problem, Training, take};
+use regrow_train::{Problem, StepContext, Training, TrainingTask, train_with_hooks};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -83,11 +85,15 @@ impl Plan {
             source_rate: args.source_rate,
             seeds: (args.common.first_seed, args.common.seeds),
         };
-        ScaleBiO::new(SOURCES, plan.alpha, plan.source_rate)?;
+        plan.scalebio(SOURCES).init()?;
         match plan.steps {
             0 => Err(Error::Argument("the language model needs at least one step (--steps)".into())),
             _ => Ok(plan),
         }
+    }
+
+    fn scalebio(&self, sources: usize) -> ScaleBiOConfig {
+        ScaleBiOConfig::new(sources).with_alpha(self.alpha).with_learning_rate(self.source_rate)
     }
 }
 
@@ -127,7 +133,7 @@ const CLAIMS: [Claim; 8] = [
 /// What decides the weights of a row.
 #[derive(Clone, Copy)]
 enum Way {
-    Samples(Shape, f64),
+    Samples(LossShape, f64),
     Uniform,
     Proportional,
     ScaleBiO,
@@ -137,15 +143,15 @@ enum Way {
 /// The rows.
 fn ways() -> Vec<(String, Way)> {
     let shapes = [
-        (Shape::Uniform, 1.0),
-        (Shape::LinearUpper, 1.0),
-        (Shape::LinearUpper, 0.4),
-        (Shape::Quadratic, 0.4),
-        (Shape::Upper, 0.4),
-        (Shape::Extremes, 0.4),
+        (LossShape::Uniform, 1.0),
+        (LossShape::LinearUpper, 1.0),
+        (LossShape::LinearUpper, 0.4),
+        (LossShape::Quadratic, 0.4),
+        (LossShape::Upper, 0.4),
+        (LossShape::Extremes, 0.4),
     ];
-    let name = |shape: Shape, r: f64| match shape {
-        Shape::Uniform => "samples: uniform".to_string(),
+    let name = |shape: LossShape, r: f64| match shape {
+        LossShape::Uniform => "samples: uniform".to_string(),
         _ => format!("samples: {}, r {r}", shape.name()),
     };
     let samples = shapes.into_iter().map(|(shape, r)| (name(shape, r), Way::Samples(shape, r)));
@@ -225,15 +231,15 @@ impl<'a> Subject<'a> {
         let sizes: Vec<usize> = self.ground.sources.iter().map(|s| s.train.len()).collect();
         let clean: Vec<f64> = self.ground.sources.iter().map(|s| if s.clean { 1.0 } else { 0.0 }).collect();
         let (model, weights) = match way {
-            Way::Samples(shape, r) => self.by_losses(LossBased::new(*shape, *r)?)?,
-            Way::Uniform => self.by_sources(&Fixed::uniform(sizes.len())?)?,
-            Way::Proportional => self.by_sources(&Fixed::proportional(&sizes)?)?,
-            Way::Clean => self.by_sources(&Fixed::given(&clean)?)?,
+            Way::Samples(shape, r) => self.by_losses(*shape, *r)?,
+            Way::Uniform => self.by_sources(&FixedWeights::uniform(sizes.len())?)?,
+            Way::Proportional => self.by_sources(&FixedWeights::proportional(&sizes)?)?,
+            Way::Clean => self.by_sources(&FixedWeights::given(&clean)?)?,
             Way::ScaleBiO => {
-                let mut bilevel = ScaleBiO::new(sizes.len(), self.plan.alpha, self.plan.source_rate)?;
+                let mut bilevel = self.plan.scalebio(sizes.len()).init()?;
                 self.bilevel(&mut bilevel)?;
                 bar.inc(2);
-                self.by_sources(&Fixed::given(bilevel.weights())?)?
+                self.by_sources(&FixedWeights::given(bilevel.weights())?)?
             }
         };
         bar.inc(1);
@@ -263,30 +269,31 @@ impl<'a> Subject<'a> {
 
     /// Trains on the first sources in equal shares, windows weighed by their losses; also what each source
     /// weighed on average.
-    fn by_losses(&self, weigher: LossBased) -> Result<(Decoder, Vec<f64>)> {
+    fn by_losses(&self, shape: LossShape, temperature: f64) -> Result<(Decoder, Vec<f64>)> {
         let plan = self.plan;
         let sources = &self.ground.sources[..MIXED];
         let cut = sources.iter().map(|s| windows(&s.train, self.config.context)).collect::<Result<Vec<_>>>()?;
         let count = cut.iter().map(Vec::len).min().unwrap_or(0);
         let all = cut.iter().flat_map(|w| w[..count].to_vec()).collect();
         let problem = NextToken::new(&self.config, all)?;
+        let weighter = LossBasedConfig::new().with_shape(shape).with_temperature(temperature);
         let mut mixed = Mixed {
             problem,
             count,
             tokens: self.config.context - 1,
-            weigher: weigher.with_warm_up(plan.steps / 20),
+            weighter: weighter.with_warm_up(plan.steps / 20).init()?,
             sums: [0.0; MIXED],
         };
         let epochs = (plan.steps * plan.batch).div_ceil(count * MIXED);
         let settings = Training { epochs, batch: plan.batch, lr: self.lr(), seed: mix(self.seed, 3) };
         let adam = AdamWConfig::new().with_weight_decay(0.01).build();
-        let model = take(self.start.clone(), adam, KeepMasks, &mut mixed, &settings, None, &mut |_| {})?;
+        let model = train_with_hooks(self.start.clone(), adam, KeepMasks, &mut mixed, &settings, None, &mut |_| {})?;
         let sum: f64 = mixed.sums.iter().sum();
         Ok((model, mixed.sums.iter().map(|s| s / sum).collect()))
     }
 
     /// Trains on windows of sources drawn by `weights`.
-    fn by_sources(&self, weights: &Fixed) -> Result<(Decoder, Vec<f64>)> {
+    fn by_sources(&self, weights: &FixedWeights) -> Result<(Decoder, Vec<f64>)> {
         let (pool, device, lr) = (Pool::new(self)?, self.device.clone().autodiff(), self.lr());
         let (mut model, mut optimizer) = (self.start.clone().train(), adam());
         for step in 0..self.plan.steps {
@@ -308,21 +315,21 @@ impl<'a> Subject<'a> {
             let moment = self.moment(4, step);
             let (batch, of) = pool.of_each(self.plan.of_each, moment.seed);
             let held = random(0..pool.held.len(), HELD, mix(moment.seed, 1));
-            let (sources, rate) = (Sources::new(&of, SOURCES)?, lr.at(step, moment.total));
-            let factors = tensor(sources.factors(scalebio.weights()), &device);
+            let (sources, rate) = (BatchSources::new(&of, SOURCES)?, lr.at(step, moment.total));
+            let factors = tensor(sources.factors(scalebio.weights())?, &device);
             let by_u = pool.train.losses(&u, &batch, moment, &device);
             let by_w = pool.train.losses(&w, &batch, moment, &device);
             let held = pool.held.losses(&w, &held, moment, &device).mean();
-            let means = sources.means(&host(&by_w), &host(&by_u));
+            let means = sources.mean_losses(&host(&by_w), &host(&by_u))?;
             u = descend(u, &mut of_u, (by_u * factors.clone()).mean(), rate);
             w = descend(w, &mut of_w, (by_w * factors).mean() * scalebio.alpha() + held, rate);
-            scalebio.learn(&means)?;
+            scalebio.update(&means)?;
         }
         Ok(())
     }
 
-    fn moment(&self, purpose: u64, step: usize) -> Moment {
-        Moment { seed: mix(mix(self.seed, purpose), step as u64), step, total: self.plan.steps }
+    fn moment(&self, purpose: u64, step: usize) -> StepContext {
+        StepContext { seed: mix(mix(self.seed, purpose), step as u64), step, total: self.plan.steps }
     }
 }
 
@@ -405,21 +412,21 @@ struct Mixed<'a> {
     count: usize,
     /// Tokens predicted in each.
     tokens: usize,
-    weigher: LossBased,
+    weighter: LossBased,
     /// What the windows of each source weighed so far.
     sums: [f64; MIXED],
 }
 
-impl Course<Decoder> for Mixed<'_> {
+impl TrainingTask<Decoder> for Mixed<'_> {
     fn len(&self) -> usize {
         self.count * MIXED
     }
 
-    fn losses(&mut self, model: &Decoder, batch: &[usize], moment: Moment, device: &Device) -> Result<Tensor<1>> {
+    fn losses(&mut self, model: &Decoder, batch: &[usize], moment: StepContext, device: &Device) -> Result<Tensor<1>> {
         let losses = self.problem.losses(model, batch, moment, device);
-        let weights = self.weigher.weigh(&host(&losses))?;
+        let weights = self.weighter.weigh(&host(&losses))?;
         batch.iter().zip(&weights).for_each(|(i, weight)| self.sums[i / self.count] += weight);
-        Ok(losses * tensor(factors(&weights, &vec![self.tokens; batch.len()])?, device))
+        Ok(losses * tensor(loss_factors(&weights, &vec![self.tokens; batch.len()])?, device))
     }
 }
 

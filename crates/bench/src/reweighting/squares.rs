@@ -14,8 +14,9 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
-use regrow_continual::reweight::bilevel::{Fixed, Update};
-use regrow_continual::reweight::{LossBased, ScaleBiO, Shape, Sources, WeighSamples, WeighSources};
+use regrow_reweighting::{
+    BatchSources, FixedWeights, LossBased, LossBasedConfig, LossShape, SampleWeighter, ScaleBiOConfig, SourceWeighter,
+};
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -63,10 +64,12 @@ const CLAIMS: [Claim; 6] = [
 ];
 
 /// The ways to weigh, as rows of the table.
-fn ways() -> Vec<(String, Shape, f64)> {
-    let heated = |shape: Shape| [1.0, 0.4].map(|r| (format!("{}, r {r}", shape.name()), shape, r));
-    let shapes = [Shape::LinearUpper, Shape::Quadratic, Shape::Upper, Shape::Extremes];
-    std::iter::once(("uniform".to_string(), Shape::Uniform, 1.0)).chain(shapes.into_iter().flat_map(heated)).collect()
+fn ways() -> Vec<(String, LossShape, f64)> {
+    let heated = |shape: LossShape| [1.0, 0.4].map(|r| (format!("{}, r {r}", shape.name()), shape, r));
+    let shapes = [LossShape::LinearUpper, LossShape::Quadratic, LossShape::Upper, LossShape::Extremes];
+    std::iter::once(("uniform".to_string(), LossShape::Uniform, 1.0))
+        .chain(shapes.into_iter().flat_map(heated))
+        .collect()
 }
 
 /// Runs this part of the table.
@@ -135,7 +138,7 @@ impl Problem {
     }
 
     /// Steps until the target, at most `most`.
-    fn steps(&self, weigher: &mut LossBased, rate: f64, most: usize, seed: u64) -> Result<usize> {
+    fn steps(&self, weighter: &mut LossBased, rate: f64, most: usize, seed: u64) -> Result<usize> {
         let (mut w, mut rng) = ([0.0; DIM], ChaCha8Rng::seed_from_u64(mix(seed, 2)));
         for step in 0..most {
             let apart: f64 = w.iter().zip(&self.truth).map(|(a, b)| (a - b) * (a - b)).sum::<f64>() / DIM as f64;
@@ -149,7 +152,7 @@ impl Problem {
                 index::sample(&mut rng, ROWS, BATCH).into_iter().map(|i| &self.rows[i]).collect();
             let errors: Vec<f64> = batch.iter().map(|x| dot(x, &w) - dot(x, &self.truth)).collect();
             let losses: Vec<f64> = errors.iter().map(|e| 0.5 * e * e).collect();
-            for ((x, e), weight) in batch.iter().zip(&errors).zip(weigher.weigh(&losses)?) {
+            for ((x, e), weight) in batch.iter().zip(&errors).zip(weighter.weigh(&losses)?) {
                 w.iter_mut().zip(*x).for_each(|(w, x)| *w -= rate * weight * e * x);
             }
         }
@@ -161,12 +164,13 @@ impl Problem {
 fn cell(
     plan: &Plan,
     problem: &Problem,
-    (name, shape, r): (String, Shape, f64),
+    (name, shape, r): (String, LossShape, f64),
     equal: bool,
     seed: u64,
 ) -> Result<Record> {
     let started = Instant::now();
-    let at = |rate: &f64| Ok((*rate, problem.steps(&mut LossBased::new(shape, r)?, *rate, plan.most, seed)?));
+    let weighter = LossBasedConfig::new().with_shape(shape).with_temperature(r).init()?;
+    let at = |rate: &f64| Ok((*rate, problem.steps(&mut weighter.clone(), *rate, plan.most, seed)?));
     let steps = plan.rates.iter().map(at).collect::<Result<Vec<_>>>()?;
     let best = steps.iter().map(|(_, steps)| *steps).min().unwrap_or(plan.most);
     let name = if equal { name } else { name + UNEQUAL };
@@ -186,14 +190,14 @@ fn sources(plan: &Plan) -> Result<Vec<String>> {
     let (mut found, mut errors) = (vec![Vec::new(); SOURCES.len()], vec![Vec::new(); 3]);
     for seed in plan.seeds.0..plan.seeds.0 + plan.seeds.1 {
         let pool = Pool::new(seed);
-        let mut bilevel = ScaleBiO::new(SOURCES.len(), 10.0, 0.02)?.with_update(Update::Adam);
+        let mut bilevel = ScaleBiOConfig::new(SOURCES.len()).with_learning_rate(0.02).init()?;
         let alpha = bilevel.alpha();
         pool.train(&mut bilevel, alpha, seed)?;
         found.iter_mut().zip(bilevel.weights()).for_each(|(all, p)| all.push(*p));
-        let oracle = Fixed::given(&[1.0, 1.0, 0.0, 0.0, 0.0])?;
-        let learned = Fixed::given(bilevel.weights())?;
-        for (all, mut weigher) in errors.iter_mut().zip([Fixed::uniform(SOURCES.len())?, learned, oracle]) {
-            let w = pool.train(&mut weigher, 0.0, seed)?;
+        let oracle = FixedWeights::given(&[1.0, 1.0, 0.0, 0.0, 0.0])?;
+        let learned = FixedWeights::given(bilevel.weights())?;
+        for (all, mut weighter) in errors.iter_mut().zip([FixedWeights::uniform(SOURCES.len())?, learned, oracle]) {
+            let w = pool.train(&mut weighter, 0.0, seed)?;
             all.push(w.iter().zip(&pool.truth).map(|(a, b)| (a - b).powi(2)).sum::<f64>() / DIM as f64);
         }
     }
@@ -240,20 +244,20 @@ impl Pool {
         Self { rows, validation, truth }
     }
 
-    /// Trains two vectors by `weigher`, one of them also on the validation set where `alpha` is above 0;
+    /// Trains two vectors by `weighter`, one of them also on the validation set where `alpha` is above 0;
     /// gives the other, which never saw it.
-    fn train(&self, weigher: &mut impl WeighSources, alpha: f64, seed: u64) -> Result<[f64; DIM]> {
+    fn train(&self, weighter: &mut impl SourceWeighter, alpha: f64, seed: u64) -> Result<[f64; DIM]> {
         let (mut u, mut w, rate) = ([0.0; DIM], [0.0; DIM], 0.02);
         let mut rng = ChaCha8Rng::seed_from_u64(mix(seed, 4));
         for _ in 0..1500 {
             let batch: Vec<_> =
                 index::sample(&mut rng, self.rows.len(), 64).into_iter().map(|i| self.rows[i]).collect();
             let of: Vec<usize> = batch.iter().map(|(_, _, source)| *source).collect();
-            let sources = Sources::new(&of, SOURCES.len())?;
-            let factors = sources.factors(weigher.weights());
+            let sources = BatchSources::new(&of, SOURCES.len())?;
+            let factors = sources.factors(weighter.weights())?;
             let losses =
                 |v: &[f64; DIM]| -> Vec<f64> { batch.iter().map(|(x, y, _)| 0.5 * (dot(x, v) - y).powi(2)).collect() };
-            let means = sources.means(&losses(&w), &losses(&u));
+            let means = sources.mean_losses(&losses(&w), &losses(&u))?;
             let train = |v: &[f64; DIM]| {
                 let mut g = [0.0; DIM];
                 for ((x, y, _), f) in batch.iter().zip(&factors) {
@@ -268,7 +272,7 @@ impl Pool {
                 // Divided by alpha, so that both have one learning rate.
                 w[d] -= rate * (of_w[d] + if alpha > 0.0 { of_v[d] / alpha } else { 0.0 });
             }
-            weigher.learn(&means)?;
+            weighter.update(&means)?;
         }
         Ok(u)
     }

@@ -1,84 +1,22 @@
-//! Tasks that come one after the other, and what is known of them: the scenario.
+//! Tasks that come one after the other.
 
-use std::f64::consts::PI;
-use std::fmt;
+mod scenario;
+#[cfg(test)]
+mod tests;
+mod transform;
+
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::Examples;
-use serde::{Deserialize, Serialize};
 
-/// What is known at test time (van de Ven & Tolias, arXiv 1904.07734).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scenario {
-    /// The task is known: the answer is one of its classes. Every class has its logit.
-    Task,
-    /// Nothing is known: the answer is one of the classes seen so far. Every class has its logit.
-    Class,
-    /// Every task has the same labels, from other inputs: one set of logits for all tasks.
-    Domain,
-}
-
-impl Scenario {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Task, Self::Class, Self::Domain];
-
-    /// The scenario of that name: `task`, `class` or `domain`.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn parse(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|s| s.to_string() == name);
-        found.ok_or_else(|| Error::Argument(format!("unknown scenario `{name}`: use task, class or domain")))
-    }
-
-    /// The logits that a loss sees if nothing else is asked for.
-    pub fn default_scope(self) -> LogitScope {
-        match self {
-            Self::Task => LogitScope::Task,
-            Self::Class => LogitScope::Seen,
-            Self::Domain => LogitScope::All,
-        }
-    }
-}
-
-impl fmt::Display for Scenario {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Task => "task",
-            Self::Class => "class",
-            Self::Domain => "domain",
-        })
-    }
-}
-
-/// Which logits the loss of an example sees; the others do not compete with its class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogitScope {
-    /// Those of the example's own task.
-    Task,
-    /// Those of all classes seen so far.
-    Seen,
-    /// All, also of classes to come.
-    All,
-}
-
-impl fmt::Display for LogitScope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Task => "the example's task",
-            Self::Seen => "classes seen so far",
-            Self::All => "all classes",
-        })
-    }
-}
+pub use scenario::{LogitScope, Scenario};
+use transform::{Transform, rotation};
 
 /// A training example: the task it belongs to, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,49 +27,15 @@ pub struct Example {
     pub index: usize,
 }
 
-/// What a task does to its images.
-#[derive(Clone, Debug)]
-enum Transform {
-    None,
-    /// Output pixel `i` is input pixel `order[i]`.
-    Permute(Vec<i64>),
-    /// Output pixel `i` is the sum of four input pixels, weighted.
-    Sample([(Vec<i64>, Vec<f32>); 4]),
-}
-
-impl Transform {
-    fn apply(&self, images: Tensor<4>) -> Tensor<4> {
-        let dims = images.dims();
-        let device = images.device();
-        let picked = |pixels: &Tensor<2>, order: &Vec<i64>| {
-            let order = Tensor::<1, Int>::from_data(TensorData::new(order.clone(), [order.len()]), &device);
-            pixels.clone().select(1, order)
-        };
-        match self {
-            Self::None => images,
-            Self::Permute(order) => picked(&images.flatten::<2>(1, 3), order).reshape(dims),
-            Self::Sample(corners) => {
-                let pixels = images.flatten::<2>(1, 3);
-                let one = |(order, weights): &(Vec<i64>, Vec<f32>)| {
-                    let weights = TensorData::new(weights.clone(), [1, weights.len()]);
-                    picked(&pixels, order) * Tensor::<2>::from_data(weights, &device)
-                };
-                let [a, b, c, d] = corners;
-                (one(a) + one(b) + one(c) + one(d)).reshape(dims)
-            }
-        }
-    }
-}
-
-/// One part of a task: which examples of a data set, and their labels within the task.
+/// The training or the test examples of a task: which examples of a data set, and their labels within the task.
 #[derive(Clone)]
-struct Part<'a> {
+struct Split<'a> {
     data: &'a dyn Examples,
     indices: Vec<usize>,
     labels: Vec<usize>,
 }
 
-impl<'a> Part<'a> {
+impl<'a> Split<'a> {
     /// All of `data`, its labels as they are.
     fn whole(data: &'a dyn Examples) -> Self {
         let indices: Vec<usize> = (0..data.len()).collect();
@@ -151,8 +55,8 @@ impl<'a> Part<'a> {
 /// A task.
 #[derive(Clone)]
 struct Task<'a> {
-    train: Part<'a>,
-    test: Part<'a>,
+    train: Split<'a>,
+    test: Split<'a>,
     classes: usize,
     transform: Transform,
     /// Tasks of one source share data set and transform.
@@ -190,8 +94,8 @@ impl<'a> TaskStream<'a> {
             }
         }
         let task = |classes: &Vec<usize>| Task {
-            train: Part::of(train, classes),
-            test: Part::of(test, classes),
+            train: Split::of(train, classes),
+            test: Split::of(test, classes),
             classes: classes.len(),
             transform: Transform::None,
             source: 0,
@@ -258,8 +162,8 @@ impl<'a> TaskStream<'a> {
             return Err(Error::Argument(says));
         }
         let task = |(source, (train, test, classes)): (usize, &DataSet<'a>)| Task {
-            train: Part::whole(*train),
-            test: Part::whole(*test),
+            train: Split::whole(*train),
+            test: Split::whole(*test),
             classes: *classes,
             transform: Transform::None,
             source,
@@ -269,8 +173,8 @@ impl<'a> TaskStream<'a> {
 
     fn transformed(scenario: Scenario, (train, test, classes): DataSet<'a>, all: Vec<Transform>) -> Result<Self> {
         let task = |(source, transform)| Task {
-            train: Part::whole(train),
-            test: Part::whole(test),
+            train: Split::whole(train),
+            test: Split::whole(test),
             classes,
             transform,
             source,
@@ -426,128 +330,5 @@ fn size(data: &dyn Examples) -> Result<[usize; 4]> {
     match data.is_empty() {
         true => Err(Error::Argument("a data set of the stream has no examples".into())),
         false => Ok(data.images(&[0], &regrow_device::current()).dims()),
-    }
-}
-
-/// For each output pixel four input pixels and their weights.
-fn rotation(degrees: f64, [c, h, w]: [usize; 3]) -> [(Vec<i64>, Vec<f32>); 4] {
-    let (sin, cos) = (degrees * PI / 180.0).sin_cos();
-    let (middle_y, middle_x) = ((h as f64 - 1.0) / 2.0, (w as f64 - 1.0) / 2.0);
-    let mut corners: [(Vec<i64>, Vec<f32>); 4] = Default::default();
-    for i in 0..c * h * w {
-        let (plane, y, x) = (i / (h * w), (i / w % h) as f64 - middle_y, (i % w) as f64 - middle_x);
-        // Rows grow downward: where the pixel comes from, turned back.
-        let (from_y, from_x) = (middle_y + cos * y + sin * x, middle_x - sin * y + cos * x);
-        // Multiples of a quarter turn hit pixels exactly.
-        let snapped = |v: f64| if (v - v.round()).abs() < 1e-9 { v.round() } else { v };
-        let (from_y, from_x) = (snapped(from_y), snapped(from_x));
-        let (part_y, part_x) = (from_y - from_y.floor(), from_x - from_x.floor());
-        for (k, corner) in corners.iter_mut().enumerate() {
-            let (down, right) = (k / 2, k % 2);
-            let at = |v: f64, more: usize, len: usize| (v.floor() + more as f64).clamp(0.0, len as f64 - 1.0) as usize;
-            let share = |part: f64, more: usize| if more == 1 { part } else { 1.0 - part };
-            corner.0.push((plane * h * w + at(from_y, down, h) * w + at(from_x, right, w)) as i64);
-            corner.1.push((share(part_y, down) * share(part_x, right)) as f32);
-        }
-    }
-    corners
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::Toy;
-
-    fn values(images: Tensor<4>) -> Vec<f32> {
-        images.into_data().iter::<f32>().collect()
-    }
-
-    #[test]
-    fn classes_are_numbered_as_they_come_and_every_example_has_its_task() {
-        let data = Toy::new(60, 6);
-        let set: DataSet<'_> = (&data, &data, 6);
-        for (scenario, classes, third) in
-            [(Scenario::Task, 6, 4..6), (Scenario::Class, 6, 4..6), (Scenario::Domain, 2, 0..2)]
-        {
-            let stream = TaskStream::split_evenly(scenario, set, 3, Some(5)).unwrap();
-            assert_eq!((stream.tasks(), stream.classes(), stream.classes_of(2)), (3, classes, third));
-            let all: Vec<Example> = (0..3).flat_map(|t| stream.train(t)).collect();
-            assert_eq!(all.len(), 60);
-            assert!(all.iter().zip(stream.labels(&all)).all(|(e, l)| stream.classes_of(e.task).contains(&l)));
-        }
-        let order = |seed| {
-            let stream = TaskStream::split_evenly(Scenario::Class, set, 3, seed).unwrap();
-            values(stream.images(&stream.train(0), &regrow_device::current()))
-        };
-        assert_eq!(order(Some(5)), order(Some(5)));
-        assert!((0..5).any(|seed| order(Some(seed)) != order(None)));
-    }
-
-    #[test]
-    fn scopes_and_candidates_by_hand() {
-        let data = Toy::new(60, 6);
-        let class = TaskStream::split_evenly(Scenario::Class, (&data, &data, 6), 3, None).unwrap();
-        assert_eq!((class.candidates(0, 1), class.candidates(2, 1)), (0..4, 0..6));
-        assert_eq!(class.in_scope(LogitScope::Task, 0, 1), 0..2);
-        assert_eq!(class.in_scope(LogitScope::Seen, 0, 1), 0..4);
-        assert_eq!(class.in_scope(LogitScope::All, 0, 1), 0..6);
-        let task = TaskStream::split_evenly(Scenario::Task, (&data, &data, 6), 3, None).unwrap();
-        assert_eq!(task.candidates(1, 2), 2..4);
-        let domain = TaskStream::split_evenly(Scenario::Domain, (&data, &data, 6), 3, None).unwrap();
-        assert_eq!((domain.candidates(1, 2), domain.in_scope(LogitScope::Seen, 0, 2)), (0..2, 0..2));
-    }
-
-    #[test]
-    fn transforms_keep_or_move_pixels_by_rule() {
-        let data = Toy::new(6, 2);
-        let set: DataSet<'_> = (&data, &data, 2);
-        let device = regrow_device::current();
-        let plain = data.images(&[0], &device);
-        let stream = TaskStream::permuted(Scenario::Domain, set, 3, 1, true).unwrap();
-        let show = |task| values(stream.images(&[Example { task, index: 0 }], &device));
-        assert_eq!(show(0), values(plain.clone()));
-        let mut sorted = [show(1), values(plain.clone())];
-        assert_ne!(sorted[0], sorted[1]);
-        sorted.iter_mut().for_each(|v| v.sort_by(f32::total_cmp));
-        assert_eq!(sorted[0], sorted[1]);
-        assert_ne!(show(1), show(2));
-        // A quarter turn: the last column, top to bottom, becomes the first row.
-        let turned = TaskStream::rotated(Scenario::Domain, set, &[0.0, 90.0]).unwrap();
-        let show = |task| values(turned.images(&[Example { task, index: 0 }], &device));
-        let before = values(plain);
-        assert_eq!(show(0), before);
-        let side = before.len().isqrt();
-        let want: Vec<f32> = (0..side * side).map(|i| before[(i % side) * side + side - 1 - i / side]).collect();
-        assert_eq!(show(1), want);
-    }
-
-    #[test]
-    fn images_of_several_tasks_keep_their_order() {
-        let data = Toy::new(12, 2);
-        let stream = TaskStream::permuted(Scenario::Domain, (&data, &data, 2), 2, 1, false).unwrap();
-        let device = regrow_device::current();
-        let mixed: Vec<Example> = [(1, 3), (0, 3), (1, 0), (0, 7)].map(|(task, index)| Example { task, index }).into();
-        let one_by_one: Vec<f32> = mixed.iter().flat_map(|e| values(stream.images(&[*e], &device))).collect();
-        assert_eq!(values(stream.images(&mixed, &device)), one_by_one);
-    }
-
-    #[test]
-    fn what_makes_no_stream_is_named() {
-        let data = Toy::new(60, 6);
-        let set: DataSet<'_> = (&data, &data, 6);
-        let says = |stream: Result<TaskStream<'_>>| stream.err().expect("an error").to_string();
-        let groups = [vec![0, 1], vec![1, 2]];
-        assert!(says(TaskStream::split(Scenario::Class, set, &groups)).contains("class 1 is in two tasks"));
-        assert!(TaskStream::split(Scenario::Domain, set, &groups).is_ok());
-        assert!(says(TaskStream::split(Scenario::Task, set, &[vec![0], vec![9]])).contains("task 1 has no training"));
-        assert!(says(TaskStream::split_evenly(Scenario::Task, set, 4, None)).contains("do not divide into 4 tasks"));
-        assert!(says(TaskStream::split(Scenario::Task, set, &[])).contains("at least one task"));
-        assert!(says(TaskStream::split(Scenario::Domain, set, &[vec![0], vec![1, 2]])).contains("same labels"));
-        assert!(says(TaskStream::rotated(Scenario::Task, set, &[f64::NAN])).contains("no angle"));
-        let empty = Toy::new(0, 6);
-        assert!(says(TaskStream::permuted(Scenario::Domain, (&empty, &empty, 6), 2, 0, true)).contains("no examples"));
-        let other = Toy::new(6, 2).with_side(5);
-        assert!(says(TaskStream::sets(Scenario::Task, &[set, (&other, &other, 2)])).contains("one size"));
-        assert!(says(Scenario::parse("life").map(|_| unreachable!())).contains("use task, class or domain"));
     }
 }

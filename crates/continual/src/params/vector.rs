@@ -1,19 +1,19 @@
-//! A network's parameters, or something of their shape, as numbers to calculate with.
+//! The parameters of a module as flat tensors.
 
-use std::collections::BTreeSet;
-
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Bool, Device, Tensor, TensorData};
-use regrow_sparse_core::model::weight::pruned_flags;
-use regrow_sparse_core::{Error, MaskSet, Result};
+use burn::tensor::{Tensor, TensorData};
+use regrow_sparse_core::state::State;
+use regrow_sparse_core::{Error, Result};
+
+use super::ParameterFlags;
 
 /// One flat tensor for each float parameter of a module, in the module's order, apart from any graph
 /// of gradients. Parameters are taken as they are stored, under masks too.
 #[derive(Clone, Debug)]
-pub struct Vector(Vec<Tensor<1>>);
+pub struct ParameterVector(Vec<Tensor<1>>);
 
-impl Vector {
+impl ParameterVector {
     /// The parameters of `model`.
     pub fn of<M: Module>(model: &M) -> Self {
         #[derive(Default)]
@@ -111,19 +111,19 @@ impl Vector {
     }
 
     /// `self` where `flags` say true, else `other`.
-    pub fn or_else(&self, flags: &Flags, other: &Self) -> Self {
-        let pairs = self.0.iter().zip(&other.0).zip(&flags.flags);
+    pub fn or_else(&self, flags: &ParameterFlags, other: &Self) -> Self {
+        let pairs = self.0.iter().zip(&other.0).zip(flags.flags());
         Self(pairs.map(|((mine, theirs), flag)| theirs.clone().mask_where(flag.clone(), mine.clone())).collect())
     }
 
     /// On the host, the tensors of parameters that `flags` know no mask of.
-    pub fn outside(&self, flags: &Flags) -> Vec<Vec<f32>> {
-        let free = self.0.iter().zip(&flags.masked).filter(|(_, masked)| !**masked);
+    pub fn outside(&self, flags: &ParameterFlags) -> Vec<Vec<f32>> {
+        let free = self.0.iter().zip(flags.masked()).filter(|(_, masked)| !**masked);
         free.map(|(t, _)| t.to_data().iter::<f32>().collect()).collect()
     }
 
-    /// The same numbers with those of [`Vector::outside`] replaced.
-    pub fn with_outside(&self, flags: &Flags, numbers: &[Vec<f32>]) -> Self {
+    /// The same numbers with those of [`ParameterVector::outside`] replaced.
+    pub fn with_outside(&self, flags: &ParameterFlags, numbers: &[Vec<f32>]) -> Self {
         let mut numbers = numbers.iter();
         let one = |(t, masked): (&Tensor<1>, &bool)| match (masked, t.dims()[0]) {
             (true, _) => t.clone(),
@@ -132,7 +132,7 @@ impl Vector {
                 None => t.clone(),
             },
         };
-        Self(self.0.iter().zip(&flags.masked).map(one).collect())
+        Self(self.0.iter().zip(flags.masked()).map(one).collect())
     }
 
     /// Whether every number is finite.
@@ -161,8 +161,10 @@ impl Vector {
     /// If they are not of the model's shape.
     pub fn from_host<M: Module>(numbers: Vec<Vec<f32>>, model: &M) -> Result<Self> {
         let like = Self::of(model);
-        if numbers.len() != like.0.len() || numbers.iter().zip(&like.0).any(|(n, t)| n.len() != t.dims()[0]) {
-            return Err(Error::Argument("a saved state belongs to another network".into()));
+        let lengths: Vec<usize> = like.0.iter().map(|t| t.dims()[0]).collect();
+        let got: Vec<usize> = numbers.iter().map(Vec::len).collect();
+        if got != lengths {
+            return Err(Error::ShapeMismatch { tensor: "the network's parameters".into(), expected: lengths, got });
         }
         let one = |(numbers, like): (Vec<f32>, &Tensor<1>)| {
             let len = numbers.len();
@@ -170,120 +172,31 @@ impl Vector {
         };
         Ok(Self(numbers.into_iter().zip(&like.0).map(one).collect()))
     }
-}
 
-/// One flag for each number of a module's parameters, and which of these carry a mask.
-#[derive(Clone, Debug)]
-pub struct Flags {
-    flags: Vec<Tensor<1, Bool>>,
-    masked: Vec<bool>,
-}
+    /// As a state, a tensor for each parameter, for a run to be resumed.
+    pub fn to_state(&self) -> State {
+        numbers_to_state(&self.to_host())
+    }
 
-impl Flags {
-    /// True where `masks` keep a weight of `model`; of a parameter without a mask, what `rest` says of
-    /// it.
+    /// Back from [`ParameterVector::to_state`], for `model`.
     ///
     /// # Errors
-    /// If a mask fits no parameter.
-    pub fn kept<M: Module>(model: &M, masks: &MaskSet, rest: &dyn Fn(ParamId) -> bool) -> Result<Self> {
-        struct Read<'a> {
-            pruned: Vec<(ParamId, Vec<bool>)>,
-            rest: &'a dyn Fn(ParamId) -> bool,
-            found: Flags,
-        }
-        impl ModuleVisitor for Read<'_> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let device: Device = param.base().inner().device();
-                let len = param.lazy_shape().num_elements();
-                let mask = self.pruned.iter().find(|(id, _)| *id == param.id);
-                let kept = match mask {
-                    Some((_, pruned)) => pruned.iter().map(|p| !p).collect(),
-                    None => vec![(self.rest)(param.id); len],
-                };
-                self.found.masked.push(mask.is_some());
-                self.found.flags.push(Tensor::from_data(TensorData::new(kept, [len]), &device));
-            }
-        }
-        let found = Self { flags: Vec::new(), masked: Vec::new() };
-        let mut read = Read { pruned: pruned_flags(model, masks)?, rest, found };
-        model.visit(&mut read);
-        Ok(read.found)
-    }
-
-    /// The same for all numbers of a parameter: true where `free` says so of it. The others count as
-    /// masked.
-    pub fn of_parameters<M: Module>(model: &M, free: &dyn Fn(ParamId) -> bool) -> Self {
-        struct Read<'a>(&'a dyn Fn(ParamId) -> bool, Flags);
-        impl ModuleVisitor for Read<'_> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let device: Device = param.base().inner().device();
-                let (free, len) = ((self.0)(param.id), param.lazy_shape().num_elements());
-                self.1.masked.push(!free);
-                self.1.flags.push(Tensor::from_data(TensorData::new(vec![free; len], [len]), &device));
-            }
-        }
-        let mut read = Read(free, Self { flags: Vec::new(), masked: Vec::new() });
-        model.visit(&mut read);
-        read.1
-    }
-
-    /// True where `free` says so of a number: its parameter, and its place there. None counts as masked.
-    pub fn of_numbers<M: Module>(model: &M, free: &dyn Fn(ParamId, usize) -> bool) -> Self {
-        struct Read<'a>(&'a dyn Fn(ParamId, usize) -> bool, Flags);
-        impl ModuleVisitor for Read<'_> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let device: Device = param.base().inner().device();
-                let len = param.lazy_shape().num_elements();
-                let free: Vec<bool> = (0..len).map(|i| (self.0)(param.id, i)).collect();
-                self.1.masked.push(false);
-                self.1.flags.push(Tensor::from_data(TensorData::new(free, [len]), &device));
-            }
-        }
-        let mut read = Read(free, Self { flags: Vec::new(), masked: Vec::new() });
-        model.visit(&mut read);
-        read.1
-    }
-
-    /// How many parameters carry no mask.
-    pub fn outside(&self) -> usize {
-        self.masked.iter().filter(|masked| !**masked).count()
+    /// If it is not of the model's shape.
+    pub fn from_state<M: Module>(state: State, model: &M) -> Result<Self> {
+        Self::from_host(numbers_from_state(state)?, model)
     }
 }
 
-/// Burn's linear and convolution layers, as containers are told.
-pub(crate) const LAYERS: [&str; 7] = [
-    "Struct:Linear",
-    "Struct:Conv1d",
-    "Struct:Conv2d",
-    "Struct:Conv3d",
-    "Struct:ConvTranspose1d",
-    "Struct:ConvTranspose2d",
-    "Struct:ConvTranspose3d",
-];
+/// Lists of numbers as the tensors `0`, `1`, ... of a state.
+pub(crate) fn numbers_to_state(numbers: &[Vec<f32>]) -> State {
+    let mut state = State::default();
+    numbers.iter().enumerate().for_each(|(i, values)| state.set_reals(i.to_string(), values.clone()));
+    state
+}
 
-/// Burn's norms, likewise.
-pub(crate) const NORMS: [&str; 5] =
-    ["Struct:BatchNorm", "Struct:GroupNorm", "Struct:InstanceNorm", "Struct:LayerNorm", "Struct:RmsNorm"];
-
-/// The parameters of `model` within a container of which `kind` says yes, told as `Struct:Linear`.
-pub fn within<M: Module>(model: &M, kind: &dyn Fn(&str) -> bool) -> BTreeSet<ParamId> {
-    struct Read<'a>(&'a dyn Fn(&str) -> bool, Vec<bool>, BTreeSet<ParamId>);
-    impl ModuleVisitor for Read<'_> {
-        fn enter_module(&mut self, _name: &str, container: &str) {
-            self.1.push((self.0)(container));
-        }
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.1.pop();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.1.contains(&true) {
-                self.2.insert(param.id);
-            }
-        }
-    }
-    let mut read = Read(kind, Vec::new(), BTreeSet::new());
-    model.visit(&mut read);
-    read.2
+/// Back from [`numbers_to_state`].
+pub(crate) fn numbers_from_state(mut state: State) -> Result<Vec<Vec<f32>>> {
+    (0..state.names().count()).map(|i| state.take_reals(&i.to_string())).collect()
 }
 
 fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
@@ -300,21 +213,23 @@ mod tests {
     #[test]
     fn parameters_and_gradients_go_out_and_come_back() {
         let model = net(4, 3, 2, 1).train();
-        let before = Vector::of(&model);
+        let before = ParameterVector::of(&model);
         assert_eq!((before.len(), before.to_host().len()), (4 * 3 + 3 + 3 * 2 + 2, 4));
         let twice = before.plus(1.0, &before);
         let model = twice.clone().put(model);
-        assert_eq!(Vector::of(&model).to_host(), twice.to_host());
+        assert_eq!(ParameterVector::of(&model).to_host(), twice.to_host());
         assert!((twice.dot(&before) - 2.0 * before.dot(&before)).abs() < 1e-6);
         let x = Tensor::<2>::ones([1, 4], &regrow_device::current().autodiff());
         let loss = model.forward(x).sum();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        let flat = Vector::gradients(&model, &gradients);
+        let flat = ParameterVector::gradients(&model, &gradients);
         // The last bias moves every output by one.
         assert_eq!(flat.to_host()[3], [1.0, 1.0]);
         let back = flat.clone().into_gradients(&model, &gradients);
-        assert_eq!(Vector::gradients(&model, &back).to_host(), flat.to_host());
-        assert!(Vector::from_host(vec![vec![0.0]], &model).is_err());
-        assert_eq!(Vector::from_host(flat.to_host(), &model).unwrap().to_host(), flat.to_host());
+        assert_eq!(ParameterVector::gradients(&model, &back).to_host(), flat.to_host());
+        let wrong = ParameterVector::from_host(vec![vec![0.0]], &model);
+        assert!(matches!(wrong, Err(Error::ShapeMismatch { .. })));
+        assert_eq!(ParameterVector::from_state(flat.to_state(), &model).unwrap().to_host(), flat.to_host());
+        assert_eq!(ParameterVector::from_host(flat.to_host(), &model).unwrap().to_host(), flat.to_host());
     }
 }

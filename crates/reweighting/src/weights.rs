@@ -1,41 +1,6 @@
-//! How much each piece of the data counts: weights from losses, on the host, without a model.
-//!
-//! One small trait for each size of piece: [`WeighSamples`] for the examples of a batch,
-//! [`WeighSources`] for whole sources. What they share is here: weights on the simplex, and the check of
-//! what comes in. Weights are constants: gradients flow through the losses only.
-
-#[cfg(test)]
-mod authors;
-pub mod bilevel;
-pub mod sample;
+//! Weights on the simplex: made, checked, turned into factors of losses and into numbers of examples.
 
 use regrow_sparse_core::{Error, Result};
-
-pub use bilevel::{ScaleBiO, Sources};
-pub use sample::{LossBased, Shape};
-
-/// Weighs the examples of a batch by their losses.
-pub trait WeighSamples {
-    /// One weight for each of `losses`, none negative, their sum 1.
-    ///
-    /// # Errors
-    /// No losses, or one that is not finite.
-    fn weigh(&mut self, losses: &[f64]) -> Result<Vec<f64>>;
-}
-
-/// Weighs sources of data, as it learns which help.
-pub trait WeighSources {
-    /// The weight of each source, none negative, their sum 1.
-    fn weights(&self) -> &[f64];
-
-    /// Learns from one step: for each source the mean loss of two models on the same batch, the one that
-    /// also follows the validation set and the one that does not; `None` where the batch has no example
-    /// of the source.
-    ///
-    /// # Errors
-    /// Another number of sources, a loss that is not finite.
-    fn learn(&mut self, losses: &[Option<(f64, f64)>]) -> Result<()>;
-}
 
 /// `exp(x_i / temperature)`, made to sum to 1; the largest is taken off first.
 pub fn softmax(x: &[f64], temperature: f64) -> Vec<f64> {
@@ -61,7 +26,7 @@ pub fn normalized(weights: &[f64]) -> Result<Vec<f64>> {
 }
 
 /// Refuses an empty list and what is not finite.
-fn check(losses: &[f64]) -> Result<()> {
+pub(crate) fn check_losses(losses: &[f64]) -> Result<()> {
     match losses.iter().position(|l| !l.is_finite()) {
         _ if losses.is_empty() => Err(Error::Argument("there are no losses to weigh by".into())),
         Some(i) => Err(Error::Argument(format!("loss {i} is {}: it cannot be weighed", losses[i]))),
@@ -79,7 +44,7 @@ fn check(losses: &[f64]) -> Result<()> {
 ///
 /// # Errors
 /// If there is not one count for each weight, or no token at all.
-pub fn factors(weights: &[f64], tokens: &[usize]) -> Result<Vec<f32>> {
+pub fn loss_factors(weights: &[f64], tokens: &[usize]) -> Result<Vec<f32>> {
     let (count, all) = (weights.len() as f64, tokens.iter().sum::<usize>() as f64);
     if weights.len() != tokens.len() || all == 0.0 {
         return Err(Error::Argument(format!("{} weights need as many counts of tokens above 0", weights.len())));
@@ -143,10 +108,10 @@ mod tests {
 
     #[test]
     fn equal_weights_are_the_mean_over_tokens() {
-        assert_eq!(factors(&[0.5, 0.5], &[1, 1]).unwrap(), [1.0, 1.0]);
+        assert_eq!(loss_factors(&[0.5, 0.5], &[1, 1]).unwrap(), [1.0, 1.0]);
         // (2 l_1 + 6 l_2) / 8 as a mean of two.
-        assert_eq!(factors(&[0.5, 0.5], &[2, 6]).unwrap(), [0.5, 1.5]);
-        assert!(factors(&[1.0], &[0]).is_err() && factors(&[1.0], &[1, 1]).is_err());
+        assert_eq!(loss_factors(&[0.5, 0.5], &[2, 6]).unwrap(), [0.5, 1.5]);
+        assert!(loss_factors(&[1.0], &[0]).is_err() && loss_factors(&[1.0], &[1, 1]).is_err());
     }
 
     #[test]

@@ -12,11 +12,10 @@
 
 use std::collections::BTreeMap;
 
+use regrow_testing::assert_close;
 use serde::Deserialize;
 
-use super::bilevel::{ScaleBiO, Sources, Update};
-use super::sample::{LossBased, Shape};
-use super::{WeighSamples, WeighSources, factors, softmax};
+use crate::prelude::*;
 
 const LOSSES: [f64; 8] =
     [1.640441032, 1.46341482, 3.074079904, 1.608647464, 2.917070118, 2.652565543, 1.391099131, 4.331430399];
@@ -47,46 +46,44 @@ struct Step {
 }
 
 fn fixture() -> Fixture {
-    serde_json::from_str(include_str!("../../tests/fixtures/reweight.json")).unwrap()
-}
-
-fn close(found: &[f64], said: &[f64], by: f64, what: &str) {
-    let near = found.len() == said.len() && found.iter().zip(said).all(|(a, b)| (a - b).abs() < by);
-    assert!(near, "{what}: {found:?}, not {said:?}");
+    serde_json::from_str(include_str!("../tests/fixtures/authors.json")).unwrap()
 }
 
 #[test]
 fn examples_weigh_as_in_the_authors_trainer() {
     let descended = |weights: &[f64]| -> f64 {
-        let factors = factors(weights, &TOKENS).unwrap();
+        let factors = loss_factors(weights, &TOKENS).unwrap();
         LOSSES.iter().zip(factors).map(|(l, f)| l * f64::from(f)).sum::<f64>() / 8.0
     };
+    let config = |shape, r| LossBasedConfig::new().with_shape(shape).with_temperature(r);
     let all = fixture().examples;
     assert_eq!(all.len(), 8);
     for Weighing { shape, r, weights, loss } in all {
-        let found = LossBased::new(Shape::parse(&shape).unwrap(), r).unwrap().weigh(&LOSSES).unwrap();
-        close(&found, &weights, 1e-8, &shape);
-        close(&[descended(&found)], &[loss], 1e-6, &shape);
+        let found = config(LossShape::parse(&shape).unwrap(), r).init().unwrap().weigh(&LOSSES).unwrap();
+        assert_close(&found, &weights, 1e-8);
+        assert_close(&[descended(&found)], &[loss], 1e-6);
     }
     // Before the burn-in is over.
-    let even = LossBased::new(Shape::LinearUpper, 0.4).unwrap().with_warm_up(1).weigh(&LOSSES).unwrap();
-    close(&[descended(&even)], &[2.322386623526352], 1e-6, "burn-in");
+    let even = config(LossShape::LinearUpper, 0.4).with_warm_up(1).init().unwrap().weigh(&LOSSES).unwrap();
+    assert_close(&[descended(&even)], &[2.322386623526352], 1e-6);
 }
 
 #[test]
 fn sources_move_as_in_the_authors_code() {
     let all = fixture().sources;
-    for (name, update) in [("sgd", Update::Descent), ("adam", Update::Adam), ("adamw", Update::AdamW)] {
-        let mut scalebio = ScaleBiO::new(4, 10.0, 0.05).unwrap().with_update(update);
+    for (name, update) in [("sgd", LambdaUpdate::Descent), ("adam", LambdaUpdate::Adam), ("adamw", LambdaUpdate::AdamW)]
+    {
+        let config = ScaleBiOConfig::new(4).with_alpha(10.0).with_learning_rate(0.05).with_update(update);
+        let mut scalebio = config.init().unwrap();
         for step in &all[name] {
-            let sources = Sources::new(&step.of, 4).unwrap();
-            let factors = sources.factors(scalebio.weights());
+            let sources = BatchSources::new(&step.of, 4).unwrap();
+            let factors = sources.factors(scalebio.weights()).unwrap();
             let loss = step.by_u.iter().zip(factors).map(|(l, f)| l * f64::from(f)).sum::<f64>() / 9.0;
-            close(&[loss], &[step.loss], 1e-6, name);
-            let means = sources.means(&step.by_w, &step.by_u);
-            close(&scalebio.gradient(&means).unwrap(), &step.gradient, 2e-8, name);
-            scalebio.learn(&means).unwrap();
-            close(scalebio.weights(), &softmax(&step.lambda, 1.0), 1e-7, name);
+            assert_close(&[loss], &[step.loss], 1e-6);
+            let means = sources.mean_losses(&step.by_w, &step.by_u).unwrap();
+            assert_close(&scalebio.gradient(&means).unwrap(), &step.gradient, 2e-8);
+            scalebio.update(&means).unwrap();
+            assert_close(scalebio.weights(), &softmax(&step.lambda, 1.0), 1e-7);
         }
     }
 }
