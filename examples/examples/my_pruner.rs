@@ -3,7 +3,7 @@
 //! `cargo run --release -p regrow-examples --example my_pruner -- --method "mine,GMP,RigL" --seeds 3`
 
 use clap::Parser;
-use regrow_bench::pruning::{Args, Method, run};
+use regrow_bench::tables::pruning::{Args, Method, run};
 use regrow_sparse_core::Result;
 use regrow_sparse_core::model::evidence::Evidence;
 use regrow_sparse_core::model::score::{LayerView, Score};

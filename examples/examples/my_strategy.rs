@@ -3,7 +3,7 @@
 //! `cargo run --release -p regrow-examples --example my_strategy -- --strategy "mine,fine-tune,EWC" --seeds 3`
 
 use clap::Parser;
-use regrow_bench::continual::{Args, Method, run};
+use regrow_bench::tables::continual::{Args, Method, run};
 use regrow_continual::params::ParameterVector;
 use regrow_continual::{Example, Strategy, TaskContext};
 use regrow_sparse_core::Result;

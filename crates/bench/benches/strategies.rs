@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use burn::optim::SgdConfig;
 use criterion::{Criterion, criterion_group, criterion_main};
-use regrow_bench::continual::methods;
+use regrow_bench::tables::continual::methods;
 use regrow_continual::learn::Progress;
 use regrow_continual::stream::{Scenario, TaskStream};
 use regrow_continual::{Protocol, Strategy, learn, registry};

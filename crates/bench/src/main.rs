@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
-use regrow_bench::{
-    bip, clr, continual, granet, llm, merge, opcm, polarization, pruning, rd, report, reweighting, rmm, sms,
-};
+use clap::{ArgMatches, Args, Command, CommandFactory, Parser};
+use regrow_bench::harness::{report, run::parsed};
+use regrow_bench::tables;
 use regrow_device as device;
 use regrow_sparse_core::Result;
 
@@ -20,64 +19,27 @@ static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// to the output folder.
 #[derive(Parser)]
 #[command(name = "bench", version, after_help = "Example: bench sms --scale quick --seeds 5")]
+#[command(subcommand_required = true, arg_required_else_help = true, subcommand_value_name = "TABLE")]
 struct Cli {
     /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, remote:TICKET, as far as they were
     /// compiled in; several, with commas between, share the table's cells or seeds
     #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true, value_delimiter = ',')]
     device: Vec<String>,
-    #[command(subcommand)]
-    table: Table,
 }
 
-/// The tables there are, in the order of their names. A new one adds a line here and a file.
-#[derive(Subcommand)]
-enum Table {
-    /// List what can be run
-    List,
-    /// BiP (arXiv 2210.04092): against iterative pruning with rewinding, accuracy and time
-    #[command(after_help = "Example: bench bip --sparsity 0.9,0.95 --seeds 3")]
-    Bip(Box<pruning::Args>),
-    /// CLR (arXiv 2307.11386): a frozen network reprogrammed by small kernels for each task
-    Clr(Box<clr::Args>),
-    /// Strategies of continual learning at equal memory and epochs, in three scenarios
-    Continual(Box<continual::Args>),
-    /// DST-CL (arXiv 2308.14831): sparse masks of tasks, initialization by growth by sparsity
-    DstCl(Box<continual::Args>),
-    /// GraNet (arXiv 2106.10404): pruning plasticity, and GraNet against its relatives
-    #[command(after_help = "Example: bench granet --sparsity 0.9,0.95 --seeds 3")]
-    Granet(Box<pruning::Args>),
-    /// Language models: magnitude, Wanda, SparseGPT at several sparsities, with OWL and PERP
-    Llm(Box<llm::Args>),
-    /// Merging methods on models of one and of different starting points
-    Merge(Box<merge::Args>),
-    /// OPCM (arXiv 2501.09522): models merged as they arrive, against merging them all again
-    Opcm(Box<opcm::Args>),
-    /// Polarization gates (arXiv 2302.10798): blocks and channels that training finds needless
-    #[command(after_help = "Example: bench polarization --sparsity 0.5,0.75 --seeds 3")]
-    Polarization(Box<pruning::Args>),
-    /// Every pruning method at equal training cost, over sparsities
-    Pruning(Box<pruning::Args>),
-    /// RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP
-    Rd(Box<rd::Args>),
-    /// Gather the results of tables into one HTML page
-    Report(Box<report::Args>),
-    /// Loss-based weights of examples, and ScaleBiO's of sources, on least squares
-    Reweighting(Box<reweighting::Args>),
-    /// RMM (arXiv 2510.14163): merging low-rank models reversibly, against merging them into one
-    Rmm(Box<rmm::Args>),
-    /// Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of
-    Sms(Box<sms::Args>),
-    /// Weight aligning (arXiv 1911.07053): a head's new and old classes made equally long
-    Wa(Box<continual::Args>),
+/// The command line: what can be listed and gathered, and every table of the registry.
+fn command() -> Command {
+    let list = Command::new("list").about("List what can be run").after_help("Example: bench list");
+    let tables = tables::ALL.iter().map(|entry| entry.command());
+    Cli::command().subcommand(list).subcommands(tables).subcommand(report::Args::augment_args(Command::new("report")))
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
         Err(mistake) => return usage(&mistake),
     };
-    let named: Vec<&str> = cli.device.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
-    match device::select_all(&named).and_then(|_| run(cli.table)) {
+    match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -99,29 +61,26 @@ fn usage(mistake: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run(table: Table) -> Result<()> {
-    match table {
-        Table::List => {
-            for table in Cli::command().get_subcommands().filter(|t| t.get_name() != "list") {
-                println!("{:<12} {}", table.get_name(), table.get_about().unwrap_or_default());
-            }
+fn run(matches: &ArgMatches) -> Result<()> {
+    let Cli { device } = parsed(matches)?;
+    let named: Vec<&str> = device.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    device::select_all(&named)?;
+    match matches.subcommand() {
+        Some(("report", options)) => report::run(&parsed(options)?, tables::ALL),
+        Some((name, options)) if name != "list" => tables::find(name).map_or(Ok(()), |table| table.run(options)),
+        _ => {
+            list();
             Ok(())
         }
-        Table::Bip(args) => bip::run(&args),
-        Table::Clr(args) => clr::run(&args),
-        Table::Continual(args) => continual::run(&args, &[]),
-        Table::DstCl(args) => continual::dst::run(&args),
-        Table::Granet(args) => granet::run(&args),
-        Table::Llm(args) => llm::run(&args),
-        Table::Merge(args) => merge::run(&args),
-        Table::Opcm(args) => opcm::run(&args),
-        Table::Polarization(args) => polarization::run(&args),
-        Table::Pruning(args) => pruning::run(&args, &[]),
-        Table::Rd(args) => rd::run(&args),
-        Table::Report(args) => report::run(&args),
-        Table::Reweighting(args) => reweighting::run(&args),
-        Table::Rmm(args) => rmm::run(&args),
-        Table::Sms(args) => sms::run(&args),
-        Table::Wa(args) => continual::wa::run(&args),
+    }
+}
+
+/// Names and summaries of all commands but this.
+fn list() {
+    let command = command();
+    let mut all: Vec<&Command> = command.get_subcommands().filter(|c| c.get_name() != "list").collect();
+    all.sort_by_key(|c| c.get_name());
+    for table in all {
+        println!("{:<12} {}", table.get_name(), table.get_about().unwrap_or_default());
     }
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use regrow_bench::harness::paper::Paper;
+
 fn bench(args: &[&str], out: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
     command.args(args).arg("--out").arg(out).env_remove("REGROW_DATA").output().expect("the binary runs")
@@ -174,7 +176,7 @@ fn rd_compares_budgets_and_refuses_bad_settings() {
     let output = bench(&args, dir.path());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8(output.stdout).expect("text");
-    assert!(said.contains("| RD, retrained ") && said.contains("2000 layers"), "{said}");
+    assert!(said.contains("| RD, retrained ") && said.contains("Means of the sum of distortions"), "{said}");
     assert_eq!(rows(dir.path(), "rd").len(), 2 * (1 + 2 * 5 * 2));
     for (args, says) in [
         (vec!["rd", "--amounts", "0"], "at least one amount"),
@@ -442,9 +444,44 @@ fn the_report_gathers_what_there_is() {
     for part in ["<!doctype html>", "sms: mlp-small on digits", "GraNet beats GMP", "density of each layer", "<svg"] {
         assert!(page.contains(part), "{part}");
     }
+    // Every result stands beside what its paper published, where it published something.
+    let sections = page.split("<section id=").skip(1).collect::<Vec<_>>();
+    assert!(sections.len() > 30, "{}", sections.len());
+    for table in regrow_bench::tables::ALL {
+        let paper = Paper::parse(table.info.paper).expect("its figures");
+        let own = sections.iter().filter(|s| s.contains(&format!("<h2>{}", table.info.name))).collect::<Vec<_>>();
+        assert!(!own.is_empty(), "{} has no result", table.info.name);
+        for section in own.iter().filter(|_| paper.has_figures()) {
+            assert!(section.contains("<h3>Published</h3>"), "{}", table.info.name);
+            // Every result has a table of numbers.
+            assert!(section.contains(" ± "), "{}", table.info.name);
+        }
+    }
     // Self-contained: nothing is fetched.
     assert!(!page.contains("src=") && !page.contains("<link") && !page.contains("@import"));
     assert!(!report(&["/nonexistent"]).status.success());
+    let output = report(&[papers, "--markdown", "pages"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for table in regrow_bench::tables::ALL {
+        let page = dir.path().join("pages").join(format!("{}.md", table.info.name));
+        let page = std::fs::read_to_string(page).expect(table.info.name);
+        assert!(page.starts_with("# ") && page.contains("| method |") && page.contains("## Published"), "{page}");
+    }
+}
+
+#[test]
+fn every_command_has_an_example_in_its_help_and_a_line_in_the_list() {
+    let said = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_bench")).args(args).output().expect("the binary runs");
+        assert!(output.status.success(), "{args:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let (list, help) = (said(&["list"]), said(&["--help"]));
+    for name in regrow_bench::tables::ALL.iter().map(|table| table.info.name).chain(["report"]) {
+        assert!(list.lines().any(|line| line.starts_with(&format!("{name} "))) && help.contains(name), "{name}");
+        let help = said(&[name, "--help"]);
+        assert!(help.contains(&format!("bench {name}")) && help.contains("Example"), "{name}: {help}");
+    }
 }
 
 #[test]

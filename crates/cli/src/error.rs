@@ -12,6 +12,12 @@ pub enum Error {
     /// A checkpoint, mask or argument was refused.
     #[error(transparent)]
     Core(#[from] regrow_sparse_core::Error),
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] regrow_checkpoint::Error),
+    /// A device is not there, or was lost.
+    #[error(transparent)]
+    Device(#[from] regrow_device::Error),
     /// The report could not be printed.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),

@@ -35,13 +35,13 @@ pub fn perplexity_sparse(
     let (model, tokens) = opened(folder, file, window)?;
     let windows: Vec<Window<'_>> = sliding(&tokens, window, stride.unwrap_or(window))?;
     let (config, device) = (&model.config, model.device());
-    let (model, verdicts) = model.whole()?.compress(lm::together(&windows, device), config, &Options::default())?;
+    let (model, verdicts) = model.whole()?.compress(regrow_lm::together(&windows, device), config, &Options::default())?;
     sparse::report(&verdicts, out)?;
     let (bar, all) = (Bar::new("tokens"), windows.iter().map(|w| w.scored).sum::<usize>());
     let (mut times, mut dense, mut sparse) = (Both::default(), NONE, NONE);
     for part in windows.chunks(TURN.div_ceil(window)) {
         let run =
-            |layers: &mut dyn Layers| lm::perplexity_by((&model.model, layers), config, part, device, &mut |_, _| ());
+            |layers: &mut dyn Layers| regrow_lm::perplexity_by((&model.model, layers), config, part, device, &mut |_, _| ());
         add(&mut dense, timed(&mut times.dense, || run(&mut Stock))?);
         add(&mut sparse, timed(&mut times.sparse, || run(&mut model.layers()))?);
         bar.at(dense.tokens, all);
@@ -84,7 +84,7 @@ fn measured(
 ) -> Result<lm::Perplexity> {
     let (model, tokens) = opened(folder, file, window)?;
     let windows: Vec<Window<'_>> = sliding(&tokens, window, stride.unwrap_or(window))?;
-    Ok(lm::perplexity(&model, &windows, watch)?)
+    Ok(regrow_lm::perplexity(&model, &windows, watch)?)
 }
 
 /// How like the sentences (lines) of `file` the encoders in `folder` and `other` see.
@@ -120,5 +120,5 @@ fn embeddings(folder: &Path, lines: &[&str]) -> Result<Vec<Vec<f32>>> {
     let sentence = |line: &&str| words.sentence(line, model.config.context);
     let sentences = lines.iter().map(sentence).collect::<regrow_sparse_core::Result<Vec<_>>>()?;
     let bar = Bar::new("sentences");
-    Ok(lm::embeddings(&model, &sentences, &mut |done, all| bar.at(done, all))?)
+    Ok(regrow_lm::embeddings(&model, &sentences, &mut |done, all| bar.at(done, all))?)
 }

@@ -52,7 +52,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         return both(&model, &words, (&prompt, args.tokens, choice), out);
     }
     let (mut tokens, mut said, mut failed) = (prompt.clone(), String::new(), Ok(()));
-    lm::generate(&model, &prompt, args.tokens, choice, &mut |token| {
+    regrow_lm::generate(&model, &prompt, args.tokens, choice, &mut |token| {
         tokens.push(token);
         let text = words.decode(&tokens)?;
         // A character may be cut between tokens: it is printed when it is whole.
@@ -78,15 +78,15 @@ fn both(
     let (config, device) = (&model.config, model.device());
     let decoder = model.whole()?;
     // What cannot be continued is refused before anything is measured.
-    lm::generate_by((&decoder, &mut Stock), config, device, (prompt, 0, choice), &mut |_| Ok(()))?;
-    let (decoder, verdicts) = decoder.compress(lm::batch(&[&prompt[..1]], device), config, &Options::default())?;
+    regrow_lm::generate_by((&decoder, &mut Stock), config, device, (prompt, 0, choice), &mut |_| Ok(()))?;
+    let (decoder, verdicts) = decoder.compress(regrow_lm::batch(&[&prompt[..1]], device), config, &Options::default())?;
     let say = |layers: &mut dyn Layers, text: &mut Vec<u32>| {
         text.clear();
         let mut add = |token| {
             text.push(token);
             Ok(())
         };
-        lm::generate_by((&decoder.model, layers), config, device, (prompt, tokens, choice), &mut add)
+        regrow_lm::generate_by((&decoder.model, layers), config, device, (prompt, tokens, choice), &mut add)
     };
     let mut least = Both { dense: Duration::MAX, sparse: Duration::MAX };
     let (mut dense, mut sparse) = (Vec::new(), Vec::new());
