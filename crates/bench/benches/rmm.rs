@@ -6,7 +6,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rayon::prelude::*;
-use regrow_merging::rmm::{Align, Granularity, Rmm};
+use regrow_merging::rmm::{Align, Granularity, Rmm, RmmConfig};
 use regrow_merging::{LowRank, low_rank};
 use regrow_sparse_core::model::drop_and_grow::random_growth;
 
@@ -31,7 +31,14 @@ fn merging(criterion: &mut Criterion) {
         ("position", Rmm::new(Granularity::Position)),
         ("layer", Rmm::new(Granularity::Layer)),
         ("product", Rmm::new(Granularity::Product)),
-        ("layer, aligned", Rmm::new(Granularity::Layer).with_align(Align::Procrustes)),
+        (
+            "layer, aligned",
+            RmmConfig::new()
+                .with_granularity(Granularity::Layer)
+                .with_align(Align::Procrustes)
+                .init()
+                .expect("settings"),
+        ),
     ];
     for (name, rmm) in ways {
         criterion.bench_function(&format!("rmm/8 adapters, rank 16, 4096 wide, 32 layers/{name}"), |b| {

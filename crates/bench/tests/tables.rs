@@ -95,7 +95,7 @@ fn merge_shows_every_method_by_where_the_models_come_from() {
         }
     }
     // Two seeds, three subjects; SLERP takes two models only, so that it is in two of them.
-    let methods = 5 + regrow_merging::ALL.len() - 1;
+    let methods = 5 + regrow_merging::tensor_methods().count() - 1;
     assert_eq!(rows.len(), 2 * (3 * methods - 1));
     let output = bench(&["merge", "--networks", "mnist"], dir.path());
     assert!(String::from_utf8_lossy(&output.stderr).contains("use lora, mnist-cnn, resnet-cifar10"));

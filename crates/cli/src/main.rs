@@ -10,10 +10,11 @@ mod eval;
 mod inspect;
 mod lm;
 mod merge;
+mod methods;
+mod opcm;
 mod parent;
 mod prune;
-mod reversible;
-mod sequential;
+mod rmm;
 mod serve;
 mod source;
 mod sparse;
@@ -54,7 +55,8 @@ enum Command {
     Devices(devices::Args),
     Merge(merge::Args),
     Tune(merge::TuneArgs),
-    Revert(reversible::Args),
+    Methods(methods::Args),
+    Revert(rmm::Args),
     Compress(compress::Args),
     Statistics(statistics::Args),
     Generate(lm::GenerateArgs),
@@ -89,11 +91,32 @@ fn run(command: Command, out: &mut dyn Write) -> Result<()> {
         Command::Devices(args) => devices::run(&args, out),
         Command::Merge(args) => merge::run(&args, out),
         Command::Tune(args) => merge::tune(&args, out),
-        Command::Revert(args) => reversible::run(&args, out),
+        Command::Methods(args) => methods::run(&args, out),
+        Command::Revert(args) => rmm::run(&args, out),
         Command::Compress(args) => compress::run(&args, out),
         Command::Statistics(args) => statistics::run(&args, out),
         Command::Generate(args) => lm::generate(&args, out),
         Command::Retrain(args) => lm::retrain(&args, out),
         Command::Serve(args) => serve::run(&args, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_s_help_has_an_example() {
+        let mut cli = Cli::command();
+        cli.build();
+        let commands: Vec<_> = cli.get_subcommands_mut().filter(|command| command.get_name() != "help").collect();
+        assert!(commands.len() >= 15, "{}", commands.len());
+        for command in commands {
+            let (name, help) = (command.get_name().to_string(), command.render_long_help().to_string());
+            let example = help.split_once("Example").map(|(_, after)| after).unwrap_or_default();
+            assert!(example.contains("regrow ") && example.contains(&format!(" {name}")), "{help}");
+        }
     }
 }

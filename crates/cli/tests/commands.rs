@@ -147,14 +147,6 @@ fn random_pruning_follows_its_seed() {
 }
 
 #[test]
-fn help_has_an_example() {
-    for command in ["inspect", "prune", "eval", "crop", "merge", "tune"] {
-        let said = stdout(&regrow(&[command, "--help"]));
-        assert!(said.contains("Example") && said.contains(&format!(" regrow {command} ")), "{said}");
-    }
-}
-
-#[test]
 fn wrong_arguments_are_named() {
     let (dir, net) = folder();
     let out = dir.path().join("out.safetensors");

@@ -21,16 +21,18 @@ fn bad_recipes_are_one_line() {
         assert!(!out.exists() && !dir.path().join("out.partial").exists(), "{said}");
         said
     };
-    assert!(says(&TIES.replace("ties", "tiess")).contains("unknown merging method `tiess`: use breadcrumbs"));
+    assert!(
+        says(&TIES.replace("ties", "tiess")).contains("unknown merge `tiess` (did you mean `ties`?): use breadcrumbs")
+    );
     assert!(says(&TIES.replace("density", "densty")).contains("did you mean `density`?"));
     assert!(says("method = \"linear\"\nmodels = []\n").contains("zero models"));
     assert!(says(&TIES.replace("base = \"base\"", "")).contains("ties needs a `base`"));
     assert!(says(&TIES.replace("\"b\"", "\"nowhere\"")).contains("nowhere: "));
-    assert!(says(&TIES.replace("0.3", "1.3")).contains("`density` is a fraction in [0, 1], not 1.3"));
+    assert!(says(&TIES.replace("0.3", "1.3")).contains("ties: `density` cannot be `1.3` ([0, 1])"));
     let two = "models = [{ path = \"a\" }, { path = \"b\" }]\n";
     let sum = says(&format!("method = \"linear\"\nparameters = {{ normalize = false }}\n{two}"));
     assert!(sum.contains("add up to 2, not to 1"), "{sum}");
-    assert!(says(&format!("method = \"slerp\"\n{two}")).contains("the parameter `t` is missing"));
+    assert!(says(&format!("method = \"slerp\"\n{two}")).contains("slerp needs `t`"));
     assert!(says(&format!("method = \"slerp\"\nparameters = {{ t = 2 }}\n{two}")).contains("[0, 1]"));
     let three = "models = [{ path = \"a\" }, { path = \"b\" }, { path = \"c\" }]\nparameters = { t = 0.5 }\n";
     assert!(says(&format!("method = \"slerp\"\n{three}")).contains("at most 2 models, the recipe has 3"));

@@ -103,7 +103,7 @@ mod tests {
     use regrow_checkpoint::Patch;
 
     use super::*;
-    use crate::lm::{Transformer, Window, perplexity, perplexity_of};
+    use crate::{Transformer, Window, perplexity, perplexity_of};
 
     const SIZES: Sizes = Sizes { vocab: 16, width: 16, layers: 2, heads: 2, inner: 24, context: 8 };
 

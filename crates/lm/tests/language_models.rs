@@ -170,7 +170,7 @@ fn prune(folder: &Path, out: &Path, inputs: usize) -> Result<()> {
     let hidden = [[1u32, 2, 3, 4, 5], [9, 8, 7, 6, 0]].map(|ids| embedding.forward(batch(&[&ids], decoder.device())));
     let mut patch = Patch::resume(decoder.checkpoint(), out, "half")?;
     match walk.prune(Hidden::held(hidden.to_vec()), &mut patch, &mut |_| {}) {
-        Ok(_) => patch.finish(),
+        Ok(_) => Ok(patch.finish()?),
         Err(e) => {
             std::mem::forget(patch);
             Err(e)

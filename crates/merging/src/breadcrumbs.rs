@@ -6,69 +6,93 @@
 //! W = W_0 + lambda * sum_i a_i D_i
 //! ```
 //!
-//! or, with TIES, the sum of the entries that agree in sign (`breadcrumbs-ties`). As in mergekit, the
-//! density wins: where `(gamma + d) n` exceeds `n`, fewer of the largest go. mergekit empties a task vector
-//! whose `floor(gamma n)` is 0; here nothing large is dropped from it then, as the formula says.
+//! or, with sign election, the sum of the entries that agree in sign (`breadcrumbs-ties`). As in mergekit, the density
+//! comes first: where `(gamma + d) n` exceeds `n`, fewer of the largest are dropped. Where `floor(gamma n)` is 0, no
+//! large entry is dropped, as the formula says; mergekit empties such a task vector.
 
+use burn::config::Config;
 use regrow_sparse_core::Result;
 
-use crate::task_vectors::{Kept, Mix, Rescale, check_densities, largest};
-use crate::tensors::{Operands, Parameters, TensorMerge, check_fractions};
+use crate::params::{MergeParams, PerModel};
+use crate::task_vectors::{Consensus, Rescale, Sparse, largest};
+use crate::tensors::{Operands, TensorMerge};
 
-/// Task vectors without outliers and without small change.
+/// Settings of [`Breadcrumbs`].
+#[derive(Config, Debug, PartialEq)]
+pub struct BreadcrumbsConfig {
+    /// The weight of each model.
+    #[config(default = "PerModel::All(1.0)")]
+    pub weight: PerModel,
+    /// The share of entries that each model's task vector keeps.
+    #[config(default = "PerModel::All(1.0)")]
+    pub density: PerModel,
+    /// The share of largest entries that are dropped.
+    #[config(default = "PerModel::All(0.01)")]
+    pub gamma: PerModel,
+    /// The factor of the merged task vector.
+    #[config(default = 1.0)]
+    pub lambda: f64,
+    /// Whether the sum is divided by the sum of the weights.
+    #[config(default = false)]
+    pub normalize: bool,
+    /// Whether signs are elected as in TIES.
+    #[config(default = false)]
+    pub elect: bool,
+    /// What makes up for dropped entries.
+    #[config(default = "Rescale::None")]
+    pub rescale: Rescale,
+}
+
+/// Task vectors without their largest and smallest entries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Breadcrumbs {
     densities: Vec<f64>,
     gammas: Vec<f64>,
     rescale: Rescale,
-    mix: Mix,
+    consensus: Consensus,
 }
 
-impl Breadcrumbs {
-    /// A weight, a density and a share of outliers for each model.
+impl BreadcrumbsConfig {
+    /// The method for so many models.
     ///
     /// # Errors
-    /// Fractions outside `[0, 1]`, or other numbers of them than of weights.
-    pub fn new(weights: Vec<f64>, densities: Vec<f64>, gammas: Vec<f64>, lambda: f64) -> Result<Self> {
-        let mix = Mix { weights, lambda, normalize: false, elect: false };
-        Self::checked(densities, gammas, Rescale::None, mix)
+    /// Fractions outside `[0, 1]`, another count of weights or fractions than of models.
+    pub fn init(&self, models: usize) -> Result<Breadcrumbs> {
+        Ok(Breadcrumbs {
+            densities: self.density.fractions(models, "density")?,
+            gammas: self.gamma.fractions(models, "gamma")?,
+            rescale: self.rescale,
+            consensus: Consensus::new(&self.weight, models, self.lambda, self.normalize, self.elect)?,
+        })
     }
 
-    /// From `weight` (1), `density` (1), `gamma` (0.01), `lambda` (1), `normalize` (false) and `rescale` (none,
-    /// density or l1).
+    /// From the registry's parameters.
     ///
     /// # Errors
-    /// As [`Breadcrumbs::new`], or parameters of another kind.
-    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
-        let (densities, gammas) = (parameters.each("density", 1.0)?, parameters.each("gamma", 0.01)?);
-        let rescale = parameters.word("rescale", Rescale::None, &Rescale::WORDS)?;
-        Self::checked(densities, gammas, rescale, Mix::from_parameters(parameters, false, false)?)
-    }
-
-    fn checked(densities: Vec<f64>, gammas: Vec<f64>, rescale: Rescale, mix: Mix) -> Result<Self> {
-        check_densities(&gammas, &mix)?;
-        check_fractions("gamma", &gammas)?;
-        check_densities(&densities, &mix)?;
-        Ok(Self { densities, gammas, rescale, mix })
-    }
-
-    /// With an election of signs, as in TIES.
-    pub fn with_election(mut self) -> Self {
-        self.mix.elect = true;
-        self
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self {
+            weight: params.each("weight")?,
+            density: params.each("density")?,
+            gamma: params.each("gamma")?,
+            lambda: params.number("lambda")?,
+            normalize: params.flag("normalize")?,
+            elect: false,
+            rescale: params.choice("rescale", &Rescale::NAMES)?,
+        })
     }
 }
 
 impl TensorMerge for Breadcrumbs {
     fn name(&self) -> &'static str {
-        if self.mix.elect { "breadcrumbs-ties" } else { "breadcrumbs" }
+        if self.consensus.elect { "breadcrumbs-ties" } else { "breadcrumbs" }
     }
 
     fn merge(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
-        self.mix.merge(tensor, &|i, _, delta| {
+        self.consensus.merge(tensor, &|i, _, delta| {
             let (n, density) = (delta.len(), self.densities[i]);
             if density >= 1.0 {
-                return Ok(Kept::All);
+                return Ok(Sparse::All);
             }
             let count = (density * n as f64) as usize;
             let outliers = ((self.gammas[i] * n as f64) as usize).min(n - count);
@@ -76,7 +100,7 @@ impl TensorMerge for Breadcrumbs {
             let dropped = largest(tensor, delta, outliers)?;
             words.iter_mut().zip(dropped).for_each(|(word, dropped)| *word &= !dropped);
             let factor = self.rescale.factor(delta, &words, density);
-            Ok(Kept::Some(words, factor))
+            Ok(Sparse::Mask(words, factor))
         })
     }
 }
@@ -88,13 +112,13 @@ mod tests {
 
     const MODEL: [f32; 5] = [5.0, -1.0, 3.0, -4.0, 2.0];
 
-    fn of(density: f64, gamma: f64) -> Breadcrumbs {
-        Breadcrumbs::new(vec![1.0], vec![density], vec![gamma], 1.0).unwrap()
+    fn of(density: f64, gamma: f64) -> BreadcrumbsConfig {
+        BreadcrumbsConfig::new().with_density(density.into()).with_gamma(gamma.into())
     }
 
     #[test]
     fn neither_the_largest_nor_the_smallest_take_part() {
-        let merged = |density, gamma| merge(&of(density, gamma), Some(&[0.0; 5]), &[&MODEL]);
+        let merged = |density, gamma| merge(&of(density, gamma).init(1).unwrap(), Some(&[0.0; 5]), &[&MODEL]);
         assert_eq!(merged(0.4, 0.2), [0.0, 0.0, 3.0, -4.0, 0.0]);
         assert_eq!(merged(0.4, 0.0), [5.0, 0.0, 0.0, -4.0, 0.0]);
         // The density wins over the outliers.
@@ -104,15 +128,15 @@ mod tests {
 
     #[test]
     fn with_and_without_an_election() {
-        let two = Breadcrumbs::new(vec![1.0; 2], vec![0.5; 2], vec![0.25; 2], 1.0).unwrap();
+        let two = of(0.5, 0.25);
         let models: [&[f32]; 2] = [&[9.0, 2.0, 1.0, 0.0], &[3.0, -1.0, 9.0, 0.0]];
-        assert_eq!(merge(&two, Some(&[0.0; 4]), &models), [3.0, 1.0, 1.0, 0.0]);
-        assert_eq!(merge(&two.with_election(), Some(&[0.0; 4]), &models), [3.0, 2.0, 1.0, 0.0]);
+        assert_eq!(merge(&two.init(2).unwrap(), Some(&[0.0; 4]), &models), [3.0, 1.0, 1.0, 0.0]);
+        assert_eq!(merge(&two.with_elect(true).init(2).unwrap(), Some(&[0.0; 4]), &models), [3.0, 2.0, 1.0, 0.0]);
     }
 
     #[test]
     fn fractions_are_checked() {
-        assert!(Breadcrumbs::new(vec![1.0], vec![0.5], vec![-0.1], 1.0).is_err());
-        assert!(Breadcrumbs::new(vec![1.0], vec![0.5], vec![], 1.0).is_err());
+        assert!(of(0.5, -0.1).init(1).is_err());
+        assert!(of(0.5, 0.1).with_gamma(vec![].into()).init(1).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! DELLA (Deep et al., arXiv 2406.11617, section 3): task vectors thinned out at random, large entries less.
+//! DELLA (Deep et al., arXiv 2406.11617, section 3): random entries of task vectors are dropped, large ones less often.
 //!
 //! ```text
 //! r = rank of |D| in its row, 0 for the smallest of c to c - 1 for the largest
@@ -9,48 +9,62 @@
 //! those of the tensor as a matrix `[out, rest]`; a row of one entry has `p = d`. mergekit restores the sum
 //! of magnitudes of the whole tensor instead of dividing: `rescale = "l1"`.
 
+use burn::config::Config;
 use rayon::prelude::*;
 use regrow_sparse_core::{Error, Result};
 
 use crate::draw;
-use crate::task_vectors::{Kept, Mix, Rescale, check_densities};
-use crate::tensors::{Operands, Parameters, TensorMerge};
+use crate::params::{MergeParams, PerModel};
+use crate::task_vectors::{Consensus, Rescale, Sparse};
+use crate::tensors::{Operands, TensorMerge};
 
-/// Task vectors thinned out at random by rank.
+/// Settings of [`Della`].
+#[derive(Config, Debug, PartialEq)]
+pub struct DellaConfig {
+    /// The weight of each model.
+    #[config(default = "PerModel::All(1.0)")]
+    pub weight: PerModel,
+    /// The mean probability of keeping an entry of each model's task vector.
+    #[config(default = "PerModel::All(1.0)")]
+    pub density: PerModel,
+    /// How far the probabilities of the smallest and the largest entry are from the mean.
+    #[config(default = "PerModel::All(0.15)")]
+    pub epsilon: PerModel,
+    /// The factor of the merged task vector.
+    #[config(default = 1.0)]
+    pub lambda: f64,
+    /// Whether the sum is divided by the sum of the weights.
+    #[config(default = true)]
+    pub normalize: bool,
+    /// Whether signs are elected as in TIES.
+    #[config(default = true)]
+    pub elect: bool,
+    /// What makes up for dropped entries.
+    #[config(default = "Rescale::Density")]
+    pub rescale: Rescale,
+    /// Entries are drawn by this seed and the names of tensor and model.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+/// Task vectors of which random entries are dropped, small ones more often.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Della {
     densities: Vec<f64>,
     epsilons: Vec<f64>,
     rescale: Rescale,
     seed: u64,
-    mix: Mix,
+    consensus: Consensus,
 }
 
-impl Della {
-    /// A weight, a density and half the width of the probabilities for each model.
+impl DellaConfig {
+    /// The method for so many models.
     ///
     /// # Errors
-    /// Probabilities that leave `[0, 1]`, or other numbers of them than of weights.
-    pub fn new(weights: Vec<f64>, densities: Vec<f64>, epsilons: Vec<f64>, lambda: f64, seed: u64) -> Result<Self> {
-        let mix = Mix { weights, lambda, normalize: true, elect: true };
-        Self::checked(densities, epsilons, Rescale::Density, seed, mix)
-    }
-
-    /// From `weight` (1), `density` (1), `epsilon` (0.15), `lambda` (1), `normalize` (true with an election,
-    /// false without), `seed` (0) and `rescale` (density, l1 or none).
-    ///
-    /// # Errors
-    /// As [`Della::new`], or parameters of another kind.
-    pub fn from_parameters(parameters: &Parameters, elect: bool) -> Result<Self> {
-        let (densities, epsilons) = (parameters.each("density", 1.0)?, parameters.each("epsilon", 0.15)?);
-        let rescale = parameters.word("rescale", Rescale::Density, &Rescale::WORDS)?;
-        let seed = parameters.number("seed", 0.0)? as u64;
-        Self::checked(densities, epsilons, rescale, seed, Mix::from_parameters(parameters, elect, elect)?)
-    }
-
-    fn checked(densities: Vec<f64>, epsilons: Vec<f64>, rescale: Rescale, seed: u64, mix: Mix) -> Result<Self> {
-        check_densities(&densities, &mix)?;
-        check_densities(&epsilons, &mix)?;
+    /// Probabilities outside `[0, 1]`, another count of weights, densities or epsilons than of models.
+    pub fn init(&self, models: usize) -> Result<Della> {
+        let (densities, epsilons) =
+            (self.density.fractions(models, "density")?, self.epsilon.fractions(models, "epsilon")?);
         for (density, epsilon) in densities.iter().zip(&epsilons) {
             // At 0 and 1 there is nothing to draw.
             if (density - epsilon < 0.0 || density + epsilon > 1.0) && *density > 0.0 && *density < 1.0 {
@@ -58,13 +72,33 @@ impl Della {
                 return Err(Error::Argument(reason));
             }
         }
-        Ok(Self { densities, epsilons, rescale, seed, mix })
+        let consensus = Consensus::new(&self.weight, models, self.lambda, self.normalize, self.elect)?;
+        Ok(Della { densities, epsilons, rescale: self.rescale, seed: self.seed, consensus })
     }
 
-    fn thinned(&self, tensor: &Operands<'_>, i: usize, model: &str, delta: &[f32]) -> Kept {
+    /// From the registry's parameters, with sign election or without.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams, elect: bool) -> Result<Self> {
+        Ok(Self {
+            weight: params.each("weight")?,
+            density: params.each("density")?,
+            epsilon: params.each("epsilon")?,
+            lambda: params.number("lambda")?,
+            normalize: params.flag("normalize")?,
+            elect,
+            rescale: params.choice("rescale", &Rescale::NAMES)?,
+            seed: params.shared.integer("seed")?,
+        })
+    }
+}
+
+impl Della {
+    fn sparse(&self, tensor: &Operands<'_>, i: usize, model: &str, delta: &[f32]) -> Sparse {
         let density = self.densities[i];
         if density >= 1.0 {
-            return Kept::All;
+            return Sparse::All;
         }
         let epsilon = if density > 0.0 { self.epsilons[i] } else { 0.0 };
         let probabilities = probabilities(delta, tensor.matrix().1, density, epsilon);
@@ -72,11 +106,11 @@ impl Della {
         let words = draw::bits(delta.len(), seed, |k| f64::from(probabilities[k]));
         if self.rescale != Rescale::Density {
             let factor = self.rescale.factor(delta, &words, density);
-            return Kept::Some(words, factor);
+            return Sparse::Mask(words, factor);
         }
         let kept = |k: usize| words[k / 64] >> (k % 64) & 1 == 1;
         let value = |(k, d): (usize, &f32)| if kept(k) { d / probabilities[k] } else { 0.0 };
-        Kept::Values(delta.par_iter().enumerate().map(value).collect())
+        Sparse::Values(delta.par_iter().enumerate().map(value).collect())
     }
 }
 
@@ -99,11 +133,11 @@ fn probabilities(delta: &[f32], cols: usize, density: f64, epsilon: f64) -> Vec<
 
 impl TensorMerge for Della {
     fn name(&self) -> &'static str {
-        if self.mix.elect { "della" } else { "della-linear" }
+        if self.consensus.elect { "della" } else { "della-linear" }
     }
 
     fn merge(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
-        self.mix.merge(tensor, &|i, model, delta| Ok(self.thinned(tensor, i, model.model, delta)))
+        self.consensus.merge(tensor, &|i, model, delta| Ok(self.sparse(tensor, i, model.model, delta)))
     }
 }
 
@@ -124,7 +158,8 @@ mod tests {
         let model = numbers(40, 1);
         let mut mean = vec![0.0f64; 40];
         for seed in 0..4000 {
-            let della = Della::new(vec![1.0], vec![0.5], vec![0.2], 1.0, seed).unwrap();
+            let della = DellaConfig::new().with_density(0.5.into()).with_epsilon(0.2.into()).with_seed(seed);
+            let della = della.init(1).unwrap();
             let drawn = merge(&della, Some(&[0.0; 40]), &[&model]);
             mean.iter_mut().zip(drawn).for_each(|(m, v)| *m += f64::from(v) / 4000.0);
         }
@@ -135,9 +170,8 @@ mod tests {
     #[test]
     fn more_of_the_large_is_kept_and_l1_restores_the_magnitudes() {
         let model: Vec<f32> = (1..=10_000).map(|i| i as f32).collect();
-        let mut parameters = Parameters::defaults(1).with_each("density", &[0.5]);
-        parameters = parameters.with("rescale", crate::tensors::Value::Text("l1".into()));
-        let della = Della::from_parameters(&parameters, false).unwrap();
+        let della = DellaConfig::new().with_density(0.5.into()).with_elect(false).with_normalize(false);
+        let della = della.with_rescale(Rescale::L1).init(1).unwrap();
         let merged = merge(&della, Some(&vec![0.0; 10_000]), &[&model]);
         let kept = |range: std::ops::Range<usize>| merged[range].iter().filter(|v| **v != 0.0).count();
         assert!(kept(0..5000) + 200 < kept(5000..10_000), "{} {}", kept(0..5000), kept(5000..10_000));
@@ -147,7 +181,7 @@ mod tests {
 
     #[test]
     fn probabilities_outside_are_refused() {
-        assert!(Della::new(vec![1.0], vec![0.1], vec![0.2], 1.0, 0).is_err());
-        assert!(Della::new(vec![1.0], vec![1.0], vec![0.2], 1.0, 0).is_ok());
+        let of = |density: f64| DellaConfig::new().with_density(density.into()).with_epsilon(0.2.into()).init(1);
+        assert!(of(0.1).is_err() && of(1.0).is_ok());
     }
 }

@@ -1,50 +1,62 @@
-//! Fisher merging (Matena & Raffel, NeurIPS 2022, arXiv 2111.09832, equation 4): each entry counts as much
-//! as the model's loss bends along it.
+//! Fisher merging (Matena & Raffel, NeurIPS 2022, arXiv 2111.09832, equation 4): each entry is
+//! weighted by its Fisher information.
 //!
 //! ```text
 //! W = sum_i a_i F_i W_i / sum_i a_i F_i
 //! ```
 //!
 //! with the diagonal Fisher information `F_i`, of the tensor's shape, as each model's statistic
-//! ([`information`](crate::information) gathers it). A small
-//! floor is added to it, so that entries that no model has learnt from are averaged.
+//! ([`information`](crate::information) gathers it). A small floor is added to it, so that entries without
+//! information are averaged.
 
+use burn::config::Config;
 use rayon::prelude::*;
-use regrow_sparse_core::{Error, Result};
+use regrow_sparse_core::Result;
 
+use crate::params::{MergeParams, PerModel, check_positive};
 use crate::sums::{PIECE, terms, weighted_mean};
-use crate::tensors::{Operands, Parameters, TensorMerge};
+use crate::tensors::{Operands, TensorMerge};
+
+/// Settings of [`FisherMerge`].
+#[derive(Config, Debug, PartialEq)]
+pub struct FisherMergeConfig {
+    /// The weight of each model.
+    #[config(default = "PerModel::All(1.0)")]
+    pub weight: PerModel,
+    /// What is added to the Fisher information of every entry.
+    #[config(default = 1e-6)]
+    pub floor: f64,
+}
 
 /// The average weighted by Fisher information; tensors without it are averaged plainly.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fisher {
+pub struct FisherMerge {
     weights: Vec<f64>,
     floor: f64,
 }
 
-impl Fisher {
-    /// A weight for each model and what is added to its Fisher information.
+impl FisherMergeConfig {
+    /// The method for so many models.
     ///
     /// # Errors
-    /// Weights that are not positive, or a floor that is not.
-    pub fn new(weights: Vec<f64>, floor: f64) -> Result<Self> {
-        let positive = floor > 0.0 && weights.iter().all(|w| *w > 0.0);
-        match positive {
-            true => Ok(Self { weights, floor }),
-            false => Err(Error::Argument("weights and floor of Fisher merging must be positive".into())),
-        }
+    /// Weights or a floor that are not positive, another count of weights than of models.
+    pub fn init(&self, models: usize) -> Result<FisherMerge> {
+        let weights = self.weight.of(models, "weight")?;
+        check_positive("weight", &weights)?;
+        check_positive("floor", &[self.floor])?;
+        Ok(FisherMerge { weights, floor: self.floor })
     }
 
-    /// From `weight` (1) and `floor` (1e-6).
+    /// From the registry's parameters.
     ///
     /// # Errors
-    /// As [`Fisher::new`].
-    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
-        Self::new(parameters.each("weight", 1.0)?, parameters.number("floor", 1e-6)?)
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self { weight: params.each("weight")?, floor: params.number("floor")? })
     }
 }
 
-impl TensorMerge for Fisher {
+impl TensorMerge for FisherMerge {
     fn name(&self) -> &'static str {
         "fisher"
     }
@@ -85,16 +97,16 @@ mod tests {
     fn merged(weights: &[f64], information: [&[f32]; 2]) -> Result<Vec<f32>> {
         let models = [(&[1.0f32][..], information[0]), (&[3.0], information[1])];
         let models = models.map(|(values, f)| Operand { model: "m", values, statistic: Some(f) });
-        Fisher::new(weights.to_vec(), 1e-6)?.merge(&Operands::new("w", &[1], None, &models)?)
+        FisherMergeConfig::new().with_weight(weights.into()).init(2)?.merge(&Operands::new("w", &[1], None, &models)?)
     }
 
     #[test]
     fn who_knows_more_counts_more() {
         close(&merged(&[1.0, 1.0], [&[3.0], &[1.0]]).unwrap(), &[1.5], 1e-5);
         close(&merged(&[1.0, 3.0], [&[3.0], &[1.0]]).unwrap(), &[2.0], 1e-5);
-        // Where nobody knows anything, the mean.
+        // Without information in any model, the mean.
         close(&merged(&[1.0, 1.0], [&[0.0], &[0.0]]).unwrap(), &[2.0], 1e-5);
-        close(&merge(&Fisher::new(vec![1.0; 2], 1e-6).unwrap(), None, &[&[1.0], &[3.0]]), &[2.0], 1e-6);
+        close(&merge(&FisherMergeConfig::new().init(2).unwrap(), None, &[&[1.0], &[3.0]]), &[2.0], 1e-6);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The diagonal Fisher information of a model (Matena & Raffel, arXiv 2111.09832, section 3.1): how much each
-//! parameter matters to what the model says, whatever the labels.
+//! parameter matters to the model's predictions, independent of labels.
 //!
 //! ```text
 //! F = mean over examples x of  sum over classes y of  p(y | x) (grad log p(y | x))^2
 //! ```
 //!
-//! Of a classifier the expectation over classes is exact: a forward and a backward pass for each example and class. Squares are
-//! taken of the gradient of one example and one class each, sums in f64. Batch norms use their running
+//! For a classifier the expectation over classes is exact: a forward and a backward pass for each example and class.
+//! Each gradient is that of one example and one class. FisherSums are taken in f64. Batch norms use their running
 //! statistics, which have no information of their own.
 //!
 //! ```
@@ -47,7 +47,7 @@ use regrow_train::classifier::Classifier;
 
 /// A model whose parameters are the diagonal Fisher information of those of `model`, which must be on a device
 /// with gradients, over `images`, `[1, channels, height, width]` each. Parameters without gradients are zero.
-/// `watch` is told how many images are done.
+/// `watch` gets the number of images done.
 ///
 /// # Errors
 /// No images, a device without gradients, outputs or gradients that are not finite.
@@ -59,13 +59,13 @@ pub fn gather<M: Classifier>(
     gather_by(model, images, of_classes, watch)
 }
 
-/// What an image adds to the information of a classifier: every class by its probability.
+/// Adds an image to the information of a classifier: every class, weighted by its probability.
 pub fn of_classes<M: Classifier>(model: &M, image: Tensor<4>, add: &mut Add<'_>) {
     let classes = model.logits(image.clone()).dims()[1];
     for class in 0..classes {
-        let said = log_softmax(model.logits(image.clone()), 1).narrow(1, class, 1).flatten(0, 1);
-        let probability = f64::from(said.clone().into_scalar::<f32>()).exp();
-        add(probability, said);
+        let log_likelihood = log_softmax(model.logits(image.clone()), 1).narrow(1, class, 1).flatten(0, 1);
+        let probability = f64::from(log_likelihood.clone().into_scalar::<f32>()).exp();
+        add(probability, log_likelihood);
     }
 }
 
@@ -85,15 +85,15 @@ pub fn gather_by<M: Module, X>(
     squares: impl FnMut(&M, X, &mut Add<'_>),
     mut watch: impl FnMut(usize),
 ) -> Result<M> {
-    gather_on(model, Sums::default(), examples, squares, |sums| {
+    gather_on(model, FisherSums::default(), examples, squares, |sums| {
         watch(sums.examples);
         Ok(())
     })
 }
 
-/// What is summed so far, to go on with after an interruption.
+/// FisherSums so far, to go on with after an interruption.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sums {
+pub struct FisherSums {
     /// Over how many examples.
     pub examples: usize,
     /// For each parameter, in the order in which the model is visited, a sum for each of its numbers; no sums where
@@ -101,16 +101,16 @@ pub struct Sums {
     pub of_parameters: Vec<Vec<f64>>,
 }
 
-/// The same from `sums` on: `examples` are those that these are not over. `watch` is told the sums after each.
+/// The same from `sums` on, with the `examples` that they do not hold yet. `watch` gets the sums after each.
 ///
 /// # Errors
-/// As [`gather_by`]; sums of another model; whatever `watch` runs into.
+/// As [`gather_by`]; sums of another model; errors of `watch`.
 pub fn gather_on<M: Module, X, E: From<Error>>(
     model: &M,
-    mut sums: Sums,
+    mut sums: FisherSums,
     examples: impl IntoIterator<Item = X>,
     mut squares: impl FnMut(&M, X, &mut Add<'_>),
-    mut watch: impl FnMut(&Sums) -> Result<(), E>,
+    mut watch: impl FnMut(&FisherSums) -> Result<(), E>,
 ) -> Result<M, E> {
     let refused = |says: &str| E::from(Error::Argument(says.into()));
     if !model.devices().iter().all(burn::tensor::Device::is_autodiff) {
@@ -126,8 +126,8 @@ pub fn gather_on<M: Module, X, E: From<Error>>(
         return Err(refused("the sums to go on with are of another model"));
     }
     for example in examples {
-        squares(&model, example, &mut |weight, said| {
-            let grads = GradientsParams::from_grads(said.backward(), &model);
+        squares(&model, example, &mut |weight, log_likelihood| {
+            let grads = GradientsParams::from_grads(log_likelihood.backward(), &model);
             model.visit(&mut Squares { places: &places, sums: &mut sums.of_parameters, weight, grads: &grads });
         });
         sums.examples += 1;
@@ -146,7 +146,7 @@ pub fn gather_on<M: Module, X, E: From<Error>>(
 struct Places(HashMap<ParamId, (usize, usize)>);
 
 impl Places {
-    fn fit(&self, sums: &Sums) -> bool {
+    fn fit(&self, sums: &FisherSums) -> bool {
         let fits = |(place, size): &(usize, usize)| {
             sums.of_parameters.get(*place).is_some_and(|sums| sums.is_empty() || sums.len() == *size)
         };
@@ -183,7 +183,7 @@ impl ModuleVisitor for Squares<'_> {
 /// Puts means in the place of parameters.
 struct Means {
     places: Places,
-    sums: Sums,
+    sums: FisherSums,
 }
 
 impl ModuleMapper for Means {
@@ -274,13 +274,13 @@ mod tests {
         let images = || (0..5).map(|i| Tensor::<4>::full([1, 1, 1, 3], 0.3 * i as f32 - 0.5, &device));
         let whole = gather(&net, images(), |_| ()).unwrap();
         let mut kept = Vec::new();
-        let watch = |sums: &Sums| -> Result<()> {
+        let watch = |sums: &FisherSums| -> Result<()> {
             kept.push(sums.clone());
             if sums.examples == 3 { Err(Error::Argument("killed".into())) } else { Ok(()) }
         };
-        assert!(gather_on(&net, Sums::default(), images(), of_classes, watch).is_err());
+        assert!(gather_on(&net, FisherSums::default(), images(), of_classes, watch).is_err());
         let read = |t: Tensor<2>| t.into_data().iter::<f32>().collect::<Vec<f32>>();
-        let ok = |_: &Sums| -> Result<()> { Ok(()) };
+        let ok = |_: &FisherSums| -> Result<()> { Ok(()) };
         for sums in kept {
             let again = gather_on(&net, sums.clone(), images().skip(sums.examples), of_classes, ok).unwrap();
             assert_eq!(read(again.layer.weight.val()), read(whole.layer.weight.val()));

@@ -7,14 +7,14 @@ pub(crate) const LANES: usize = 8;
 /// A number of each of them.
 pub(crate) type Lane = [f64; LANES];
 
-/// Sweeps over all pairs after which nothing is left to turn; seven are many.
+/// Sweeps over all pairs after which all have converged; seven are many.
 const SWEEPS: usize = 40;
-/// The share of the squared norm off the diagonal that counts as nothing.
-const NOTHING: f64 = 1e-28;
+/// The share of the squared norm off the diagonal that counts as zero.
+const NEGLIGIBLE: f64 = 1e-28;
 
 /// Eigenvalues on the diagonal of `gram [n, n]`, of which the upper half is read, and their vectors as the
 /// columns of `vectors [n, n]`, in no order.
-pub(crate) fn turn(gram: &mut [Lane], vectors: &mut [Lane], n: usize) {
+pub(crate) fn eigen(gram: &mut [Lane], vectors: &mut [Lane], n: usize) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has what the function was compiled for.
@@ -35,7 +35,7 @@ fn sweeps(gram: &mut [Lane], vectors: &mut [Lane], n: usize) {
     let (gram, vectors) = (&mut gram[..n * n], &mut vectors[..n * n]);
     vectors.iter_mut().enumerate().for_each(|(i, v)| *v = [f64::from(u8::from(i / n == i % n)); LANES]);
     for _ in 0..SWEEPS {
-        if settled(gram, n) {
+        if converged(gram, n) {
             return;
         }
         for p in 0..n {
@@ -47,7 +47,7 @@ fn sweeps(gram: &mut [Lane], vectors: &mut [Lane], n: usize) {
 }
 
 #[inline(always)]
-fn settled(gram: &[Lane], n: usize) -> bool {
+fn converged(gram: &[Lane], n: usize) -> bool {
     let (mut off, mut all) = ([0.0; LANES], [0.0; LANES]);
     for p in 0..n {
         for q in p..n {
@@ -58,11 +58,11 @@ fn settled(gram: &[Lane], n: usize) -> bool {
             }
         }
     }
-    // NaN never settles and is found by who reads the eigenvalues.
-    (0..LANES).all(|t| off[t] <= NOTHING * all[t] || off[t].is_nan())
+    // NaN counts as converged: the caller sees it in the eigenvalues.
+    (0..LANES).all(|t| off[t] <= NEGLIGIBLE * all[t] || off[t].is_nan())
 }
 
-/// Turns rows and columns `p` and `q` so that their common entry goes.
+/// Rotates rows and columns `p` and `q` so that their common entry becomes zero.
 #[inline(always)]
 fn rotate(gram: &mut [Lane], vectors: &mut [Lane], n: usize, p: usize, q: usize) {
     let (cross, first, second) = (gram[p * n + q], gram[p * n + p], gram[q * n + q]);
@@ -106,7 +106,7 @@ mod tests {
     use faer::Mat;
 
     use super::*;
-    use crate::low_rank::eigen;
+    use crate::low_rank::eigen as reference;
     use crate::low_rank::tests::noise;
 
     #[test]
@@ -125,7 +125,7 @@ mod tests {
             let all: Vec<Vec<f64>> = (0..LANES).map(of).collect();
             let mut gram: Vec<Lane> = (0..n * n).map(|k| std::array::from_fn(|t| all[t][k])).collect();
             let mut vectors = vec![[0.0; LANES]; n * n];
-            turn(&mut gram, &mut vectors, n);
+            eigen(&mut gram, &mut vectors, n);
             for (t, matrix) in all.iter().enumerate() {
                 let mut found: Vec<f64> = (0..n).map(|i| gram[i * n + i][t]).collect();
                 let largest = found.iter().copied().fold(1e-30, f64::max);
@@ -138,7 +138,7 @@ mod tests {
                     }
                 }
                 found.sort_by(|a, b| b.total_cmp(a));
-                let (wanted, _) = eigen(&Mat::from_fn(n, n, |i, j| matrix[i * n + j])).unwrap();
+                let (wanted, _) = reference(&Mat::from_fn(n, n, |i, j| matrix[i * n + j])).unwrap();
                 assert!(found.iter().zip(wanted).all(|(f, w)| (f - w).abs() < 1e-12 * largest), "{n} {t}");
             }
         }

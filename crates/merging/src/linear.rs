@@ -4,49 +4,63 @@
 //! W = sum_i a_i W_i         normalize: / sum_i a_i
 //! ```
 
+use burn::config::Config;
 use regrow_sparse_core::{Error, Result};
 
+use crate::params::{MergeParams, PerModel};
 use crate::sums::{terms, weighted_mean};
-use crate::tensors::{Operands, Parameters, TensorMerge};
+use crate::tensors::{Operands, TensorMerge};
+
+/// Settings of [`WeightedAverage`].
+#[derive(Config, Debug, PartialEq)]
+pub struct WeightedAverageConfig {
+    /// The weight of each model.
+    #[config(default = "PerModel::All(1.0)")]
+    pub weight: PerModel,
+    /// Whether only the weights' proportions matter. Without it, they must add up to 1.
+    #[config(default = true)]
+    pub normalize: bool,
+}
 
 /// The weighted average. Entries that are zero in every model stay zero.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Linear {
+pub struct WeightedAverage {
     weights: Vec<f64>,
     normalize: bool,
 }
 
-impl Linear {
-    /// A weight for each model; with `normalize` only their proportions matter.
+impl WeightedAverageConfig {
+    /// The method for so many models.
     ///
     /// # Errors
-    /// Weights that add up to 0 and are to be normalized, or that do not add up to 1 and are not.
-    pub fn new(weights: Vec<f64>, normalize: bool) -> Result<Self> {
+    /// Another count of weights than of models; a sum of 0 that is to be normalized, or of other than 1 that is not.
+    pub fn init(&self, models: usize) -> Result<WeightedAverage> {
+        let weights = self.weight.of(models, "weight")?;
         let sum: f64 = weights.iter().sum();
-        match normalize {
+        match self.normalize {
             true if sum.abs() < 1e-8 => Err(Error::Argument("the weights add up to 0 and cannot be normalized".into())),
             false if (sum - 1.0).abs() > 1e-6 => Err(Error::Argument(format!(
                 "the weights of an average add up to {sum}, not to 1; normalize them, or choose others"
             ))),
-            _ => Ok(Self { weights, normalize }),
+            normalize => Ok(WeightedAverage { weights, normalize }),
         }
     }
 
-    /// From `weight` (1) and `normalize` (true).
+    /// From the registry's parameters.
     ///
     /// # Errors
-    /// As [`Linear::new`].
-    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
-        Self::new(parameters.each("weight", 1.0)?, parameters.flag("normalize", true)?)
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self { weight: params.each("weight")?, normalize: params.flag("normalize")? })
     }
 }
 
-impl TensorMerge for Linear {
+impl TensorMerge for WeightedAverage {
     fn name(&self) -> &'static str {
         "linear"
     }
 
-    fn passes_on(&self) -> bool {
+    fn propagates_nan(&self) -> bool {
         true
     }
 
@@ -66,7 +80,9 @@ mod tests {
     #[test]
     fn weights_are_proportions_or_add_up_to_one() {
         let models: [&[f32]; 2] = [&[1.0, 0.0], &[4.0, 0.0]];
-        let of = |weights: &[f64], normalize| Linear::new(weights.to_vec(), normalize);
+        let of = |weights: &[f64], normalize| {
+            WeightedAverageConfig::new().with_weight(weights.into()).with_normalize(normalize).init(2)
+        };
         assert_eq!(merge(&of(&[2.0, 4.0], true).unwrap(), None, &models), [3.0, 0.0]);
         assert_eq!(merge(&of(&[0.25, 0.75], false).unwrap(), None, &models), [3.25, 0.0]);
         assert!(of(&[0.5, 0.4], false).unwrap_err().to_string().contains("not to 1"));
@@ -76,6 +92,6 @@ mod tests {
     #[test]
     fn equal_models_are_given_back() {
         let w: &[f32] = &[0.1, -3.7, 1e-8];
-        assert_eq!(merge(&Linear::new(vec![1.0; 4], true).unwrap(), None, &[w; 4]), w);
+        assert_eq!(merge(&WeightedAverageConfig::new().init(4).unwrap(), None, &[w; 4]), w);
     }
 }

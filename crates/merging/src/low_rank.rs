@@ -1,5 +1,5 @@
-//! Low-rank matrices as factors, `W = L R` with `L [m, r]` and `R [r, d]`, and what can be had of them
-//! without ever forming `L R`:
+//! Low-rank matrices as factors, `W = L R` with `L [m, r]` and `R [r, d]`, and what can be computed from them
+//! without forming `L R`:
 //!
 //! ```text
 //! <L1 R1, L2 R2>    = sum over a, b of (L1^T L2)_ab (R1 R2^T)_ab            two r x r blocks
@@ -14,6 +14,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Side, get_global_parallelism};
+use nalgebra::DMatrix;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::model::weight::transposed;
@@ -132,11 +133,11 @@ impl LowRank {
         Ok((self.squared_norm() - 2.0 * self.dot(other)? + other.squared_norm()).max(0.0))
     }
 
-    /// The inner products of all pairs of `models`, `[n, n]` row-major.
+    /// The inner products of all pairs of `models`, `[n, n]`.
     ///
     /// # Errors
     /// No models, models of different shapes.
-    pub fn gram(models: &[Self]) -> Result<Vec<f64>> {
+    pub fn gram(models: &[Self]) -> Result<DMatrix<f64>> {
         let first = models.first().ok_or_else(none)?;
         models.iter().try_for_each(|m| first.check_shape(m))?;
         let starts: Vec<usize> = models.iter().scan(0, |at, m| Some(std::mem::replace(at, *at + m.rank))).collect();
@@ -153,10 +154,10 @@ impl LowRank {
         });
         let (left, right) = (symmetric(left.as_ref()), symmetric(right.as_ref()));
         let n = models.len();
-        let mut gram = vec![0.0; n * n];
+        let mut gram = DMatrix::zeros(n, n);
         for (b, j) in owner.iter().enumerate() {
             for (a, i) in owner.iter().enumerate().take(all) {
-                gram[i * n + j] += left[(a.max(b), a.min(b))] * right[(a.max(b), a.min(b))];
+                gram[(*i, *j)] += left[(a.max(b), a.min(b))] * right[(a.max(b), a.min(b))];
             }
         }
         Ok(gram)
@@ -199,8 +200,8 @@ impl LowRank {
         let (second, back_second) = root(&symmetric(right.transpose()))?;
         let core = (&first * second.transpose()).thin_svd().map_err(|_| diverged(self.rank, self.rank))?;
         let rank = rank.min(self.rank);
-        let scale = |turn: MatRef<'_, f64>| {
-            Mat::from_fn(turn.nrows(), rank, |i, k| turn[(i, k)] * core.S().column_vector()[k].max(0.0).sqrt())
+        let scale = |vectors: MatRef<'_, f64>| {
+            Mat::from_fn(vectors.nrows(), rank, |i, k| vectors[(i, k)] * core.S().column_vector()[k].max(0.0).sqrt())
         };
         let (mut u, mut v) =
             (left * (back_first * scale(core.U())), right.transpose() * (back_second * scale(core.V())));
@@ -297,7 +298,7 @@ pub(crate) fn diverged(rows: usize, cols: usize) -> Error {
     Error::Argument(format!("the decomposition of a {rows}x{cols} matrix does not converge"))
 }
 
-/// Turns the columns of `u`, and those of `v` with them, so that the largest entry of each is positive.
+/// Flips signs of columns of `u`, and of `v` with them, so that the largest entry of each column of `u` is positive.
 fn upright(u: &mut Mat<f64>, v: &mut Mat<f64>) {
     for k in 0..u.ncols() {
         let largest = (0..u.nrows()).map(|i| u[(i, k)]).fold(0.0f64, |m, x| if x.abs() > m.abs() { x } else { m });
@@ -428,7 +429,7 @@ pub(crate) mod tests {
             for (j, b) in models.iter().enumerate() {
                 let dense: f64 = a.dense().iter().zip(b.dense()).map(|(x, y)| f64::from(*x) * f64::from(y)).sum();
                 assert!((a.dot(b).unwrap() - dense).abs() < 1e-5 * (1.0 + dense.abs()));
-                assert!((gram[i * 3 + j] - dense).abs() < 1e-5 * (1.0 + dense.abs()), "{i} {j}");
+                assert!((gram[(i, j)] - dense).abs() < 1e-5 * (1.0 + dense.abs()), "{i} {j}");
             }
         }
         let apart: Vec<f32> = models[0].dense().iter().zip(models[1].dense()).map(|(a, b)| a - b).collect();

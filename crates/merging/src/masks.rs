@@ -1,4 +1,4 @@
-//! What a merge does to the zeros of masked models.
+//! Zeros of masked models in a merge.
 
 use rayon::prelude::*;
 use regrow_sparse_core::Result;
@@ -6,15 +6,15 @@ use regrow_sparse_core::Result;
 use crate::sums::PIECE;
 use crate::tensors::Operands;
 
-/// What becomes of zeros that the models have in common.
+/// What happens to zeros that the models have in common.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Masks {
-    /// What the method makes of them.
+    /// They are merged like other values.
     #[default]
     Ignore,
     /// An entry that is zero in every model is zero in the result.
     Keep,
-    /// So too, and models whose zeros differ in a tensor of two or more dimensions are refused: their merge
+    /// As `Keep`, and models whose zeros differ in a tensor of two or more dimensions are refused: their merge
     /// would be denser than each of them (SMS, arXiv 2306.16788).
     Same,
 }
@@ -26,7 +26,7 @@ impl Masks {
     /// Refuses tensors whose zeros differ, where they must not.
     ///
     /// # Errors
-    /// As said.
+    /// If zeros differ and the choice is [`Masks::Same`].
     pub fn check(self, tensor: &Operands<'_>) -> Result<()> {
         if self != Self::Same || tensor.shape().len() < 2 {
             return Ok(());

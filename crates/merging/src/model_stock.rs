@@ -10,14 +10,27 @@
 //! held in `[0, 1]` unless asked otherwise: with angles beyond a right one the formula leaves it (at N = 2,
 //! c = -0.5 gives t = -2) and has a pole.
 
+use burn::config::Config;
 use rayon::prelude::*;
-use regrow_sparse_core::Result;
+use regrow_sparse_core::{Error, Result};
 
+use crate::params::MergeParams;
 use crate::sums::{inner_products, weighted_sum};
-use crate::tensors::{Operands, Parameters, TensorMerge};
+use crate::tensors::{Operands, TensorMerge};
 
 /// Products of norms below this count as this.
 const SHORT: f64 = 1e-6;
+
+/// Settings of [`ModelStock`].
+#[derive(Config, Debug, PartialEq, Eq)]
+pub struct ModelStockConfig {
+    /// Whether each row of the tensor as a matrix `[out, rest]` has an angle of its own, or the tensor one.
+    #[config(default = false)]
+    pub filter_wise: bool,
+    /// Whether `t` is held in `[0, 1]`.
+    #[config(default = true)]
+    pub clamp: bool,
+}
 
 /// Between the base and the mean of the models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,35 +40,28 @@ pub struct ModelStock {
     clamp: bool,
 }
 
-impl ModelStock {
-    /// For so many models, an angle for each tensor.
+impl ModelStockConfig {
+    /// The method for so many models.
     ///
     /// # Errors
     /// Fewer than two models: there is no angle.
-    pub fn new(models: usize) -> Result<Self> {
+    pub fn init(&self, models: usize) -> Result<ModelStock> {
         match models {
-            0 | 1 => {
-                Err(regrow_sparse_core::Error::Argument("model stock needs at least two models and a base".into()))
-            }
-            _ => Ok(Self { models, filter_wise: false, clamp: true }),
+            0 | 1 => Err(Error::Argument("model stock needs at least two models and a base".into())),
+            _ => Ok(ModelStock { models, filter_wise: self.filter_wise, clamp: self.clamp }),
         }
     }
 
-    /// With an angle for each row of the tensor as a matrix `[out, rest]`.
-    pub fn with_filters(mut self) -> Self {
-        self.filter_wise = true;
-        self
-    }
-
-    /// From `filter_wise` (false) and `clamp` (true).
+    /// From the registry's parameters.
     ///
     /// # Errors
-    /// As [`ModelStock::new`], or parameters of another kind.
-    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
-        let (filter_wise, clamp) = (parameters.flag("filter_wise", false)?, parameters.flag("clamp", true)?);
-        Ok(Self { filter_wise, clamp, ..Self::new(parameters.models.len())? })
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self { filter_wise: params.flag("filter_wise")?, clamp: params.flag("clamp")? })
     }
+}
 
+impl ModelStock {
     /// `t` for the rows of values in `range`.
     fn ratio(&self, tensor: &Operands<'_>, base: &[f32], range: std::ops::Range<usize>) -> Result<f64> {
         let models = tensor.models(self.models)?;
@@ -101,12 +107,12 @@ impl TensorMerge for ModelStock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensors::{Operand, Value};
+    use crate::tensors::Operand;
     use crate::testing::{close, merge, try_merge};
 
     #[test]
     fn equal_task_vectors_are_taken_and_orthogonal_ones_are_not() {
-        let stock = ModelStock::new(2).unwrap();
+        let stock = ModelStockConfig::new().init(2).unwrap();
         let base: &[f32] = &[1.0, 1.0];
         close(&merge(&stock, Some(base), &[&[2.0, 3.0], &[2.0, 3.0]]), &[2.0, 3.0], 1e-6);
         close(&merge(&stock, Some(base), &[&[2.0, 1.0], &[1.0, 3.0]]), base, 1e-6);
@@ -117,11 +123,11 @@ mod tests {
     fn the_formula_at_sixty_degrees() {
         // c = 0.5: t = 2 * 0.5 / 1.5 = 2/3 for two, 3 * 0.5 / 2 = 3/4 for three.
         let height = 3.0f32.sqrt() / 2.0;
-        let two = merge(&ModelStock::new(2).unwrap(), Some(&[0.0, 0.0]), &[&[1.0, 0.0], &[0.5, height]]);
+        let two = merge(&ModelStockConfig::new().init(2).unwrap(), Some(&[0.0, 0.0]), &[&[1.0, 0.0], &[0.5, height]]);
         close(&two, &[0.5, height / 3.0], 1e-6);
         let third = [0.5, height / 3.0, (2.0f32 / 3.0).sqrt()];
         let three = [&[1.0, 0.0, 0.0], &[0.5, height, 0.0], &third[..]];
-        let merged = merge(&ModelStock::new(3).unwrap(), Some(&[0.0; 3]), &three);
+        let merged = merge(&ModelStockConfig::new().init(3).unwrap(), Some(&[0.0; 3]), &three);
         close(&merged, &[0.5, height / 3.0, (2.0f32 / 3.0).sqrt() / 4.0], 1e-6);
     }
 
@@ -129,10 +135,10 @@ mod tests {
     fn beyond_a_right_angle_the_base_or_the_bare_formula() {
         let height = 3.0f32.sqrt() / 2.0;
         let models: [&[f32]; 2] = [&[1.0, 0.0], &[-0.5, height]];
-        close(&merge(&ModelStock::new(2).unwrap(), Some(&[0.0; 2]), &models), &[0.0; 2], 1e-6);
-        let bare = ModelStock::from_parameters(&Parameters::defaults(2).with("clamp", Value::Flag(false))).unwrap();
+        close(&merge(&ModelStockConfig::new().init(2).unwrap(), Some(&[0.0; 2]), &models), &[0.0; 2], 1e-6);
+        let bare = ModelStockConfig::new().with_clamp(false).init(2).unwrap();
         close(&merge(&bare, Some(&[0.0; 2]), &models), &[-0.5, -height], 1e-5);
-        assert!(ModelStock::new(1).is_err());
+        assert!(ModelStockConfig::new().init(1).is_err());
         assert!(try_merge(&bare, None, &models).is_err());
     }
 
@@ -141,6 +147,10 @@ mod tests {
         let (a, b) = ([1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0]);
         let models = [Operand::new("a", &a), Operand::new("b", &b)];
         let tensor = Operands::new("w", &[2, 2], Some(&[0.0; 4]), &models).unwrap();
-        close(&ModelStock::new(2).unwrap().with_filters().merge(&tensor).unwrap(), &[1.0, 0.0, 0.0, 0.0], 1e-6);
+        close(
+            &ModelStockConfig::new().with_filter_wise(true).init(2).unwrap().merge(&tensor).unwrap(),
+            &[1.0, 0.0, 0.0, 0.0],
+            1e-6,
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! OPCM: models merged on the fly, one after another (Tang et al., NeurIPS 2025, arXiv 2501.09522).
 //!
-//! All that is kept is one merged difference to the parent, `D`, and two numbers. When the difference `T` of
-//! model `t` arrives, every matrix of it is freed of what `D` is mostly made of:
+//! One merged difference to the parent, `D`, and two numbers are kept. When the difference `T` of model `t` arrives,
+//! every matrix of it is projected away from the main directions of `D`:
 //!
 //! ```text
 //! D = U diag(S) V^T            k the first index with S_0 + .. + S_k > alpha sum(S)
@@ -16,47 +16,61 @@
 //! lambda_t = ||M|| / nbar      D <- M / lambda_t
 //! ```
 //!
-//! so that `||D|| = nbar` after every model. `U` and `V` are whole bases, square: what of `T` lies outside
-//! `D`'s rows and columns stays. Here `T'` is `T` less the entries of `P` that go, which wants the thin SVD
-//! only.
+//! so that `||D|| = nbar` after every model. `U` and `V` are square, whole bases: the part of `T` outside the rows and
+//! columns of `D` stays. Here `T'` is `T` less the entries of `P` that are cleared, which needs the thin SVD only.
 //!
 //! ```
-//! use regrow_merging::Opcm;
-//! use regrow_merging::opcm::Difference;
+//! use regrow_merging::opcm::{Difference, OpcmConfig};
 //!
 //! let mut merged = [Difference { values: vec![0.0; 4], matrix: Some([2, 2]) }];
-//! let state = Opcm::default().add(None, &mut merged, &[vec![3.0, 0.0, 0.0, 1.0]])?;
-//! let state = Opcm::default().add(Some(state), &mut merged, &[vec![0.0, 1.0, 1.0, 0.0]])?;
+//! let opcm = OpcmConfig::new().with_alpha(0.5).init()?;
+//! let state = opcm.add(None, &mut merged, &[vec![3.0, 0.0, 0.0, 1.0]])?;
+//! let state = opcm.add(Some(state), &mut merged, &[vec![0.0, 1.0, 1.0, 0.0]])?;
 //! assert_eq!(state.models, 2);
 //! # Ok::<(), regrow_sparse_core::Error>(())
 //! ```
 //!
-//! The authors' code also clears the diagonal of `P` at the directions that `D` does not have (`S_i = 0`),
-//! which the SVD chooses as it likes; here directions below 1e-6 of the largest are none of `D`'s.
-//! Convolutions are added as they are, as in that code, unless they are handed over as matrices.
+//! The authors' code also clears the diagonal of `P` at directions that `D` does not have (`S_i = 0`), which the SVD
+//! chooses arbitrarily. Here directions with `S_i` below 1e-6 of the largest do not count. Convolutions are added as
+//! they are, as in that code, unless [`OpcmConfig::convolutions`] is set.
 
+use burn::config::Config;
 use faer::Mat;
 use rayon::prelude::*;
 use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::low_rank::diverged;
+use crate::params::MergeParams;
+use crate::whole::{ModelMerge, WholeModels};
 
-/// A singular value below this share of the largest is none.
-const NOTHING: f64 = 1e-6;
+/// A singular value below this share of the largest counts as zero.
+const NEGLIGIBLE: f64 = 1e-6;
+
+/// Settings of [`Opcm`].
+#[derive(Config, Debug, PartialEq)]
+pub struct OpcmConfig {
+    /// The share of the singular values' sum whose directions are protected; 0.5 in the authors' configuration.
+    #[config(default = 0.5)]
+    pub alpha: f64,
+    /// Whether kernels of convolutions are projected too, as matrices `[out, rest]`.
+    #[config(default = false)]
+    pub convolutions: bool,
+}
 
 /// Merges models as they arrive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Opcm {
     alpha: f64,
+    convolutions: bool,
 }
 
 /// What is kept between two models besides the merged difference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub struct OpcmState {
     /// Models merged so far, t.
     pub models: usize,
-    /// What the difference was last divided by.
+    /// The last divisor of the difference.
     #[serde(with = "exact")]
     pub lambda: f64,
     /// The mean norm of the models' differences.
@@ -64,7 +78,7 @@ pub struct State {
     pub norm: f64,
 }
 
-/// Numbers as text, which comes back to the bit whatever reads it.
+/// Numbers as text, so that every reader gets the same bits.
 mod exact {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -88,14 +102,37 @@ pub struct Difference {
     pub matrix: Option<[usize; 2]>,
 }
 
-impl Default for Opcm {
-    /// `alpha` 0.5, as in the authors' configuration.
-    fn default() -> Self {
-        Self { alpha: 0.5 }
+impl OpcmConfig {
+    /// The method.
+    ///
+    /// # Errors
+    /// An `alpha` outside [0, 1).
+    pub fn init(&self) -> Result<Opcm> {
+        match (0.0..1.0).contains(&self.alpha) {
+            true => Ok(Opcm { alpha: self.alpha, convolutions: self.convolutions }),
+            false => {
+                Err(Error::Argument(format!("alpha is a share of the singular values in [0, 1), not {}", self.alpha)))
+            }
+        }
+    }
+
+    /// From the registry's parameters.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self { alpha: params.number("alpha")?, convolutions: params.flag("convolutions")? })
     }
 }
 
-impl State {
+impl Default for Opcm {
+    /// As [`OpcmConfig`] has it.
+    fn default() -> Self {
+        Self { alpha: 0.5, convolutions: false }
+    }
+}
+
+impl OpcmState {
     /// After the first model, whose difference has this norm: it is the merged model.
     pub fn first(norm: f64) -> Self {
         Self { models: 1, lambda: 1.0, norm }
@@ -104,7 +141,7 @@ impl State {
     /// After another model of norm `task`, with `merged` the norm of `M`; `M / lambda` is the new difference.
     ///
     /// # Errors
-    /// If nothing is left of differences that are something.
+    /// If the differences cancel each other.
     pub fn next(&self, task: f64, merged: f64) -> Result<Self> {
         let models = self.models + 1;
         let norm = self.norm + (task - self.norm) / models as f64;
@@ -117,14 +154,15 @@ impl State {
 }
 
 impl Opcm {
-    /// With this share of the singular values protected.
-    ///
-    /// # Errors
-    /// A share outside [0, 1).
-    pub fn new(alpha: f64) -> Result<Self> {
-        match (0.0..1.0).contains(&alpha) {
-            true => Ok(Self { alpha }),
-            false => Err(Error::Argument(format!("alpha is a share of the singular values in [0, 1), not {alpha}"))),
+    /// The sizes `[m, d]` of a tensor that is projected: the weight of a linear layer and, if asked for, of a
+    /// convolution. Embeddings, whose rows are looked up, are added as they are.
+    pub fn projected_matrix(&self, name: &str, shape: &[usize]) -> Option<[usize; 2]> {
+        let is_embedding = ["embed", "wte", "wpe", "shared.weight", "lookup"].iter().any(|mark| name.contains(mark));
+        match *shape {
+            _ if !name.ends_with("weight") || is_embedding => None,
+            [m, d] => Some([m, d]),
+            [m, ref rest @ ..] if rest.len() > 1 && self.convolutions => Some([m, rest.iter().product()]),
+            _ => None,
         }
     }
 
@@ -132,9 +170,9 @@ impl Opcm {
     /// nothing, `state` being `None`. Matrices are projected side by side.
     ///
     /// # Errors
-    /// Differences of other sizes than those before, values that are not finite; as [`State::next`] and
+    /// Differences of other sizes than those before, values that are not finite; as [`OpcmState::next`] and
     /// [`Opcm::matrix`].
-    pub fn add(&self, state: Option<State>, merged: &mut [Difference], task: &[Vec<f32>]) -> Result<State> {
+    pub fn add(&self, state: Option<OpcmState>, merged: &mut [Difference], task: &[Vec<f32>]) -> Result<OpcmState> {
         if merged.len() != task.len() || merged.iter().zip(task).any(|(m, t)| m.values.len() != t.len()) {
             return Err(Error::Argument("the model does not have the parameters of those before it".into()));
         }
@@ -144,7 +182,7 @@ impl Opcm {
         }
         let Some(state) = state else {
             merged.iter_mut().zip(task).for_each(|(m, t)| m.values.clone_from(t));
-            return Ok(State::first(norm));
+            return Ok(OpcmState::first(norm));
         };
         let step = |(m, t): (&Difference, &Vec<f32>)| match m.matrix {
             Some(shape) => self.matrix(&state, &m.values, t, shape),
@@ -163,7 +201,7 @@ impl Opcm {
     ///
     /// # Errors
     /// Values that do not fill the matrix, an SVD that does not converge.
-    pub fn matrix(&self, state: &State, difference: &[f32], task: &[f32], [m, d]: [usize; 2]) -> Result<Vec<f32>> {
+    pub fn matrix(&self, state: &OpcmState, difference: &[f32], task: &[f32], [m, d]: [usize; 2]) -> Result<Vec<f32>> {
         if difference.len() != m * d || task.len() != m * d {
             return Err(Error::Argument(format!(
                 "{} and {} values for a {m}x{d} matrix",
@@ -171,16 +209,16 @@ impl Opcm {
                 task.len()
             )));
         }
-        let freed = self.freed(&matrix(difference, m, d), &matrix(task, m, d))?;
-        let sum = |i: usize| (state.lambda * f64::from(difference[i]) + freed[(i / d, i % d)]) as f32;
+        let projected = self.projected(&matrix(difference, m, d), &matrix(task, m, d))?;
+        let sum = |i: usize| (state.lambda * f64::from(difference[i]) + projected[(i / d, i % d)]) as f32;
         Ok((0..m * d).map(sum).collect())
     }
 
     /// `T'`: `T` less the diagonal of `P` and its first `k` rows and columns.
-    fn freed(&self, difference: &Mat<f64>, task: &Mat<f64>) -> Result<Mat<f64>> {
+    fn projected(&self, difference: &Mat<f64>, task: &Mat<f64>) -> Result<Mat<f64>> {
         let svd = difference.thin_svd().map_err(|_| diverged(difference.nrows(), difference.ncols()))?;
         let s = svd.S().column_vector();
-        let there = s.iter().take_while(|value| **value > NOTHING * s[0]).count();
+        let there = s.iter().take_while(|value| **value > NEGLIGIBLE * s[0]).count();
         let k = self.split(&s.iter().copied().take(there).collect::<Vec<_>>());
         let (u, v) = (svd.U().subcols(0, there), svd.V().subcols(0, there));
         let across = task * v;
@@ -207,8 +245,36 @@ impl Opcm {
     }
 }
 
+impl ModelMerge for Opcm {
+    fn name(&self) -> &'static str {
+        "opcm"
+    }
+
+    fn merge(&self, models: &WholeModels<'_>) -> Result<Vec<Vec<f32>>> {
+        let base = models.base()?;
+        let difference = |(name, shape): &(String, Vec<usize>)| Difference {
+            values: vec![0.0; shape.iter().product()],
+            matrix: self.projected_matrix(name, shape),
+        };
+        let mut merged: Vec<Difference> = models.tensors().iter().map(difference).collect();
+        let mut state = None;
+        for model in models.all() {
+            let task: Vec<Vec<f32>> = model
+                .iter()
+                .zip(base)
+                .map(|(model, base)| model.iter().zip(base).map(|(m, b)| m - b).collect())
+                .collect();
+            state = Some(self.add(state, &mut merged, &task)?);
+        }
+        let sum = |(merged, base): (Difference, &Vec<f32>)| -> Vec<f32> {
+            merged.values.iter().zip(base).map(|(m, b)| b + m).collect()
+        };
+        Ok(merged.into_iter().zip(base).map(sum).collect())
+    }
+}
+
 /// `lambda D + T` of a parameter that is no matrix.
-pub fn plain(state: &State, difference: &[f32], task: &[f32]) -> Vec<f32> {
+pub fn plain(state: &OpcmState, difference: &[f32], task: &[f32]) -> Vec<f32> {
     difference.iter().zip(task).map(|(d, t)| (state.lambda * f64::from(*d) + f64::from(*t)) as f32).collect()
 }
 
@@ -227,6 +293,10 @@ mod tests {
     use crate::low_rank::tests::{gap, noise};
 
     const SHAPES: [Option<[usize; 2]>; 3] = [Some([8, 6]), None, Some([5, 9])];
+
+    fn alpha_of(alpha: f64) -> Opcm {
+        OpcmConfig::new().with_alpha(alpha).init().unwrap()
+    }
 
     fn size(of: Option<[usize; 2]>) -> usize {
         of.map_or(7, |[m, d]| m * d)
@@ -267,8 +337,8 @@ mod tests {
     fn what_is_added_stands_at_right_angles_to_what_is_there() {
         for alpha in [0.0, 0.3, 0.5, 0.99] {
             let (d, t) = (noise(48, 1), noise(48, 2));
-            let freed = Opcm::new(alpha).unwrap().freed(&matrix(&d, 8, 6), &matrix(&t, 8, 6)).unwrap();
-            let dot: f64 = (0..48).map(|i| f64::from(d[i]) * freed[(i / 6, i % 6)]).sum();
+            let projected = alpha_of(alpha).projected(&matrix(&d, 8, 6), &matrix(&t, 8, 6)).unwrap();
+            let dot: f64 = (0..48).map(|i| f64::from(d[i]) * projected[(i / 6, i % 6)]).sum();
             assert!(dot.abs() < 1e-10, "{alpha}: {dot}");
         }
     }
@@ -281,7 +351,7 @@ mod tests {
             (0..64).map(|i| if rows.contains(&(i / 8)) && cols.contains(&(i % 8)) { values[i] } else { 0.0 }).collect()
         };
         let (d, t) = (place(0..4, 0..3, 1), place(4..8, 3..8, 2));
-        let state = State { models: 3, lambda: 2.0, norm: 1.0 };
+        let state = OpcmState { models: 3, lambda: 2.0, norm: 1.0 };
         let sum = Opcm::default().matrix(&state, &d, &t, [8, 8]).unwrap();
         let expected: Vec<f32> = d.iter().zip(&t).map(|(d, t)| 2.0 * d + t).collect();
         assert!(gap(&sum, &expected) < 1e-6);
@@ -292,13 +362,13 @@ mod tests {
     #[test]
     fn by_hand() {
         // D = diag(3, 1): alpha 0.5 protects nothing beyond the diagonal, alpha 0.8 the first direction.
-        let state = State::first(1.0);
+        let state = OpcmState::first(1.0);
         let (d, t) = ([3.0, 0.0, 0.0, 1.0], [1.0, 2.0, 3.0, 4.0]);
-        let with = |alpha: f64| Opcm::new(alpha).unwrap().matrix(&state, &d, &t, [2, 2]).unwrap();
+        let with = |alpha: f64| alpha_of(alpha).matrix(&state, &d, &t, [2, 2]).unwrap();
         assert!(gap(&with(0.5), &[3.0, 2.0, 3.0, 1.0]) < 1e-6);
         assert!(gap(&with(0.8), &[3.0, 2.0, 3.0, 1.0]) < 1e-6);
         let (d, t) = ([3.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 1.0], [1.0; 9]);
-        let with = |alpha: f64| Opcm::new(alpha).unwrap().matrix(&state, &d, &t, [3, 3]).unwrap();
+        let with = |alpha: f64| alpha_of(alpha).matrix(&state, &d, &t, [3, 3]).unwrap();
         assert!(gap(&with(0.5), &[3.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0]) < 1e-6);
         assert!(gap(&with(0.9), &[3.0, 0.0, 1.0, 0.0, 2.0, 1.0, 1.0, 1.0, 1.0]) < 1e-6);
     }
@@ -331,15 +401,36 @@ mod tests {
     }
 
     #[test]
+    fn whole_models_are_merged_as_their_differences_are() {
+        let tensors =
+            [("a.weight".to_string(), vec![8, 6]), ("b".into(), vec![7]), ("embed.weight".into(), vec![5, 9])];
+        let (base, models) = (task(9), vec![task(1), task(2), task(3)]);
+        let whole = WholeModels::new(&tensors, Some(&base), &models).unwrap();
+        let found = Opcm::default().merge(&whole).unwrap();
+        let (mut merged, mut state) = (empty(), None);
+        merged[2].matrix = None;
+        for model in &models {
+            let less = |(m, b): (&Vec<f32>, &Vec<f32>)| m.iter().zip(b).map(|(m, b)| m - b).collect();
+            let task: Vec<Vec<f32>> = model.iter().zip(&base).map(less).collect();
+            state = Some(Opcm::default().add(state, &mut merged, &task).unwrap());
+        }
+        for ((found, merged), base) in found.iter().zip(&merged).zip(&base) {
+            let wanted: Vec<f32> = merged.values.iter().zip(base).map(|(m, b)| b + m).collect();
+            assert_eq!(*found, wanted);
+        }
+        assert!(Opcm::default().merge(&WholeModels::new(&tensors, None, &models).unwrap()).is_err());
+    }
+
+    #[test]
     fn impossible_input_is_refused() {
-        assert!(Opcm::new(1.0).unwrap_err().to_string().contains("[0, 1)"));
-        assert!(Opcm::new(f64::NAN).is_err() && Opcm::new(-0.1).is_err());
+        assert!(OpcmConfig::new().with_alpha(1.0).init().unwrap_err().to_string().contains("[0, 1)"));
+        assert!([f64::NAN, -0.1].iter().all(|alpha| OpcmConfig::new().with_alpha(*alpha).init().is_err()));
         let (opcm, mut merged) = (Opcm::default(), empty());
         assert!(opcm.add(None, &mut merged, &task(1)[..2]).unwrap_err().to_string().contains("parameters"));
         let mut bad = task(1);
         bad[1][0] = f32::NAN;
         assert!(opcm.add(None, &mut merged, &bad).unwrap_err().to_string().contains("NaN"));
-        assert!(opcm.matrix(&State::first(1.0), &[0.0; 4], &[0.0; 4], [2, 3]).is_err());
+        assert!(opcm.matrix(&OpcmState::first(1.0), &[0.0; 4], &[0.0; 4], [2, 3]).is_err());
         let one = vec![vec![1.0f32; 4]];
         let mut merged = vec![Difference { values: vec![0.0; 4], matrix: None }];
         let state = opcm.add(None, &mut merged, &one).unwrap();

@@ -9,12 +9,25 @@
 //! layer's inputs is each model's statistic; tensors without it are averaged, as in the paper. A ridge of
 //! a millionth of the mean of the diagonal is added, where the authors' code inverts without one.
 
+use burn::config::Config;
 use faer::linalg::solvers::Solve;
 use faer::{Mat, Side};
-use regrow_sparse_core::{Error, Result};
+use regrow_sparse_core::Result;
 
+use crate::params::{MergeParams, PerModel, check_fractions, check_positive};
 use crate::sums::{terms, weighted_mean};
-use crate::tensors::{Operands, Parameters, TensorMerge, check_fractions};
+use crate::tensors::{Operands, TensorMerge};
+
+/// Settings of [`RegMean`].
+#[derive(Config, Debug, PartialEq)]
+pub struct RegMeanConfig {
+    /// The weight of each model.
+    #[config(default = "PerModel::All(1.0)")]
+    pub weight: PerModel,
+    /// The factor of the off-diagonal entries of the second moments.
+    #[config(default = 1.0)]
+    pub alpha: f64,
+}
 
 /// The regression of linear layers.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,30 +37,31 @@ pub struct RegMean {
     ridge: f64,
 }
 
+impl RegMeanConfig {
+    /// The method for so many models.
+    ///
+    /// # Errors
+    /// Weights that are not positive, another count of them than of models, an `alpha` outside `[0, 1]`.
+    pub fn init(&self, models: usize) -> Result<RegMean> {
+        let weights = self.weight.of(models, "weight")?;
+        check_positive("weight", &weights)?;
+        check_fractions("alpha", &[self.alpha])?;
+        Ok(RegMean { weights, alpha: self.alpha, ridge: 1e-6 })
+    }
+
+    /// From the registry's parameters.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self { weight: params.each("weight")?, alpha: params.number("alpha")? })
+    }
+}
+
 impl RegMean {
-    /// A weight for each model, and what off-diagonal entries of the second moments are multiplied by.
-    ///
-    /// # Errors
-    /// Weights that are not positive, or an `alpha` outside `[0, 1]`.
-    pub fn new(weights: Vec<f64>, alpha: f64) -> Result<Self> {
-        check_fractions("alpha", &[alpha])?;
-        match weights.iter().all(|w| *w > 0.0) {
-            true => Ok(Self { weights, alpha, ridge: 1e-6 }),
-            false => Err(Error::Argument("the weights of RegMean must be positive".into())),
-        }
-    }
-
-    /// From `weight` (1) and `alpha` (1).
-    ///
-    /// # Errors
-    /// As [`RegMean::new`].
-    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
-        Self::new(parameters.each("weight", 1.0)?, parameters.number("alpha", 1.0)?)
-    }
-
     /// `sum_i a_i G_i` and `sum_i a_i G_i W_i^T`, in f64.
     fn equations(&self, tensor: &Operands<'_>, moments: &[&[f32]], rows: usize, cols: usize) -> (Mat<f64>, Mat<f64>) {
-        let place = |r: usize, i: usize| if tensor.turned() { i * rows + r } else { r * cols + i };
+        let place = |r: usize, i: usize| if tensor.transposed() { i * rows + r } else { r * cols + i };
         let (mut left, mut right) = (Mat::zeros(cols, cols), Mat::zeros(cols, rows));
         for ((model, moment), weight) in tensor.all().iter().zip(moments).zip(&self.weights) {
             let scaled = |i: usize, j: usize| {
@@ -73,7 +87,7 @@ impl TensorMerge for RegMean {
         let Some(moments) = models.iter().map(|m| m.statistic).collect::<Option<Vec<_>>>() else {
             return Ok(weighted_mean(&terms(models, &self.weights), self.weights.iter().map(|w| *w as f32).sum()));
         };
-        let (rows, cols) = match (tensor.turned(), tensor.matrix()) {
+        let (rows, cols) = match (tensor.transposed(), tensor.matrix()) {
             (true, (input, output)) => (output, input),
             (false, matrix) => matrix,
         };
@@ -88,8 +102,8 @@ impl TensorMerge for RegMean {
         let llt = left.llt(Side::Lower);
         let llt = llt.map_err(|_| tensor.error("the second moments of the inputs are not positive definite"))?;
         let solved = llt.solve(&right);
-        let (outer, inner) = if tensor.turned() { (cols, rows) } else { (rows, cols) };
-        let at = |a: usize, b: usize| if tensor.turned() { solved[(a, b)] } else { solved[(b, a)] };
+        let (outer, inner) = if tensor.transposed() { (cols, rows) } else { (rows, cols) };
+        let at = |a: usize, b: usize| if tensor.transposed() { solved[(a, b)] } else { solved[(b, a)] };
         Ok((0..outer).flat_map(|a| (0..inner).map(move |b| (a, b))).map(|(a, b)| at(a, b) as f32).collect())
     }
 }
@@ -103,7 +117,7 @@ mod tests {
     fn merged<'a>(alpha: f64, models: &[(&'a [f32], &'a [f32])], shape: &[usize]) -> Result<Vec<f32>> {
         let operand = |m: &(&'a [f32], &'a [f32])| Operand { model: "m", values: m.0, statistic: Some(m.1) };
         let models: Vec<Operand<'_>> = models.iter().map(operand).collect();
-        RegMean::new(vec![1.0; models.len()], alpha)?.merge(&Operands::new("w", shape, None, &models)?)
+        RegMeanConfig::new().with_alpha(alpha).init(models.len())?.merge(&Operands::new("w", shape, None, &models)?)
     }
 
     #[test]
@@ -135,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matrix_that_is_stored_turned_is_merged_like_one_that_is_not() {
+    fn a_matrix_that_is_stored_transposed_is_merged_like_one_that_is_not() {
         let (rows, cols) = (2, 3);
         let diagonal = |d: [f32; 3]| -> Vec<f32> { (0..9).map(|k| if k % 4 == 0 { d[k / 4] } else { 0.1 }).collect() };
         let (a, b) = (numbers(6, 1), numbers(6, 2));
@@ -147,8 +161,12 @@ mod tests {
         let (ta, tb) = (turn(&a, rows, cols), turn(&b, rows, cols));
         let models = [(&ta, &ga), (&tb, &gb)].map(|(w, g)| Operand { model: "m", values: w, statistic: Some(g) });
         let shape = [cols, rows];
-        let tensor = Operands::new("w", &shape, None, &models).unwrap().with_turned(true);
-        close(&RegMean::new(vec![1.0; 2], 0.9).unwrap().merge(&tensor).unwrap(), &turn(&plain, rows, cols), 1e-6);
+        let tensor = Operands::new("w", &shape, None, &models).unwrap().with_transposed(true);
+        close(
+            &RegMeanConfig::new().with_alpha(0.9).init(2).unwrap().merge(&tensor).unwrap(),
+            &turn(&plain, rows, cols),
+            1e-6,
+        );
     }
 
     #[test]
@@ -156,12 +174,13 @@ mod tests {
         let w = [0.5, -1.0];
         let models: [(&[f32], &[f32]); 2] = [(&w, &[2.0, 0.5, 0.5, 1.0]), (&w, &[1.0, 0.0, 0.0, 3.0])];
         close(&merged(0.9, &models, &[1, 2]).unwrap(), &w, 1e-5);
-        close(&merge(&RegMean::new(vec![1.0; 2], 1.0).unwrap(), None, &[&[1.0], &[3.0]]), &[2.0], 1e-6);
+        close(&merge(&RegMeanConfig::new().init(2).unwrap(), None, &[&[1.0], &[3.0]]), &[2.0], 1e-6);
     }
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(RegMean::new(vec![1.0], 2.0).is_err() && RegMean::new(vec![-1.0], 1.0).is_err());
+        assert!(RegMeanConfig::new().with_alpha(2.0).init(1).is_err());
+        assert!(RegMeanConfig::new().with_weight((-1.0).into()).init(1).is_err());
         assert!(merged(1.0, &[(&[1.0, 2.0], &[1.0])], &[1, 2]).unwrap_err().to_string().contains("2 x 2"));
         assert!(merged(1.0, &[(&[1.0, 2.0], &[0.0; 4])], &[1, 2]).is_err());
     }

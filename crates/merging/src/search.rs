@@ -1,8 +1,8 @@
 //! Merge coefficients chosen on validation data, by argmin's solvers.
 //!
-//! What is searched is a point: weights, a density, whatever the caller makes of its numbers. Every evaluation
-//! is handed to the caller, who may keep it; with these, an interrupted search goes through its steps again
-//! without evaluating anything twice, since the solvers depend on nothing but the losses and a seed.
+//! A search looks for a point: weights, a density, or other numbers of the caller's choice. The caller sees every
+//! evaluation and may keep it. Given the kept evaluations, an interrupted search repeats its steps without evaluating
+//! anything twice, since the solvers depend on nothing but the losses and a seed.
 //!
 //! ```
 //! use regrow_merging::search::Search;
@@ -30,11 +30,11 @@ use regrow_sparse_core::{Error, Result};
 /// How the next points are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Solver {
-    /// A simplex that crawls downhill from the start (Nelder & Mead, 1965): few evaluations, a local
+    /// A simplex that moves downhill from the start (Nelder & Mead, 1965): few evaluations, a local
     /// optimum.
     #[default]
     NelderMead,
-    /// Particles that fly through all of the bounds (Kennedy & Eberhart, 1995): many evaluations.
+    /// Particles that move through all of the bounds (Kennedy & Eberhart, 1995): many evaluations.
     ParticleSwarm,
     /// The greedy soup (Wortsman et al., arXiv 2203.05482, algorithm 1) as weights: each model alone, then one after
     /// another in the order of their losses, kept where the loss falls. For `n` models `2 n - 1` evaluations, of points
@@ -61,9 +61,9 @@ pub struct Evaluation {
     pub loss: f64,
 }
 
-/// What a search has found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct SearchResult {
     /// The point of least loss.
     pub point: Vec<f64>,
     /// Its loss.
@@ -99,7 +99,7 @@ impl Search {
         self
     }
 
-    /// With another solver; `seed` decides how particles fly.
+    /// With another solver; `seed` decides how particles move.
     pub fn with_solver(mut self, solver: Solver, seed: u64) -> Self {
         (self.solver, self.seed) = (solver, seed);
         self
@@ -114,14 +114,14 @@ impl Search {
         &self,
         known: &[Evaluation],
         loss: &mut (dyn FnMut(&[f64]) -> Result<f64, E> + Send),
-    ) -> Result<Found, E> {
+    ) -> Result<SearchResult, E> {
         let asked = Mutex::new(Asked { known, done: Vec::new(), loss, failure: None });
         let objective = || Objective { search: self, asked: &asked };
-        // What is found is in `asked`; the solver's own account of it is not needed.
+        // Evaluations are collected in `asked`; the solver's own result is not needed.
         match self.solver {
             Solver::NelderMead => {
                 let solver = NelderMead::new(self.simplex());
-                let _account = Executor::new(objective(), solver)
+                let _result = Executor::new(objective(), solver)
                     .configure(|state| state.max_iters(self.evaluations as u64))
                     .run();
             }
@@ -131,7 +131,7 @@ impl Search {
                 let bounds = (vec![self.bounds.0; self.start.len()], vec![self.bounds.1; self.start.len()]);
                 let random = Xoshiro256PlusPlus::seed_from_u64(self.seed);
                 let solver = ParticleSwarm::new(bounds, particles(self.start.len())).with_rng_generator(random);
-                let _account = Executor::new(objective(), solver)
+                let _result = Executor::new(objective(), solver)
                     .configure(|state| state.max_iters(self.evaluations as u64))
                     .run();
             }
@@ -181,19 +181,19 @@ impl Search {
     }
 }
 
-/// argmin's advice: some dozens; fewer leave more flights to each within a small number of evaluations.
+/// argmin advises some dozens. Fewer leave more steps to each within a small number of evaluations.
 fn particles(directions: usize) -> usize {
     5 + 2 * directions
 }
 
-fn best(done: Vec<Evaluation>) -> Result<Found> {
+fn best(done: Vec<Evaluation>) -> Result<SearchResult> {
     let evaluations = done.len();
     let best = done.into_iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
     let best = best.ok_or_else(|| Error::Argument("the search evaluated nothing".into()))?;
-    Ok(Found { point: best.point, loss: best.loss, evaluations })
+    Ok(SearchResult { point: best.point, loss: best.loss, evaluations })
 }
 
-/// What the solver's questions lead to.
+/// What the solver has asked for, and the answers.
 struct Asked<'a, E> {
     known: &'a [Evaluation],
     done: Vec<Evaluation>,
@@ -228,7 +228,7 @@ impl<E: From<Error>> CostFunction for Objective<'_, '_, E> {
     type Param = Vec<f64>;
     type Output = f64;
 
-    /// Once the evaluations are used up or one has failed, the solver runs empty: it does not take an error.
+    /// Once the evaluations are used up or one has failed, the solver gets infinite losses: it does not take an error.
     fn cost(&self, point: &Vec<f64>) -> Result<f64, argmin::core::Error> {
         if self.asked().done.len() >= self.search.evaluations || self.asked().failure.is_some() {
             return Ok(f64::INFINITY);
@@ -275,7 +275,7 @@ mod tests {
     const SOLVERS: [Solver; 2] = [Solver::NelderMead, Solver::ParticleSwarm];
 
     /// A bowl with its least loss at (0.7, 0.2), and what was asked of it.
-    fn run(search: &Search, known: &[Evaluation]) -> (Found, Vec<Evaluation>) {
+    fn run(search: &Search, known: &[Evaluation]) -> (SearchResult, Vec<Evaluation>) {
         let mut asked = Vec::new();
         let found = search.run(known, &mut |x: &[f64]| {
             let loss = (x[0] - 0.7).powi(2) + 3.0 * (x[1] - 0.2).powi(2);

@@ -6,40 +6,47 @@
 //! W = (1-t) W_0 + t W_1                 where |c| > 0.9995
 //! ```
 
-use regrow_sparse_core::{Error, Result};
+use burn::config::Config;
+use regrow_sparse_core::Result;
 
+use crate::params::{MergeParams, check_fractions};
 use crate::sums::{inner_products, weighted_sum};
-use crate::tensors::{Operands, Parameters, TensorMerge};
+use crate::tensors::{Operands, TensorMerge};
 
 /// Cosines beyond which the straight line is taken.
 const COLLINEAR: f64 = 0.9995;
 /// Vectors shorter than this have no direction: their inner product counts as it is.
 const SHORT: f64 = 1e-8;
 
-/// Between the first model and the second; with one model, between the base and it.
+/// Settings of [`Slerp`].
+#[derive(Config, Debug, PartialEq)]
+pub struct SlerpConfig {
+    /// The place on the arc: 0 is the first tensor, 1 the second.
+    pub t: f64,
+}
+
+/// On the arc from the first model to the second; with one model, from the base to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slerp {
     t: f64,
 }
 
-impl Slerp {
-    /// At `t`: 0 is the first tensor, 1 the second.
+impl SlerpConfig {
+    /// The method.
     ///
     /// # Errors
     /// A `t` outside `[0, 1]`.
-    pub fn new(t: f64) -> Result<Self> {
-        match (0.0..=1.0).contains(&t) {
-            true => Ok(Self { t }),
-            false => Err(Error::Argument(format!("`t` of a spherical interpolation lies in [0, 1], not at {t}"))),
-        }
+    pub fn init(&self) -> Result<Slerp> {
+        check_fractions("t", &[self.t])?;
+        Ok(Slerp { t: self.t })
     }
 
-    /// From `t`.
+    /// From the registry's parameters.
     ///
     /// # Errors
-    /// As [`Slerp::new`], or it is missing.
-    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
-        Self::new(parameters.required("t")?)
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self { t: params.number("t")? })
     }
 }
 
@@ -75,9 +82,13 @@ mod tests {
     use super::*;
     use crate::testing::{close, merge};
 
+    fn at(t: f64) -> Slerp {
+        SlerpConfig::new(t).init().unwrap()
+    }
+
     #[test]
     fn halfway_between_right_angles() {
-        let half = Slerp::new(0.5).unwrap();
+        let half = at(0.5);
         let wanted = [2f32.sqrt(), 0.5f32.sqrt()];
         close(&merge(&half, None, &[&[2.0, 0.0], &[0.0, 1.0]]), &wanted, 1e-5);
         close(&merge(&half, Some(&[2.0, 0.0]), &[&[0.0, 1.0]]), &wanted, 1e-5);
@@ -86,17 +97,17 @@ mod tests {
     #[test]
     fn the_ends_are_the_models_and_the_straight_line_is_taken_where_there_is_no_arc() {
         let (a, b): (&[f32], &[f32]) = (&[1.0, 2.0, -1.0], &[0.5, -1.0, 3.0]);
-        close(&merge(&Slerp::new(0.0).unwrap(), None, &[a, b]), a, 1e-6);
-        close(&merge(&Slerp::new(1.0).unwrap(), None, &[a, b]), b, 1e-6);
-        close(&merge(&Slerp::new(0.25).unwrap(), None, &[a, &[2.0, 4.0, -2.0]]), &[1.25, 2.5, -1.25], 1e-6);
-        close(&merge(&Slerp::new(0.5).unwrap(), None, &[&[1.0], &[-3.0]]), &[-1.0], 1e-6);
-        close(&merge(&Slerp::new(0.5).unwrap(), None, &[&[0.0; 2], &[0.0; 2]]), &[0.0; 2], 1e-6);
+        close(&merge(&at(0.0), None, &[a, b]), a, 1e-6);
+        close(&merge(&at(1.0), None, &[a, b]), b, 1e-6);
+        close(&merge(&at(0.25), None, &[a, &[2.0, 4.0, -2.0]]), &[1.25, 2.5, -1.25], 1e-6);
+        close(&merge(&at(0.5), None, &[&[1.0], &[-3.0]]), &[-1.0], 1e-6);
+        close(&merge(&at(0.5), None, &[&[0.0; 2], &[0.0; 2]]), &[0.0; 2], 1e-6);
     }
 
     #[test]
     fn two_ends_and_a_place_between_them() {
-        assert!(Slerp::new(1.5).is_err() && Slerp::new(f64::NAN).is_err());
-        let three = crate::testing::try_merge(&Slerp::new(0.5).unwrap(), None, &[&[1.0], &[1.0], &[1.0]]);
+        assert!(SlerpConfig::new(1.5).init().is_err() && SlerpConfig::new(f64::NAN).init().is_err());
+        let three = crate::testing::try_merge(&at(0.5), None, &[&[1.0], &[1.0], &[1.0]]);
         assert!(three.unwrap_err().to_string().contains("3 models"));
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! All copies carry the mask `M_k`, so the average is as sparse as each of them.
 
+use burn::config::Config;
 use burn::module::Module;
 use regrow_device::parallel::side_by_side;
 use regrow_sparse_core::model::deep_copy::apart;
@@ -20,17 +21,30 @@ use regrow_sparse_core::{Error, MaskSet, Result};
 
 use crate::soup::Soup;
 
-/// How many phases and candidates, and how candidates are merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sms {
+/// Settings of [`Sms`].
+#[derive(Config, Debug, PartialEq, Eq)]
+pub struct SmsConfig {
     /// Prune-retrain phases, K.
+    #[config(default = 3)]
     pub phases: usize,
     /// Candidates per phase, m.
+    #[config(default = 3)]
     pub candidates: usize,
     /// How they are merged.
+    #[config(default = "Soup::Uniform")]
     pub soup: Soup,
     /// How many candidates are retrained at the same time.
+    #[config(default = 1)]
     pub parallel: usize,
+}
+
+/// Phases of pruning, retraining and merging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sms {
+    phases: usize,
+    candidates: usize,
+    soup: Soup,
+    parallel: usize,
 }
 
 /// What one phase did.
@@ -48,8 +62,8 @@ pub struct Phase<M> {
     pub ingredients: usize,
 }
 
-/// What a soup needs from outside: how to prune, retrain, recompute batch norm, validate.
-pub trait Kitchen<M, E>: Sync {
+/// The steps of a soup that depend on model and data: how to prune, retrain, recompute batch norm, validate.
+pub trait SoupTrainer<M, E>: Sync {
     /// Prunes `model` for phase `phase` (from 1) and returns it with its masks.
     ///
     /// # Errors
@@ -62,8 +76,8 @@ pub trait Kitchen<M, E>: Sync {
     /// If training fails.
     fn retrain(&self, model: M, phase: usize, candidate: usize) -> Result<M, E>;
 
-    /// [`Kitchen::retrain`] for all `candidates` of a phase, in order: here up to `parallel` side by side. One who
-    /// has several devices gives each some.
+    /// [`SoupTrainer::retrain`] for all `candidates` of a phase, in order: up to `parallel` side by
+    /// side. An implementation with several devices may give each some.
     ///
     /// # Errors
     /// If any training fails.
@@ -91,43 +105,45 @@ pub trait Kitchen<M, E>: Sync {
     fn validate(&self, model: &M) -> Result<f64, E>;
 }
 
-impl Sms {
-    /// `phases` phases of `candidates` candidates, merged uniformly, one after another.
+impl SmsConfig {
+    /// The method.
     ///
     /// # Errors
-    /// If either is zero.
-    pub fn new(phases: usize, candidates: usize) -> Result<Self> {
-        match (phases, candidates) {
-            (0, _) => Err(Error::Argument("a sparse model soup needs at least one phase".into())),
-            (_, 0) => Err(Error::Argument("a sparse model soup needs at least one candidate per phase (m)".into())),
-            _ => Ok(Self { phases, candidates, soup: Soup::Uniform, parallel: 1 }),
+    /// No phases, no candidates, none at a time.
+    pub fn init(&self) -> Result<Sms> {
+        let Self { phases, candidates, soup, parallel } = *self;
+        match (phases, candidates, parallel) {
+            (0, ..) => Err(Error::Argument("a sparse model soup needs at least one phase".into())),
+            (_, 0, _) => Err(Error::Argument("a sparse model soup needs at least one candidate per phase (m)".into())),
+            (.., 0) => Err(Error::Argument("a sparse model soup retrains at least one candidate at a time".into())),
+            _ => Ok(Sms { phases, candidates, soup, parallel }),
         }
     }
+}
 
-    /// With another way of merging.
-    pub fn with_soup(mut self, soup: Soup) -> Self {
-        self.soup = soup;
-        self
+impl Sms {
+    /// Prune-retrain phases, K.
+    pub fn phases(&self) -> usize {
+        self.phases
     }
 
-    /// With up to `threads` candidates retrained side by side.
-    pub fn with_parallel(mut self, threads: usize) -> Self {
-        self.parallel = threads.max(1);
-        self
+    /// Candidates per phase, m.
+    pub fn candidates(&self) -> usize {
+        self.candidates
     }
 
     /// Runs all phases from the trained `model` and returns the last soup. `watch` sees each phase.
     ///
     /// # Errors
-    /// What the kitchen runs into, or a candidate whose masks are not the phase's.
+    /// What `trainer` runs into, or a candidate whose masks are not the phase's.
     pub fn run<M: Module + Sync, E: From<Error> + Send>(
         &self,
         mut model: M,
-        kitchen: &impl Kitchen<M, E>,
+        trainer: &impl SoupTrainer<M, E>,
         watch: &mut dyn FnMut(&Phase<M>),
     ) -> Result<M, E> {
         for number in 1..=self.phases {
-            let phase = self.phase(model, number, kitchen)?;
+            let phase = self.phase(model, number, trainer)?;
             watch(&phase);
             model = phase.soup;
         }
@@ -142,17 +158,17 @@ impl Sms {
         &self,
         model: M,
         number: usize,
-        kitchen: &impl Kitchen<M, E>,
+        trainer: &impl SoupTrainer<M, E>,
     ) -> Result<Phase<M>, E> {
-        let (pruned, masks) = kitchen.prune(model, number)?;
-        let candidates = kitchen.retrain_all(&pruned, number, self.candidates, self.parallel)?;
+        let (pruned, masks) = trainer.prune(model, number)?;
+        let candidates = trainer.retrain_all(&pruned, number, self.candidates, self.parallel)?;
         for (i, candidate) in candidates.iter().enumerate() {
             if let Some(place) = masks.difference(&masked::masks(candidate)?) {
                 return Err(Error::Argument(format!("candidate {i} left the mask of phase {number}: {place}")).into());
             }
         }
-        let finish = &mut |soup| kitchen.recalibrate(soup);
-        let (soup, ingredients) = self.soup.cook(&candidates, finish, &mut |m| kitchen.validate(m))?;
+        let finish = &mut |soup| trainer.recalibrate(soup);
+        let (soup, ingredients) = self.soup.cook(&candidates, finish, &mut |m| trainer.validate(m))?;
         Ok(Phase { number, masks, candidates, soup, ingredients })
     }
 }

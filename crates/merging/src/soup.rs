@@ -2,11 +2,13 @@
 
 use burn::module::Module;
 use regrow_sparse_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::average::{average, equal_weights};
 
 /// Which candidates a soup is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Soup {
     /// All of them, weights `1/m`.
     #[default]

@@ -8,31 +8,41 @@
 //! Models whose zeros differ in a tensor of two or more dimensions are refused: their average would be denser.
 //! [`crate::sms`] is the whole method, retraining included.
 
+use burn::config::Config;
 use regrow_sparse_core::Result;
 
-use crate::linear::Linear;
+use crate::linear::{WeightedAverage, WeightedAverageConfig};
 use crate::masks::Masks;
-use crate::tensors::{Operands, Parameters, TensorMerge};
+use crate::params::{MergeParams, PerModel};
+use crate::tensors::{Operands, TensorMerge};
+
+/// Settings of [`SparseSoup`].
+#[derive(Config, Debug, PartialEq)]
+pub struct SparseSoupConfig {
+    /// The weight of each model; proportions matter.
+    #[config(default = "PerModel::All(1.0)")]
+    pub weight: PerModel,
+}
 
 /// The average of models with one mask.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SparseSoup(Linear);
+pub struct SparseSoup(WeightedAverage);
 
-impl SparseSoup {
-    /// A weight for each model; their proportions matter.
+impl SparseSoupConfig {
+    /// The method for so many models.
     ///
     /// # Errors
-    /// Weights that add up to 0.
-    pub fn new(weights: Vec<f64>) -> Result<Self> {
-        Linear::new(weights, true).map(Self)
+    /// Weights that add up to 0, another count of them than of models.
+    pub fn init(&self, models: usize) -> Result<SparseSoup> {
+        WeightedAverageConfig::new().with_weight(self.weight.clone()).init(models).map(SparseSoup)
     }
 
-    /// From `weight` (1).
+    /// From the registry's parameters.
     ///
     /// # Errors
-    /// As [`SparseSoup::new`].
-    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
-        Self::new(parameters.each("weight", 1.0)?)
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self { weight: params.each("weight")? })
     }
 }
 
@@ -54,7 +64,7 @@ mod tests {
 
     #[test]
     fn as_sparse_as_each_or_refused() {
-        let soup = SparseSoup::new(vec![1.0, 3.0]).unwrap();
+        let soup = SparseSoupConfig::new().with_weight([1.0, 3.0].into()).init(2).unwrap();
         let merged = |b: &[f32]| {
             let models = [Operand::new("a", &[0.0, 1.0, 2.0, 0.0]), Operand::new("b", b)];
             soup.merge(&Operands::new("w", &[2, 2], None, &models)?)

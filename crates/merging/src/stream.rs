@@ -1,8 +1,8 @@
 //! Checkpoints merged tensor by tensor, in the memory of a few tensors.
 //!
 //! ```
-//! use regrow_merging::stream::{Merge, Source};
-//! use regrow_merging::{Linear, Masks, TensorMerge};
+//! use regrow_merging::stream::{Merge, ModelInput};
+//! use regrow_merging::{Masks, TensorMerge, WeightedAverageConfig};
 //! use regrow_checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
 //! # let folder = tempfile::tempdir()?;
 //! # let tensor = Planned { name: "w".into(), dtype: Dtype::F32, shape: vec![2] };
@@ -16,8 +16,8 @@
 //! # let (a, b) = (write("a.safetensors", [1.0, 2.0])?, write("b.safetensors", [3.0, 6.0])?);
 //! # let out = folder.path().join("out.safetensors");
 //! let (a, b) = (Checkpoint::open(a)?, Checkpoint::open(b)?);
-//! let models = vec![Source::new("a", &a), Source::new("b", &b)];
-//! let method = |_: &str| Ok(Box::new(Linear::new(vec![1.0, 1.0], true)?) as Box<dyn TensorMerge>);
+//! let models = vec![ModelInput::new("a", &a), ModelInput::new("b", &b)];
+//! let method = |_: &str| Ok(Box::new(WeightedAverageConfig::new().init(2)?) as Box<dyn TensorMerge>);
 //! let merge = Merge::new(None, models, Masks::Ignore, None, &method)?;
 //!
 //! let mut writer = Writer::create(Plan::one("merged", merge.planned())?, &out, &[&a, &b], "linear")?;
@@ -38,17 +38,17 @@ use crate::tensors::{Operand, Operands, TensorMerge};
 
 /// A model to merge.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    /// What messages call it, and by what methods draw.
+pub struct ModelInput<'a> {
+    /// Its name in messages; random draws depend on it too.
     pub name: &'a str,
     /// Its weights.
     pub checkpoint: &'a Checkpoint,
-    /// What a method wants to know besides (see [`Operand::statistic`]), under the names of the weights.
+    /// Statistics of its weights (see [`Operand::statistic`]), under the same names.
     pub statistics: Option<&'a Checkpoint>,
 }
 
-impl<'a> Source<'a> {
-    /// A model of which only the weights are known.
+impl<'a> ModelInput<'a> {
+    /// A model without statistics.
     pub fn new(name: &'a str, checkpoint: &'a Checkpoint) -> Self {
         Self { name, checkpoint, statistics: None }
     }
@@ -57,7 +57,7 @@ impl<'a> Source<'a> {
 /// Checkpoints that fit together, and a method for each of their tensors.
 pub struct Merge<'a> {
     base: Option<&'a Checkpoint>,
-    models: Vec<Source<'a>>,
+    models: Vec<ModelInput<'a>>,
     masks: Masks,
     planned: Vec<Planned>,
     methods: HashMap<String, Box<dyn TensorMerge>>,
@@ -76,7 +76,7 @@ impl<'a> Merge<'a> {
     /// type; tensors of whole numbers that differ; what `method` runs into, with the tensor's name.
     pub fn new(
         base: Option<&'a Checkpoint>,
-        models: Vec<Source<'a>>,
+        models: Vec<ModelInput<'a>>,
         masks: Masks,
         dtype: Option<Dtype>,
         method: &dyn Fn(&str) -> Result<Box<dyn TensorMerge>>,
@@ -118,10 +118,10 @@ impl<'a> Merge<'a> {
 
     fn merged(&self, method: &dyn TensorMerge, planned: &Planned) -> Result<Vec<f32>> {
         let name = planned.name.as_str();
-        let read = |from: &'a Checkpoint| if method.passes_on() { Ok(from.values(name)?) } else { finite(from, name) };
+        let read = |from: &'a Checkpoint| if method.propagates_nan() { Ok(from.values(name)?) } else { finite(from, name) };
         let base = self.base.map(read).transpose()?;
         let values = self.models.iter().map(|model| read(model.checkpoint)).collect::<Result<Vec<_>>>()?;
-        let statistic = |model: &Source<'a>| {
+        let statistic = |model: &ModelInput<'a>| {
             let known = model.statistics.filter(|statistics| statistics.entry(name).is_ok());
             known.map(|statistics| finite(statistics, name)).transpose()
         };
@@ -132,11 +132,11 @@ impl<'a> Merge<'a> {
             .zip(values.iter().zip(&statistics))
             .map(|(model, (values, statistic))| Operand { model: model.name, values, statistic: statistic.as_deref() })
             .collect();
-        let turned = self.models.iter().filter_map(|model| model.statistics).any(|of| is_turned(of, name));
-        let tensor = Operands::new(name, &planned.shape, base.as_deref(), &operands)?.with_turned(turned);
+        let transposed = self.models.iter().filter_map(|model| model.statistics).any(|of| is_transposed(of, name));
+        let tensor = Operands::new(name, &planned.shape, base.as_deref(), &operands)?.with_transposed(transposed);
         self.masks.check(&tensor)?;
         let mut merged = method.merge(&tensor)?;
-        if method.passes_on() && !all_finite(&merged) {
+        if method.propagates_nan() && !all_finite(&merged) {
             // Which of them was it?
             self.base.map(|base| finite(base, name)).transpose()?;
             self.models.iter().try_for_each(|model| finite(model.checkpoint, name).map(drop))?;
@@ -172,7 +172,7 @@ impl<'a> Merge<'a> {
 /// # Errors
 /// A density outside `[0, 1]`, a base with other tensors, or values that are not finite.
 pub fn densities_within(base: &Checkpoint, model: &Checkpoint, density: f64) -> Result<HashMap<String, f64>> {
-    crate::tensors::check_fractions("density", &[density])?;
+    crate::params::check_fractions("density", &[density])?;
     let entries: Vec<&Entry> = base.entries().iter().filter(|entry| is_float(entry.dtype)).collect();
     let total: usize = entries.iter().map(|entry| entry.elements()).sum();
     let magnitudes = |index: usize| -> Result<std::borrow::Cow<'static, [f32]>> {
@@ -195,11 +195,14 @@ pub fn densities_within(base: &Checkpoint, model: &Checkpoint, density: f64) -> 
 }
 
 /// Where a file of statistics lists, a line each, the matrices that are stored `[in, out]`.
-pub const TURNED: &str = "regrow_turned";
+pub const TRANSPOSED: &str = "regrow_transposed";
+/// The name in files of earlier versions.
+const TURNED: &str = "regrow_turned";
 
 /// Whether statistics say that a matrix is stored `[in, out]`.
-fn is_turned(statistics: &Checkpoint, name: &str) -> bool {
-    statistics.metadata().filter_map(|lines| lines.get(TURNED)).any(|names| names.lines().any(|line| line == name))
+fn is_transposed(statistics: &Checkpoint, name: &str) -> bool {
+    let listed = statistics.metadata().flat_map(|lines| [lines.get(TRANSPOSED), lines.get(TURNED)]);
+    listed.flatten().any(|names| names.lines().any(|line| line == name))
 }
 
 fn is_float(dtype: Dtype) -> bool {
@@ -279,7 +282,7 @@ mod tests {
     use safetensors::tensor::TensorView;
 
     use super::*;
-    use crate::linear::Linear;
+    use crate::linear::WeightedAverageConfig;
 
     type Tensor<'a> = (&'a str, Dtype, Vec<usize>, Vec<f32>);
 
@@ -303,11 +306,12 @@ mod tests {
     }
 
     fn mean(_: &str) -> Result<Box<dyn TensorMerge>> {
-        Ok(Box::new(Linear::new(vec![1.0; 2], true)?))
+        Ok(Box::new(WeightedAverageConfig::new().init(2)?))
     }
 
     fn merged(a: &Checkpoint, b: &Checkpoint, dtype: Option<Dtype>) -> Result<(TempFile, Checkpoint)> {
-        let merge = Merge::new(None, vec![Source::new("a", a), Source::new("b", b)], Masks::Ignore, dtype, &mean)?;
+        let merge =
+            Merge::new(None, vec![ModelInput::new("a", a), ModelInput::new("b", b)], Masks::Ignore, dtype, &mean)?;
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let mut writer = Writer::create(Plan::sharded(merge.planned(), 8)?, &out, &[a, b], "")?;
@@ -377,16 +381,16 @@ mod tests {
         let (a, b) = (file(dir.path(), "a", &[matrix(&[0.0, 1.0])]), file(dir.path(), "b", &[matrix(&[0.0, 3.0])]));
         let (fa, fb) = (file(dir.path(), "fa", &[matrix(&[1.0, 3.0])]), file(dir.path(), "fb", &[matrix(&[1.0, 1.0])]));
         let models = || {
-            let of = |name, checkpoint, statistics| Source { name, checkpoint, statistics: Some(statistics) };
+            let of = |name, checkpoint, statistics| ModelInput { name, checkpoint, statistics: Some(statistics) };
             vec![of("a", &a, &fa), of("b", &b, &fb)]
         };
-        let fisher = |_: &str| Ok(Box::new(crate::Fisher::new(vec![1.0; 2], 1e-6)?) as Box<dyn TensorMerge>);
+        let fisher = |_: &str| Ok(Box::new(crate::FisherMergeConfig::new().init(2)?) as Box<dyn TensorMerge>);
         let merge = Merge::new(None, models(), Masks::Same, None, &fisher).unwrap();
         let Contents::Values(values) = merge.tensor(&merge.planned()[0]).unwrap() else { panic!("values") };
         crate::testing::close(&values, &[0.0, 1.5], 1e-5);
         assert_eq!(merge.peak(&Plan::one("x", merge.planned()).unwrap(), 2), 2 * (4 * 4 + 4));
         let denser = file(dir.path(), "d", &[matrix(&[1.0, 1.0])]);
-        let models = vec![Source::new("a", &a), Source::new("d", &denser)];
+        let models = vec![ModelInput::new("a", &a), ModelInput::new("d", &denser)];
         let merge = Merge::new(None, models, Masks::Same, None, &mean).unwrap();
         assert!(merge.tensor(&merge.planned()[0]).unwrap_err().to_string().contains("different masks"));
     }

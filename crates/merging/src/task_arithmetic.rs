@@ -4,27 +4,47 @@
 //! W = W_0 + lambda * sum_i a_i (W_i - W_0)       normalize: sum / sum_i a_i
 //! ```
 
+use burn::config::Config;
 use regrow_sparse_core::Result;
 
-use crate::task_vectors::Mix;
-use crate::tensors::{Operands, Parameters, TensorMerge};
+use crate::params::{MergeParams, PerModel};
+use crate::task_vectors::Consensus;
+use crate::tensors::{Operands, TensorMerge};
+
+/// Settings of [`TaskArithmetic`].
+#[derive(Config, Debug, PartialEq)]
+pub struct TaskArithmeticConfig {
+    /// The weight of each model.
+    #[config(default = "PerModel::All(1.0)")]
+    pub weight: PerModel,
+    /// The factor of the merged task vector.
+    #[config(default = 1.0)]
+    pub lambda: f64,
+    /// Whether the sum is divided by the sum of the weights.
+    #[config(default = false)]
+    pub normalize: bool,
+}
 
 /// The base and a weighted sum of task vectors.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TaskArithmetic(Mix);
+pub struct TaskArithmetic(Consensus);
 
-impl TaskArithmetic {
-    /// A weight for each model and a factor for their sum.
-    pub fn new(weights: Vec<f64>, lambda: f64) -> Self {
-        Self(Mix { weights, lambda, normalize: false, elect: false })
-    }
-
-    /// From `weight` (1), `lambda` (1) and `normalize` (false).
+impl TaskArithmeticConfig {
+    /// The method for so many models.
     ///
     /// # Errors
-    /// Parameters of another kind.
-    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
-        Mix::from_parameters(parameters, false, false).map(Self)
+    /// Another count of weights than of models, numbers that are not finite.
+    pub fn init(&self, models: usize) -> Result<TaskArithmetic> {
+        Consensus::new(&self.weight, models, self.lambda, self.normalize, false).map(TaskArithmetic)
+    }
+
+    /// From the registry's parameters.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        let (weight, lambda, normalize) = (params.each("weight")?, params.number("lambda")?, params.flag("normalize")?);
+        Ok(Self { weight, lambda, normalize })
     }
 }
 
@@ -33,7 +53,7 @@ impl TensorMerge for TaskArithmetic {
         "task-arithmetic"
     }
 
-    fn passes_on(&self) -> bool {
+    fn propagates_nan(&self) -> bool {
         true
     }
 
@@ -45,24 +65,25 @@ impl TensorMerge for TaskArithmetic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensors::Value;
     use crate::testing::{close, merge, numbers, try_merge};
 
     #[test]
     fn the_sum_of_what_was_learnt() {
         let base: &[f32] = &[1.0, 1.0];
         let models: [&[f32]; 2] = [&[2.0, 1.0], &[1.0, -1.0]];
-        assert_eq!(merge(&TaskArithmetic::new(vec![1.0, 1.0], 1.0), Some(base), &models), [2.0, -1.0]);
-        assert_eq!(merge(&TaskArithmetic::new(vec![1.0, 0.5], 0.5), Some(base), &models), [1.5, 0.5]);
-        assert_eq!(merge(&TaskArithmetic::new(vec![1.0, 1.0], 0.0), Some(base), &models), base);
-        let parameters = Parameters::defaults(2).with("normalize", Value::Flag(true)).with_each("weight", &[3.0, 1.0]);
-        assert_eq!(merge(&TaskArithmetic::from_parameters(&parameters).unwrap(), Some(base), &models), [1.75, 0.5]);
-        assert!(try_merge(&TaskArithmetic::new(vec![1.0; 2], 1.0), None, &models).is_err());
+        let of =
+            |weights: [f64; 2], lambda| TaskArithmeticConfig::new().with_weight(weights.into()).with_lambda(lambda);
+        let merged = |config: TaskArithmeticConfig| merge(&config.init(2).unwrap(), Some(base), &models);
+        assert_eq!(merged(of([1.0, 1.0], 1.0)), [2.0, -1.0]);
+        assert_eq!(merged(of([1.0, 0.5], 0.5)), [1.5, 0.5]);
+        assert_eq!(merged(of([1.0, 1.0], 0.0)), base);
+        assert_eq!(merged(of([3.0, 1.0], 1.0).with_normalize(true)), [1.75, 0.5]);
+        assert!(try_merge(&TaskArithmeticConfig::new().init(2).unwrap(), None, &models).is_err());
     }
 
     #[test]
     fn one_model_is_given_back_and_lengths_beyond_a_block_too() {
         let (base, model) = (numbers(20_000, 1), numbers(20_000, 2));
-        close(&merge(&TaskArithmetic::new(vec![1.0], 1.0), Some(&base), &[&model]), &model, 1e-6);
+        close(&merge(&TaskArithmeticConfig::new().init(1).unwrap(), Some(&base), &[&model]), &model, 1e-6);
     }
 }

@@ -1,87 +1,113 @@
-//! Task vectors `D_i = W_i - W_0`, thinned out by a method and put together again:
+//! Task vectors `D_i = W_i - W_0`, made sparse by a method and put together again:
 //!
 //! ```text
 //! W = W_0 + lambda * sum_i a_i f_i (K_i * D_i)
 //! ```
 //!
 //! with a mask `K_i` and a factor `f_i` from the method. `normalize` divides the sum by `sum_i a_i`.
-//! With an election of signs (TIES, arXiv 2306.01708, section 4) only the terms of an entry take part whose
-//! sign is that of the entry's sum, 0 counting as positive, and `normalize` divides by the sum of their
-//! `a_i`.
+//!
+//! With sign election (TIES, arXiv 2306.01708, section 4), an entry's sum takes only the terms whose sign is that of
+//! the sum of all; 0 counts as positive. `normalize` then divides by the sum of their `a_i`.
+//!
+//! TIES, DARE, DELLA, breadcrumbs and task arithmetic are a [`Consensus`], which is here, and a way to make one task
+//! vector sparse, which is in the method's own file. A method of one's own needs the second only:
+//!
+//! ```
+//! use regrow_merging::task_vectors::{Consensus, Sparse};
+//! use regrow_merging::{Operand, Operands};
+//!
+//! let consensus = Consensus { weights: vec![1.0, 1.0], lambda: 1.0, normalize: false, elect: false };
+//! let models = [Operand::new("a", &[3.0, -1.0]), Operand::new("b", &[0.5, 2.0])];
+//! let tensor = Operands::new("w", &[2], Some(&[0.0, 0.0]), &models)?;
+//! // Only what a model raised.
+//! let raised = |_, _: &Operand<'_>, delta: &[f32]| Ok(Sparse::Values(delta.iter().map(|d| d.max(0.0)).collect()));
+//! assert_eq!(consensus.merge(&tensor, &raised)?, [3.5, 2.0]);
+//! # Ok::<(), regrow_sparse_core::Error>(())
+//! ```
 
 use rayon::prelude::*;
 use regrow_sparse_core::mask::top_k::top_k;
 use regrow_sparse_core::{Error, Result};
+use serde::{Deserialize, Serialize};
 
+use crate::params::PerModel;
 use crate::sums::PIECE;
-use crate::tensors::{Operand, Operands, Parameters};
+use crate::tensors::{Operand, Operands};
 
 /// Entries that are worked on together: a word of a mask.
 const BLOCK: usize = 64;
 
-/// What is left of a task vector.
-pub(crate) enum Kept {
-    /// All of it.
+/// A task vector after it was made sparse.
+pub enum Sparse {
+    /// Every entry as it was.
     All,
-    /// The entries whose bits are set, low bit first, times a factor.
-    Some(Vec<u64>, f32),
-    /// These values.
+    /// The entries whose bits are set, times a factor. Entry `i` is bit `i % 64` of word `i / 64`.
+    Mask(Vec<u64>, f32),
+    /// These values, one for each entry.
     Values(Vec<f32>),
 }
 
-/// Says what is left of a task vector: by the model's number, the model, and the vector.
-pub(crate) type Keep<'k> = dyn Fn(usize, &Operand<'_>, &[f32]) -> Result<Kept> + 'k;
+/// Makes a task vector sparse, given the model's number, the model, and the vector.
+pub type Sparsify<'k> = dyn Fn(usize, &Operand<'_>, &[f32]) -> Result<Sparse> + 'k;
 
 /// How task vectors become one.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Mix {
+pub struct Consensus {
+    /// A weight for each model, `a_i`.
     pub weights: Vec<f64>,
+    /// The factor of the merged task vector.
     pub lambda: f64,
+    /// Whether the sum is divided by the sum of the weights.
     pub normalize: bool,
+    /// Whether the sign of each entry is elected.
     pub elect: bool,
 }
 
-impl Mix {
-    /// From `weight` (1), `lambda` (1) and `normalize`.
-    pub fn from_parameters(parameters: &Parameters, normalize: bool, elect: bool) -> Result<Self> {
-        Ok(Self {
-            weights: parameters.each("weight", 1.0)?,
-            lambda: parameters.number("lambda", 1.0)?,
-            normalize: parameters.flag("normalize", normalize)?,
-            elect,
-        })
+impl Consensus {
+    /// For so many models.
+    pub(crate) fn new(weight: &PerModel, models: usize, lambda: f64, normalize: bool, elect: bool) -> Result<Self> {
+        match lambda.is_finite() {
+            true => Ok(Self { weights: weight.of(models, "weight")?, lambda, normalize, elect }),
+            false => Err(Error::Argument(format!("`lambda` must be a finite number, not {lambda}"))),
+        }
     }
 
-    /// The merged tensor. `keep` sees each model's number and task vector.
-    pub fn merge(&self, tensor: &Operands<'_>, keep: &Keep<'_>) -> Result<Vec<f32>> {
+    /// The merged tensor, each task vector made sparse by `sparsify`.
+    ///
+    /// # Errors
+    /// No base, another number of models than of weights; as `sparsify`.
+    pub fn merge(&self, tensor: &Operands<'_>, sparsify: &Sparsify<'_>) -> Result<Vec<f32>> {
         let base = tensor.base()?;
         let models = tensor.models(self.weights.len())?;
         let mut out = vec![0.0f32; base.len()];
-        let mut kept = Vec::with_capacity(models.len());
+        let mut sparse = Vec::with_capacity(models.len());
         for (i, model) in models.iter().enumerate() {
             subtract(model.values, base, &mut out);
-            kept.push(keep(i, model, &out)?);
+            sparse.push(sparsify(i, model, &out)?);
         }
-        self.fill(base, models, &kept, &mut out);
+        self.fill(base, models, &sparse, &mut out);
         Ok(out)
     }
 
     /// The merged tensor with every task vector whole.
+    ///
+    /// # Errors
+    /// No base, another number of models than of weights.
     pub fn merge_whole(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
         let base = tensor.base()?;
         let models = tensor.models(self.weights.len())?;
-        let kept: Vec<Kept> = models.iter().map(|_| Kept::All).collect();
+        let sparse: Vec<Sparse> = models.iter().map(|_| Sparse::All).collect();
         let mut out = vec![0.0f32; base.len()];
-        self.fill(base, models, &kept, &mut out);
+        self.fill(base, models, &sparse, &mut out);
         Ok(out)
     }
 
-    fn fill(&self, base: &[f32], models: &[Operand<'_>], kept: &[Kept], out: &mut [f32]) {
+    fn fill(&self, base: &[f32], models: &[Operand<'_>], sparse: &[Sparse], out: &mut [f32]) {
         let terms: Vec<Term<'_>> = models
             .iter()
-            .zip(kept)
+            .zip(sparse)
             .zip(&self.weights)
-            .map(|((model, kept), weight)| Term { values: model.values, kept, weight: *weight as f32 })
+            .map(|((model, sparse), weight)| Term { values: model.values, sparse, weight: *weight as f32 })
             .collect();
         let divisor = match self.normalize {
             true => not_zero(terms.iter().map(|t| t.weight).sum(), 1e-8),
@@ -121,10 +147,10 @@ impl Mix {
     }
 }
 
-/// One model's part.
+/// One term of the sum.
 struct Term<'a> {
     values: &'a [f32],
-    kept: &'a Kept,
+    sparse: &'a Sparse,
     weight: f32,
 }
 
@@ -135,15 +161,15 @@ impl Term<'_> {
         delta[base.len()..].fill(0.0);
         let weight = self.weight;
         let entries = delta.iter_mut().zip(values.iter().zip(base));
-        match self.kept {
-            Kept::All => entries.for_each(|(delta, (value, base))| *delta = (value - base) * weight),
-            Kept::Some(words, factor) => {
+        match self.sparse {
+            Sparse::All => entries.for_each(|(delta, (value, base))| *delta = (value - base) * weight),
+            Sparse::Mask(words, factor) => {
                 let keep = expanded(words[at / BLOCK]);
                 entries
                     .zip(&keep)
                     .for_each(|((delta, (value, base)), keep)| *delta = (value - base) * keep * factor * weight);
             }
-            Kept::Values(values) => {
+            Sparse::Values(values) => {
                 delta.iter_mut().zip(&values[at..at + base.len()]).for_each(|(delta, value)| *delta = value * weight);
             }
         }
@@ -198,20 +224,20 @@ pub(crate) fn largest(tensor: &Operands<'_>, delta: &[f32], count: usize) -> Res
 }
 
 /// What makes up for entries that were dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Rescale {
     /// Nothing.
     None,
-    /// What is kept, divided by the probability of keeping it: the expectation stays.
+    /// Kept entries are divided by the probability of keeping them, so that the expectation stays.
     Density,
-    /// What is kept, times a factor that gives the task vector its sum of magnitudes back (mergekit).
+    /// Kept entries are scaled so that the task vector's sum of magnitudes stays (mergekit).
     L1,
 }
 
 impl Rescale {
-    /// The words of a recipe.
-    pub(crate) const WORDS: [(&'static str, Self); 3] =
-        [("none", Self::None), ("density", Self::Density), ("l1", Self::L1)];
+    /// Names as parameters have them.
+    pub const NAMES: [(&'static str, Self); 3] = [("none", Self::None), ("density", Self::Density), ("l1", Self::L1)];
 
     /// The factor for the entries of `delta` whose bits are set, a share `density` of all.
     pub(crate) fn factor(self, delta: &[f32], words: &[u64], density: f64) -> f32 {
@@ -240,13 +266,4 @@ fn magnitudes(delta: &[f32], words: &[u64]) -> (f64, f64) {
     };
     let pieces: Vec<(f64, f64)> = delta.par_chunks(PIECE).zip(words.par_chunks(PIECE / BLOCK)).map(piece).collect();
     pieces.into_iter().fold((0.0, 0.0), |(a, k), (all, kept)| (a + all, k + kept))
-}
-
-/// Refuses densities and weights that cannot be.
-pub(crate) fn check_densities(densities: &[f64], mix: &Mix) -> Result<()> {
-    crate::tensors::check_fractions("density", densities)?;
-    match densities.len() == mix.weights.len() {
-        true => Ok(()),
-        false => Err(Error::Argument(format!("{} densities for {} weights", densities.len(), mix.weights.len()))),
-    }
 }

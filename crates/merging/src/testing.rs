@@ -17,9 +17,7 @@ pub(crate) fn merge(method: &dyn TensorMerge, base: Option<&[f32]>, models: &[&[
 }
 
 pub(crate) fn close(found: &[f32], expected: &[f32], within: f32) {
-    assert_eq!(found.len(), expected.len());
-    let same = found.iter().zip(expected).all(|(f, e)| (f - e).abs() <= within);
-    assert!(same, "{found:?} is not {expected:?}");
+    regrow_testing::assert_close(found, expected, within.into());
 }
 
 /// `n` numbers between -1 and 1 that differ by `seed`.

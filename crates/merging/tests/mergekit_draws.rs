@@ -4,7 +4,7 @@
 //! `sparsify.py` (torch, seed 1) on the 60 numbers of [`numbers`] with seed 5, as `[6, 10]` for DELLA; density
 //! 0.4, epsilon 0.2.
 
-use regrow_merging::{Dare, Della, Operand, Operands, Parameters, Rescale, TensorMerge, Value};
+use regrow_merging::{DareConfig, DellaConfig, Operand, Operands, Rescale, TensorMerge};
 use regrow_sparse_core::seed::mix;
 
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
@@ -32,16 +32,14 @@ fn expectations_and_counts_are_mergekit_s() {
     let draws = fixture["draws"].as_u64().unwrap();
     let dare = |rescale| {
         move |seed| -> Box<dyn TensorMerge> {
-            Box::new(Dare::new(vec![1.0], vec![0.4], 1.0, seed).unwrap().with_rescale(rescale))
+            let config = DareConfig::new().with_density(0.4.into()).with_seed(seed).with_rescale(rescale);
+            Box::new(config.init(1).unwrap())
         }
     };
     let della = |seed: u64| -> Box<dyn TensorMerge> {
-        let parameters = Parameters::defaults(1)
-            .with_each("density", &[0.4])
-            .with_each("epsilon", &[0.2])
-            .with("seed", Value::Number(seed as f64))
-            .with("rescale", Value::Text("l1".into()));
-        Box::new(Della::from_parameters(&parameters, false).unwrap())
+        let config = DellaConfig::new().with_density(0.4.into()).with_epsilon(0.2.into()).with_seed(seed);
+        let config = config.with_elect(false).with_normalize(false).with_rescale(Rescale::L1);
+        Box::new(config.init(1).unwrap())
     };
     let cases = [
         ("dare_l1", mean(draws, dare(Rescale::L1))),

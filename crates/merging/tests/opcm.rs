@@ -1,8 +1,9 @@
 //! OPCM against its authors' code, on the same network.
 #![allow(clippy::unwrap_used)]
 
-use regrow_merging::Opcm;
+use regrow_merging::OpcmConfig;
 use regrow_merging::opcm::Difference;
+use regrow_testing::assert_close;
 use serde_json::Value;
 
 /// As the fixture's origin says.
@@ -33,15 +34,13 @@ fn every_step_is_that_of_the_authors_code() {
         let mut merged: Vec<Difference> = shapes.iter().zip(&sizes).map(empty).collect();
         let mut state = None;
         for k in 0..4 {
-            let now = Opcm::new(alpha).unwrap().add(state, &mut merged, &task(k, &sizes)).unwrap();
+            let now =
+                OpcmConfig::new().with_alpha(alpha).init().unwrap().add(state, &mut merged, &task(k, &sizes)).unwrap();
             let lambda = theirs["lambda"][k].as_f64().unwrap();
             assert!((now.lambda - lambda).abs() < 1e-6 * lambda, "{alpha} {k}: {} {lambda}", now.lambda);
             let expected: Vec<Vec<f64>> = serde_json::from_value(theirs["steps"][k].clone()).unwrap();
-            for (ours, theirs) in merged.iter().zip(&expected) {
-                for (a, b) in ours.values.iter().zip(theirs) {
-                    assert!((f64::from(*a) - b).abs() < 1e-7, "{alpha} {k}: {a} {b}");
-                }
-            }
+            assert_eq!(merged.len(), expected.len());
+            merged.iter().zip(&expected).for_each(|(ours, theirs)| assert_close(&ours.values, theirs, 1e-7));
             state = Some(now);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use regrow_checkpoint::atomic;
-use regrow_device::pool::Crew;
+use regrow_device::pool::DevicePool;
 use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -106,7 +106,7 @@ impl RowStore {
         Ok(())
     }
 
-    /// The rows that `work` makes of the pieces `0..count`, shared out among `crew`, in the pieces' order. Those of
+    /// The rows that `work` makes of the pieces `0..count`, shared out among `pool`, in the pieces' order. Those of
     /// each are kept as soon as they are there.
     ///
     /// # Errors
@@ -114,13 +114,13 @@ impl RowStore {
     pub fn fill<P: Serialize + Sync>(
         &mut self,
         plan: &P,
-        crew: &Crew<'_>,
+        pool: &DevicePool<'_>,
         count: usize,
         work: impl Fn(&Device, usize) -> Result<Vec<Record>> + Sync,
     ) -> Result<()> {
         let before = self.rows.len();
         let kept = Mutex::new(&mut *self);
-        let made = crew.run(count, |device, piece| {
+        let made = pool.run(count, |device, piece| {
             let rows = work(device, piece)?;
             kept.lock().unwrap_or_else(PoisonError::into_inner).add(plan, rows.clone())?;
             Ok::<_, Error>(rows)
@@ -138,13 +138,13 @@ impl RowStore {
     pub fn fill_seeds<P: Serialize + Sync>(
         &mut self,
         plan: &P,
-        crew: &Crew<'_>,
+        pool: &DevicePool<'_>,
         (first, count): (u64, u64),
         work: impl Fn(&Device, u64) -> Result<Vec<Record>> + Sync,
     ) -> Result<()> {
         let open = |seed: &u64| !self.rows.iter().any(|row| row.seed == *seed);
         let open: Vec<u64> = (first..first + count).filter(open).collect();
-        self.fill(plan, crew, open.len(), |device, piece| work(device, open[piece]))
+        self.fill(plan, pool, open.len(), |device, piece| work(device, open[piece]))
     }
 
     /// Keeps `rows` as well, on disk.

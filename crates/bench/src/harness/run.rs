@@ -121,12 +121,12 @@ fn fill<T: Table>(name: &str, plan: &Plan<'_, T>, data: &T::Data, common: &Commo
     let (settings, epochs) = (table.settings(), table.epochs(data));
     let bar = trainer::progress(epochs * count as usize);
     let (home, tell, shared) = (device::current(), trainer::teller(&bar), Shared::default());
-    let crew = trainer::crew(common.parallel, &tell);
+    let pool = trainer::pool(common.parallel, &tell);
     let mut store = RowStore::open(&common.out, name, plan, common.resume)?;
     let done = |seed: u64, setting: &Setting| store.rows.iter().any(|r| r.seed == seed && setting.holds(r));
     let all = (first..first + count).flat_map(|seed| settings.iter().map(move |setting| (seed, setting)));
     let open: Vec<(u64, &Setting)> = all.filter(|(seed, setting)| !done(*seed, setting)).collect();
-    store.fill(plan, &crew, open.len(), |device, piece| {
+    store.fill(plan, &pool, open.len(), |device, piece| {
         let (seed, setting) = open[piece];
         let context = Context { data, device, bar: &bar, home: &home, shared: &shared };
         context.say(format_args!("seed {seed} {}", setting.name()));

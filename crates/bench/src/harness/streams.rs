@@ -2,7 +2,7 @@
 
 use burn::optim::AdamConfig;
 use indicatif::ProgressBar;
-use regrow_continual::learn::Told;
+use regrow_continual::learn::Progress;
 use regrow_continual::stream::{Scenario, TaskStream};
 use regrow_continual::{AccuracyMatrix, Protocol, Strategy, learn};
 use regrow_sparse_core::Result;
@@ -40,8 +40,8 @@ pub fn percent(value: Option<f64>) -> f64 {
 }
 
 /// Moves `bar` once an epoch.
-pub fn ticks(bar: &ProgressBar, epochs: usize) -> impl FnMut(Told) {
-    move |told: Told| {
+pub fn ticks(bar: &ProgressBar, epochs: usize) -> impl FnMut(Progress) {
+    move |told: Progress| {
         if told.step.is_multiple_of(told.total.div_ceil(epochs).max(1)) {
             bar.inc(1);
         }

@@ -7,7 +7,7 @@ use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use regrow_device as device;
-use regrow_device::pool::Crew;
+use regrow_device::pool::DevicePool;
 use regrow_sparse_core::Result;
 use regrow_sparse_core::model::sparsify::Pruner;
 use regrow_train::Classifier;
@@ -97,14 +97,14 @@ impl Trainer<'_> {
 
 /// The devices of this process as a table gives them work: so many networks side by side on each, by default one
 /// per core on the processor and one on any other; on a peer's never more than one.
-pub fn crew<'a>(parallel: Option<usize>, tell: &'a (dyn Fn(&str) + Sync)) -> Crew<'a> {
+pub fn pool<'a>(parallel: Option<usize>, tell: &'a (dyn Fn(&str) + Sync)) -> DevicePool<'a> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let places = |device: &Device| match (device::is_peer(device), device::is_host(device)) {
         (true, _) => 1,
         (false, true) => parallel.unwrap_or(cores),
         (false, false) => parallel.unwrap_or(1),
     };
-    Crew::new(device::all(), places).with_tell(tell)
+    DevicePool::new(device::all(), places).with_tell(tell)
 }
 
 /// Says a line above `bar`.

@@ -2,8 +2,8 @@
 //! each further task adds to it. Factors for channels (kernels of 1x1) are no row: before a batch norm they do nothing.
 
 use burn::module::Module;
-use regrow_continual::clr::{Reprogrammed, Variant};
-use regrow_continual::{Clr, FineTune, PackNet, Separate, Strategy};
+use regrow_continual::clr::{ReprogramConfig, Reprogrammed};
+use regrow_continual::{Clr, FineTune, PackNetConfig, Separate, Strategy};
 use regrow_sparse_core::model::deep_copy::onto;
 use regrow_train::classifier::Headed;
 
@@ -92,9 +92,9 @@ impl Table for ClrTable {
         let (heads, numbers, tasks) = (classes * (features + 1), anchor.num_params(), stream.tasks());
         let (model, mut strategy): (_, Box<dyn Strategy<_>>) = match setting.name() {
             "fine-tune" => (Reprogrammed::plain(anchor), Box::new(FineTune)),
-            "PackNet" => (Reprogrammed::plain(anchor), Box::new(PackNet::new(self.packnet)?.with_norms())),
+            "PackNet" => (Reprogrammed::plain(anchor), Box::new(PackNetConfig::new().with_sparsity(self.packnet).with_norms(true).init()?)),
             "norms only" => (Reprogrammed::plain(anchor), Box::new(Clr::default())),
-            "CLR" => (Reprogrammed::new(anchor, 3, Variant::All)?, Box::new(Clr::default())),
+            "CLR" => (ReprogramConfig::new().init(anchor)?, Box::new(Clr::default())),
             _ => (Reprogrammed::plain(anchor), Box::new(Separate::default())),
         };
         let lr = in_thirds(self.learning_rate);

@@ -2,7 +2,7 @@
 //! arrive in several orders, against merging all so far again by average, task arithmetic and TIES.
 
 use regrow_merging::opcm::Difference;
-use regrow_merging::{Opcm, TaskArithmetic, Ties};
+use regrow_merging::{OpcmConfig, TaskArithmeticConfig, TiesConfig};
 
 use crate::harness::arrivals::{Arrivals, FIRST, KEPT, Merged, after};
 use crate::harness::finetuned::{Finetuned, FinetunedData};
@@ -41,7 +41,7 @@ impl Table for OpcmTable {
     type Data = FinetunedData;
 
     fn check(&mut self, common: &Common) -> Result<()> {
-        Opcm::new(self.alpha)?;
+        OpcmConfig::new().with_alpha(self.alpha).init()?;
         ensure(self.orders > 0, "the table needs at least one order (--orders)")?;
         self.models.check(common)
     }
@@ -63,9 +63,9 @@ impl Table for OpcmTable {
         let mut rows = Vec::new();
         for order in 0..self.orders {
             let arrivals = Arrivals::new(&family, &own, seed, order);
-            let sum = |on: &[usize], by: f64| arrivals.merged(on, &TaskArithmetic::new(vec![1.0; on.len()], by));
+            let sum = |on: &[usize], by: f64| arrivals.merged(on, &TaskArithmeticConfig::new().with_lambda(by).init(on.len())?);
             let ties =
-                |on: &[usize], by: f64| arrivals.merged(on, &Ties::new(vec![1.0; on.len()], vec![0.2; on.len()], by)?);
+                |on: &[usize], by: f64| arrivals.merged(on, &TiesConfig::new().with_density(0.2.into()).with_lambda(by).init(on.len())?);
             let best = |on: &[usize], by: &dyn Fn(f64) -> Result<Merged>| family.best_factor(on, &LAMBDAS, by);
             rows.extend([
                 arrivals.plain("parent", parent),
@@ -109,7 +109,7 @@ impl OpcmTable {
             matrix: <[usize; 2]>::try_from(shape.clone()).ok().filter(|_| matrices),
         };
         let mut merged: Vec<Difference> = arrivals.family.shapes.iter().map(empty).collect();
-        let (opcm, mut state, mut steps) = (Opcm::new(self.alpha)?, None, Vec::new());
+        let (opcm, mut state, mut steps) = (OpcmConfig::new().with_alpha(self.alpha).init()?, None, Vec::new());
         for task in &arrivals.line {
             state = Some(opcm.add(state, &mut merged, &arrivals.models[*task])?);
             steps.push(merged.iter().map(|d| d.values.clone()).collect());

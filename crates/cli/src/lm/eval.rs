@@ -81,7 +81,7 @@ fn measured(
     window: usize,
     stride: Option<usize>,
     watch: &mut dyn FnMut(usize, usize),
-) -> Result<lm::Perplexity> {
+) -> Result<regrow_lm::Perplexity> {
     let (model, tokens) = opened(folder, file, window)?;
     let windows: Vec<Window<'_>> = sliding(&tokens, window, stride.unwrap_or(window))?;
     Ok(regrow_lm::perplexity(&model, &windows, watch)?)
@@ -99,7 +99,7 @@ pub fn cosine(folder: &Path, other: &Path, file: &Path, out: &mut dyn Write) -> 
         let (a, b) = (ours[0].len(), theirs[0].len());
         return Err(Error::Argument(format!("the models' embeddings have {a} and {b} numbers: nothing to compare")));
     }
-    let cosines: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| lm::cosine(a, b)).collect();
+    let cosines: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| regrow_lm::cosine(a, b)).collect();
     let least = cosines.iter().copied().fold(f64::INFINITY, f64::min);
     let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
     writeln!(out, "cosine {mean:.4} ({} sentences, the least {least:.4})", cosines.len())?;

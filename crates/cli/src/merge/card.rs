@@ -1,13 +1,13 @@
-//! The model card of a merged model: who its parents are, and by what recipe.
+//! The model card of a merged model: its parents and its recipe.
 
 use std::path::Path;
 
-use regrow_merging::About;
+use regrow_merging::MethodInfo;
 
 use super::recipe::Recipe;
 use super::setting::Setting;
 
-/// What the recipe is called in the merged directory.
+/// The recipe's file name in the merged directory.
 pub fn recipe_name(path: &Path) -> &'static str {
     match path.extension() {
         Some(e) if e == "yaml" || e == "yml" => "mergekit_config.yml",
@@ -16,7 +16,7 @@ pub fn recipe_name(path: &Path) -> &'static str {
 }
 
 /// `README.md` of the merged model.
-pub fn card(recipe: &Recipe, method: &About, out: &Path) -> String {
+pub fn card(recipe: &Recipe, method: &MethodInfo, out: &Path) -> String {
     let parents: Vec<String> = recipe
         .base
         .iter()
@@ -31,7 +31,7 @@ pub fn card(recipe: &Recipe, method: &About, out: &Path) -> String {
          below by the method {}: {} ({}).\n\n{}\nThe recipe:\n\n```{language}\n{}\n```\n",
         env!("CARGO_PKG_VERSION"),
         method.name,
-        method.about,
+        method.summary,
         method.paper,
         table(recipe),
         recipe.text.trim_end()
@@ -56,11 +56,8 @@ fn cell(text: &str) -> String {
 }
 
 fn shown(setting: &Setting) -> String {
-    use regrow_merging::Value;
     match setting {
-        Setting::One(Value::Number(number)) => number.to_string(),
-        Setting::One(Value::Flag(flag)) => flag.to_string(),
-        Setting::One(Value::Text(text)) => text.clone(),
+        Setting::One(scalar) => scalar.to_string(),
         Setting::Gradient(numbers) => format!("{numbers:?} by layer"),
         Setting::Rules(_) => "by name".into(),
     }

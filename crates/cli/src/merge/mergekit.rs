@@ -1,6 +1,7 @@
 //! A mergekit configuration (YAML) as one of our recipes. Facts from mergekit's `config.py` and
 //! `merge_methods/`, commit a6e4028.
 
+use regrow_merging::{ALL, MergeEntry};
 use serde_json::{Map, Value as Json, json};
 
 use super::recipe::check_keys;
@@ -24,7 +25,7 @@ pub fn translated(json: &Json) -> Result<Json, String> {
         return Err(format!("`{key}` of mergekit is not supported"));
     }
     check_keys(table, &KEYS, "the configuration")?;
-    let method = text(table, "merge_method")?.ok_or("names no `merge_method`")?;
+    let method = find(text(table, "merge_method")?.ok_or("names no `merge_method`")?)?;
     let base = text(table, "base_model")?;
     let mut models = match (table.get("models"), table.get("slices")) {
         (Some(Json::Array(models)), None) => models.iter().map(model).collect::<Result<Vec<_>, _>>()?,
@@ -32,10 +33,10 @@ pub fn translated(json: &Json) -> Result<Json, String> {
         _ => return Err("must have either `models` or `slices`, a list".into()),
     };
     // The base among the models is the base again, but for an average, where it is one of them.
-    if let Some(base) = base.filter(|_| method != "linear") {
+    if let Some(base) = base.filter(|_| method.info.name != "linear") {
         models.retain(|model| model["path"] != base);
     }
-    let mut recipe = json!({ "method": ours(method)?, "models": models, "parameters": parameters(method, table)? });
+    let mut recipe = json!({ "method": method.info.name, "models": models, "parameters": parameters(method, table)? });
     let mut set = |key: &str, value: Option<&str>| value.map(|value| recipe[key] = value.into());
     set("base", base);
     set("dtype", text(table, "out_dtype")?.or(text(table, "dtype")?));
@@ -43,37 +44,24 @@ pub fn translated(json: &Json) -> Result<Json, String> {
     Ok(recipe)
 }
 
-fn ours(method: &str) -> Result<String, String> {
-    const SUPPORTED: [&str; 11] = [
-        "breadcrumbs",
-        "breadcrumbs_ties",
-        "dare_linear",
-        "dare_ties",
-        "della",
-        "della_linear",
-        "linear",
-        "model_stock",
-        "slerp",
-        "task_arithmetic",
-        "ties",
-    ];
-    match method {
-        "dare_linear" => Ok("dare".into()),
-        known if SUPPORTED.contains(&known) => Ok(known.replace('_', "-")),
-        other => Err(format!("mergekit's method `{other}` is not supported: use {}", SUPPORTED.join(", "))),
-    }
+/// The method that mergekit calls so.
+fn find(name: &str) -> Result<&'static MergeEntry, String> {
+    let known = || ALL.iter().filter_map(|entry| entry.mergekit).collect::<Vec<_>>().join(", ");
+    let unknown = || format!("mergekit's method `{name}` is not supported: use {}", known());
+    ALL.iter().find(|entry| entry.mergekit == Some(name)).ok_or_else(unknown)
 }
 
-/// The parameters for all models. `rescale` is a word here: mergekit's restores the sum of magnitudes.
-fn parameters(method: &str, table: &Map<String, Json>) -> Result<Map<String, Json>, String> {
+/// The parameters for all models. `rescale` is a word here: mergekit's restores the sum of magnitudes, by default
+/// where entries are dropped at random.
+fn parameters(method: &MergeEntry, table: &Map<String, Json>) -> Result<Map<String, Json>, String> {
     let mut parameters = match table.get("parameters") {
         None | Some(Json::Null) => Map::new(),
         Some(Json::Object(parameters)) => parameters.clone(),
         Some(_) => return Err("`parameters` must be a table".into()),
     };
-    // Only how mergekit holds a mask in memory.
+    // It only says how mergekit stores a mask in memory.
     parameters.remove("int8_mask");
-    let random = method.starts_with("dare") || method.starts_with("della");
+    let random = method.info.params.iter().any(|p| p.name == "rescale" && p.default == "density");
     match parameters.get("rescale").cloned() {
         Some(Json::Bool(rescale)) => {
             parameters.insert("rescale".into(), if rescale { "l1" } else { "none" }.into());
@@ -83,7 +71,7 @@ fn parameters(method: &str, table: &Map<String, Json>) -> Result<Map<String, Jso
         }
         _ => {}
     }
-    if method == "model_stock" {
+    if method.has("clamp") {
         parameters.insert("clamp".into(), false.into());
     }
     Ok(parameters)

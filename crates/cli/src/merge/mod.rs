@@ -1,13 +1,14 @@
 //! `regrow merge`: several checkpoints become one, tensor by tensor.
 
+mod adapters;
 mod card;
 mod mergekit;
 mod output;
-mod own;
 mod parents;
 mod recipe;
 mod setting;
 mod tune;
+mod whole;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::Instant;
 
 use regrow_checkpoint::{Checkpoint, Plan};
-use regrow_merging::{Base, Entry, Merge, TensorMerge, Value, find};
+use regrow_merging::{ALL, BaseRole, Merge, MergeEntry, MergeForm, TensorMerge, find};
 
 use crate::bar::Bar;
 use crate::error::{Error, Result};
@@ -29,24 +30,10 @@ pub use tune::{Args as TuneArgs, run as tune};
 /// Merge models that share an architecture into one
 ///
 /// The recipe says what and how: a TOML file, or a mergekit configuration in YAML. Models are safetensors
-/// files or Hugging Face directories; a few tensors at a time are in memory. Methods: breadcrumbs,
-/// breadcrumbs-ties, dare, dare-ties, della, della-linear, fisher, linear, model-stock, opcm, regmean, rmm,
-/// slerp, sms, task-arithmetic, ties. Two go their own ways: rmm merges adapters so that `regrow revert` gives any
-/// of them back; opcm merges models one after another --into a folder.
+/// files or Hugging Face directories; a few tensors at a time are in memory. rmm merges adapters so that `regrow
+/// revert` gives any of them back; opcm can also merge models one after another --into a folder.
 #[derive(clap::Args)]
-#[command(after_help = "Example: regrow merge recipe.toml --out MERGED\n\n  \
-                        # recipe.toml\n  \
-                        method = \"ties\"\n  \
-                        base = \"path/to/base\"\n  \
-                        models = [{ path = \"path/to/a\", weight = 0.5, density = 0.3 }, { path = \"path/to/b\" }]\n  \
-                        parameters = { lambda = 1.0, normalize = true }\n  \
-                        dtype = \"float16\"\n\n  \
-                        A parameter may be a list of numbers, from the first layer to the last, or go by parts of names:\n  \
-                        weight = [{ filter = \"mlp\", value = 0.5 }, { value = 0.2 }]\n\n  \
-                        rmm: parameters = { basis = 2 }, or { storage = 0.5 } or { error = 0.05 }; besides granularity (position,\n  \
-                        layer, product), align (none, balanced, procrustes), centred, normalize, rank\n  \
-                        opcm: parameters = { alpha = 0.5, convolutions = false }; regrow merge r.toml --into STATE --out MERGED\n  \
-                        fisher, regmean: models = [{ path = \"path/to/a\", statistics = \"a.safetensors\" }, ..], made by regrow statistics")]
+#[command(after_help = help())]
 pub struct Args {
     /// The recipe: method, base, models, parameters, dtype, tokenizer, masks
     recipe: PathBuf,
@@ -77,41 +64,73 @@ impl Args {
     }
 }
 
+/// Recipes and methods, for `--help`.
+fn help() -> String {
+    let width = ALL.iter().map(|method| method.info.name.len()).max().unwrap_or(0);
+    let methods: String =
+        ALL.iter().map(|method| format!("\n  {:width$}  {}", method.info.name, method.info.summary)).collect();
+    format!(
+        "Example: regrow merge recipe.toml --out MERGED\n\n  \
+         # recipe.toml\n  \
+         method = \"ties\"\n  \
+         base = \"path/to/base\"\n  \
+         models = [{{ path = \"path/to/a\", weight = 0.5, density = 0.3 }}, {{ path = \"path/to/b\" }}]\n  \
+         parameters = {{ lambda = 1.0, normalize = true }}\n  \
+         dtype = \"float16\"\n\n  \
+         A parameter may be a list of numbers, from the first layer to the last, or depend on parts of names:\n  \
+         weight = [{{ filter = \"mlp\", value = 0.5 }}, {{ value = 0.2 }}]\n\n  \
+         opcm one after another: regrow merge recipe.toml --into STATE --out MERGED\n  \
+         fisher, regmean: models = [{{ path = \"path/to/a\", statistics = \"a.safetensors\" }}, ..], made by regrow \
+         statistics\n\n\
+         Methods (`regrow methods merge NAME` shows parameters):{methods}"
+    )
+}
+
 /// Reads the recipe, checks everything, merges.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
-    if let Some((run, about)) = own::find(&recipe.method) {
-        return run(args, &recipe, about, out);
-    }
-    if args.into.is_some() {
+    let method = find(&recipe.method)?;
+    recipe.check(method)?;
+    if args.into.is_some() && method.info.name != "opcm" {
         return Err(Error::Argument(format!("--into is for opcm, not for {}", recipe.method)));
     }
-    let method = find(&recipe.method)?;
-    recipe.check(method.parameters)?;
     check_counts(&recipe, method)?;
-    let parents = Parents::open(&recipe)?;
-    let merge = planned(&recipe, method, &parents, args.any_base)?;
-    let output = Output::new(args, &recipe, &method.said())?;
+    match method.form {
+        MergeForm::Tensor(_) => tensors(args, &recipe, method, out),
+        MergeForm::Whole(_) => whole::run(args, &recipe, method, out),
+        MergeForm::Reversible(_) => adapters::run(args, &recipe, method, out),
+    }
+}
+
+/// Merges tensor by tensor.
+fn tensors(args: &Args, recipe: &Recipe, method: &MergeEntry, out: &mut dyn Write) -> Result<()> {
+    let parents = Parents::open(recipe)?;
+    let merge = planned(recipe, method, &parents, args.any_base)?;
+    let output = Output::new(args, recipe, &method.info)?;
     let plan = output.plan(merge.planned(), parents.lead())?;
     if args.dry_run {
-        return dry_run(&recipe, method, &merge, &plan, out);
+        return dry_run(recipe, method, &merge, &plan, out);
     }
     let started = Instant::now();
     let (files, bytes, tensors) = (plan.files(), text::grouped(plan.bytes()), plan.tensors().count());
     write(&output, &parents, &merge, plan)?;
     let (models, files) = (count(recipe.models.len(), "model"), count(files, "file"));
     let seconds = started.elapsed().as_secs_f64();
-    writeln!(out, "{models} merged by {}: {tensors} tensors, {bytes} bytes in {files}, {seconds:.1} s", method.name)?;
+    writeln!(
+        out,
+        "{models} merged by {}: {tensors} tensors, {bytes} bytes in {files}, {seconds:.1} s",
+        method.info.name
+    )?;
     Ok(())
 }
 
-fn check_counts(recipe: &Recipe, method: &Entry) -> Result<()> {
+fn check_counts(recipe: &Recipe, method: &MergeEntry) -> Result<()> {
     let checked = method.check(recipe.models.len(), recipe.base.is_some());
     checked.map_err(|e| Error::Argument(format!("{}: {e}", recipe.path.display())))
 }
 
-/// The merge, after all that can be checked before work has been.
-fn planned<'a>(recipe: &Recipe, method: &Entry, parents: &'a Parents, any_base: bool) -> Result<Merge<'a>> {
+/// The merge, after everything was checked that can be checked before it.
+fn planned<'a>(recipe: &Recipe, method: &MergeEntry, parents: &'a Parents, any_base: bool) -> Result<Merge<'a>> {
     let names: Vec<&str> = parents.lead().entries().iter().map(|entry| entry.name.as_str()).collect();
     let places = setting::places(names.iter().copied());
     if let Some(layers) = recipe.layers.filter(|layers| setting::layers(names.iter().copied()) != *layers) {
@@ -119,29 +138,31 @@ fn planned<'a>(recipe: &Recipe, method: &Entry, parents: &'a Parents, any_base: 
         let reason = format!("a slice takes {layers} layers, the models have {found}: only whole models are merged");
         return Err(Error::Argument(format!("{}: {reason}", recipe.path.display())));
     }
-    let trimmed = parents.trimmed(recipe)?;
+    let trimmed = parents.trimmed(recipe, method)?;
     let make = |tensor: &str| -> regrow_sparse_core::Result<Box<dyn TensorMerge>> {
-        let mut parameters = recipe.parameters(tensor, places.get(tensor).copied().unwrap_or(0.0));
-        for (own, densities) in parameters.models.iter_mut().zip(&trimmed) {
-            own.extend(densities.get(tensor).map(|density| ("density".to_string(), Value::Number(*density))));
+        let mut params = recipe.params(tensor, places.get(tensor).copied().unwrap_or(0.0));
+        for (own, densities) in params.models.iter_mut().zip(&trimmed) {
+            if let Some(density) = densities.get(tensor) {
+                *own = std::mem::take(own).set("density", density);
+            }
         }
-        (method.make)(&parameters)
+        method.tensor(&params)
     };
-    // A base that the method does not look at need not be read.
+    // A base that the method does not use need not be read.
     let base = parents.base.as_ref().filter(|_| method.reads_base(parents.models.len()));
-    let merge = Merge::new(base, parents.sources(), recipe.masks, recipe.dtype, &make)?;
-    if let Some(base) = base.filter(|_| method.base == Base::Parent && !any_base) {
+    let merge = Merge::new(base, parents.inputs(), recipe.masks, recipe.dtype, &make)?;
+    if let Some(base) = base.filter(|_| method.base == BaseRole::Parent && !any_base) {
         parents.check_base(base)?;
     }
     Ok(merge)
 }
 
-fn dry_run(recipe: &Recipe, method: &Entry, merge: &Merge<'_>, plan: &Plan, out: &mut dyn Write) -> Result<()> {
+fn dry_run(recipe: &Recipe, method: &MergeEntry, merge: &Merge<'_>, plan: &Plan, out: &mut dyn Write) -> Result<()> {
     let header = ["model", "path"];
     let mut rows: Vec<Vec<String>> =
         recipe.models.iter().map(|m| vec![text::one_line(&m.name), m.path.display().to_string()]).collect();
     rows.extend(recipe.base.iter().map(|base| vec!["(base)".into(), base.display().to_string()]));
-    writeln!(out, "{}: {} ({})\n", method.name, method.about, method.paper)?;
+    writeln!(out, "{}: {} ({})\n", method.info.name, method.info.summary, method.info.paper)?;
     writeln!(out, "{}\n", text::table(&header, 2, rows))?;
     let largest = plan.tensors().max_by_key(|tensor| tensor.elements());
     if let Some(largest) = largest {
@@ -185,4 +206,8 @@ fn bytes(size: &str) -> Result<usize, String> {
 /// Whether a path is a directory with an adapter.
 fn is_adapter(path: &Path) -> bool {
     path.join("adapter_config.json").exists()
+}
+
+fn refuse(wrong: bool, reason: &str) -> Result<()> {
+    if wrong { Err(Error::Argument(reason.into())) } else { Ok(()) }
 }

@@ -1,16 +1,16 @@
-//! What stands beside the weights of a merged model: its recipe, its card, its tokenizer, its configuration.
+//! Files beside the weights of a merged model: its recipe, its card, its tokenizer, its configuration.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use regrow_checkpoint::{Checkpoint, Dtype, Plan, Planned, Writer};
-use regrow_merging::About;
+use regrow_merging::MethodInfo;
 
 use super::recipe::Recipe;
 use super::{Args, card};
 use crate::error::{Error, Result};
 
-/// Where a merged model goes, and what goes along.
+/// Where a merged model is written, and with which files.
 pub struct Output {
     /// A directory, or a file that ends in .safetensors.
     pub path: PathBuf,
@@ -24,8 +24,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// What `args` and the recipe say; a method that did it.
-    pub fn new(args: &Args, recipe: &Recipe, method: &About) -> Result<Self> {
+    /// As `args` and the recipe say, made by `method`.
+    pub fn new(args: &Args, recipe: &Recipe, method: &MethodInfo) -> Result<Self> {
         let path = args.out().to_path_buf();
         let mut beside = tokenizer(recipe)?;
         beside.push(("README.md".into(), card::card(recipe, method, &path).into_bytes()));
@@ -50,7 +50,7 @@ impl Output {
         Ok(if self.is_file() { plan.with_metadata("regrow_recipe", &self.recipe) } else { plan })
     }
 
-    /// Begins to write tensors, or goes on; `settings` identify the run besides what is known here.
+    /// Starts to write tensors, or resumes; `settings` identify the run together with the recipe.
     pub fn writer(&self, plan: Plan, inputs: &[&Checkpoint], settings: &str) -> Result<Writer> {
         let settings = format!("{settings} {} {}", self.shard_size, self.recipe);
         let begin = if self.resume { Writer::resume } else { Writer::create };
@@ -75,7 +75,7 @@ fn tokenizer(recipe: &Recipe) -> Result<Vec<(String, Vec<u8>)>> {
     let Some(source) = recipe.tokenizer.as_deref() else { return Ok(Vec::new()) };
     let named = |name: &str| recipe.models.iter().find(|model| model.name == name).map(|model| model.path.clone());
     if source == "base" {
-        // The lead's own, which goes along anyhow where it is a directory.
+        // The lead's own; a directory's tokenizer is copied anyway.
         let lead = recipe.base.clone().or_else(|| recipe.models.first().map(|model| model.path.clone()));
         return lead
             .filter(|path| path.is_dir())

@@ -1,10 +1,11 @@
-//! The models that a recipe names, opened and looked at before any work.
+//! The models that a recipe names, opened and checked before any work.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use regrow_checkpoint::Checkpoint;
-use regrow_merging::stream::{Source, densities_within};
+use regrow_merging::MergeEntry;
+use regrow_merging::stream::{ModelInput, densities_within};
 
 use super::is_adapter;
 use super::recipe::{Model, Recipe};
@@ -51,22 +52,25 @@ impl Parents {
     }
 
     /// The models as the merge takes them.
-    pub fn sources(&self) -> Vec<Source<'_>> {
+    pub fn inputs(&self) -> Vec<ModelInput<'_>> {
         self.models
             .iter()
-            .map(|(name, checkpoint, statistics)| Source { name, checkpoint, statistics: statistics.as_ref() })
+            .map(|(name, checkpoint, statistics)| ModelInput { name, checkpoint, statistics: statistics.as_ref() })
             .collect()
     }
 
-    /// Files, sizes and times of all that is read: with others, an interrupted run is not gone on with.
+    /// Files, sizes and times of all that is read. An interrupted run is resumed only with the same.
     pub fn identity(&self) -> Result<String> {
         identity(self.all().flat_map(Checkpoint::files))
     }
 
     /// For each model the density of each tensor, where the recipe has task vectors trimmed as a whole.
-    pub fn trimmed(&self, recipe: &Recipe) -> Result<Vec<HashMap<String, f64>>> {
-        let parameters = recipe.parameters("", 0.0);
-        if !parameters.word("scope", false, &[("tensor", false), ("model", true)])? {
+    pub fn trimmed(&self, recipe: &Recipe, method: &MergeEntry) -> Result<Vec<HashMap<String, f64>>> {
+        if !method.has("scope") {
+            return Ok(Vec::new());
+        }
+        let params = method.complete(&recipe.params("", 0.0))?;
+        if params.shared.text("scope")? != "model" {
             return Ok(Vec::new());
         }
         let Some(base) = &self.base else { return Ok(Vec::new()) };
@@ -76,7 +80,7 @@ impl Parents {
             let reason = "with `scope` model a `density` is one number: it is shared out among the tensors";
             return Err(Error::Argument(format!("{}: {reason}", recipe.path.display())));
         }
-        let densities = parameters.each("density", 1.0)?;
+        let densities = params.each("density")?.of(self.models.len(), "density")?;
         let models = self.models.iter().zip(densities);
         models.map(|((_, model, _), density)| Ok(densities_within(base, model, density)?)).collect()
     }

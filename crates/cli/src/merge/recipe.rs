@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use regrow_checkpoint::Dtype;
-use regrow_merging::{Masks, Parameters};
+use regrow_merging::{ALL, Masks, MergeEntry, MergeParams, Params};
 use serde_json::{Map, Value as Json};
 
 use super::mergekit;
 use super::setting::Setting;
 use crate::error::{Error, Result};
 
-/// A recipe as it was read; whether the method knows its parameters is asked in [`Recipe::check`].
+/// A recipe as it was read. [`Recipe::check`] checks the names of its parameters.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The file.
@@ -29,9 +29,9 @@ pub struct Recipe {
     pub parameters: BTreeMap<String, Setting>,
     /// The type of the result.
     pub dtype: Option<Dtype>,
-    /// Whose tokenizer goes along: a model's name, `base`, or a directory.
+    /// The tokenizer to copy: a model's name, `base`, or a directory.
     pub tokenizer: Option<String>,
-    /// What becomes of zeros.
+    /// What happens to zeros.
     pub masks: Masks,
     /// How many layers the models must have, where the recipe counts them.
     pub layers: Option<usize>,
@@ -40,11 +40,11 @@ pub struct Recipe {
 /// One of the models.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
     /// A file or directory.
     pub path: PathBuf,
-    /// What the method wants to know besides.
+    /// A file of statistics, for methods that need them.
     pub statistics: Option<PathBuf>,
     /// Parameters of its own.
     pub parameters: BTreeMap<String, Setting>,
@@ -52,8 +52,6 @@ pub struct Model {
 
 const KEYS: [&str; 7] = ["method", "base", "models", "parameters", "dtype", "tokenizer", "masks"];
 const MODEL_KEYS: [&str; 3] = ["path", "name", "statistics"];
-/// Parameters that each model may have for itself.
-pub const OF_A_MODEL: [&str; 4] = ["weight", "density", "gamma", "epsilon"];
 
 impl Recipe {
     /// Reads a file; `.yaml` and `.yml` are mergekit's.
@@ -107,13 +105,13 @@ impl Recipe {
         })
     }
 
-    /// Refuses parameters that are none of `known`, naming the nearest.
-    pub fn check(&self, known: &[&str]) -> Result<()> {
+    /// Refuses parameters that the method does not have, naming the nearest.
+    pub fn check(&self, method: &MergeEntry) -> Result<()> {
         let says = |reason| Error::Argument(format!("{}: {reason}", self.path.display()));
-        let own: Vec<&str> = known.iter().copied().filter(|k| OF_A_MODEL.contains(k)).collect();
-        let own = [&MODEL_KEYS[..], &own].concat();
+        let own = [&MODEL_KEYS[..], method.per_model].concat();
         for key in self.parameters.keys() {
-            unknown(key, known, &format!("the parameters of {}", self.method)).map_or(Ok(()), |r| Err(says(r)))?;
+            unknown(key, &method.info.param_names(), &format!("the parameters of {}", self.method))
+                .map_or(Ok(()), |r| Err(says(r)))?;
         }
         for model in &self.models {
             let place = format!("the model {:?} ({})", model.name, self.method);
@@ -150,16 +148,15 @@ impl Recipe {
     }
 
     /// The parameters for a tensor whose layer lies at `place`.
-    pub fn parameters(&self, tensor: &str, place: f64) -> Parameters {
+    pub fn params(&self, tensor: &str, place: f64) -> MergeParams {
         let at = |settings: &BTreeMap<String, Setting>| {
-            settings.iter().filter_map(|(name, s)| Some((name.clone(), s.at(tensor, place)?))).collect()
+            let values = settings.iter().filter_map(|(name, setting)| Some((name, setting.at(tensor, place)?)));
+            values.fold(Params::new(0), |params, (name, value)| params.set(name, value))
         };
-        Parameters { shared: at(&self.parameters), models: self.models.iter().map(|m| at(&m.parameters)).collect() }
+        MergeParams { shared: at(&self.parameters), models: self.models.iter().map(|m| at(&m.parameters)).collect() }
     }
-}
 
-impl Recipe {
-    /// A path as it is, if something lies there, else one beside the recipe.
+    /// A path as it is, if it exists, else relative to the recipe's folder.
     pub fn beside(&self, path: &str) -> PathBuf {
         beside(&self.path, path)
     }
@@ -170,7 +167,7 @@ impl Model {
         let place = format!("models[{index}]");
         let table = json.as_object().ok_or(format!("{place} is not a table with a `path`"))?;
         let path = string(table, "path")?.ok_or_else(|| {
-            let wrong = table.keys().find_map(|key| unknown(key, &[&MODEL_KEYS[..], &OF_A_MODEL].concat(), &place));
+            let wrong = table.keys().find_map(|key| unknown(key, &model_keys(), &place));
             wrong.unwrap_or_else(|| format!("{place} has no `path`"))
         })?;
         let name = match string(table, "name")? {
@@ -186,6 +183,14 @@ impl Model {
     }
 }
 
+/// Keys that a model has with any method.
+fn model_keys() -> Vec<&'static str> {
+    let mut keys: Vec<&str> = ALL.iter().flat_map(|method| method.per_model).copied().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    [&MODEL_KEYS[..], &keys].concat()
+}
+
 fn settings<'a>(entries: impl Iterator<Item = (&'a String, &'a Json)>) -> Result<BTreeMap<String, Setting>, String> {
     let setting = |(key, json): (&String, &Json)| match Setting::parse(json) {
         Ok(setting) => Ok((key.clone(), setting)),
@@ -194,7 +199,7 @@ fn settings<'a>(entries: impl Iterator<Item = (&'a String, &'a Json)>) -> Result
     entries.map(setting).collect()
 }
 
-/// A path as it is, if something lies there, else one beside the recipe.
+/// A path as it is, if it exists, else relative to the recipe's folder.
 fn beside(recipe: &Path, path: &str) -> PathBuf {
     let own = PathBuf::from(path);
     let near = recipe.parent().map(|folder| folder.join(&own)).filter(|near| !own.exists() && near.exists());
@@ -250,7 +255,7 @@ fn first_line(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use regrow_merging::Value;
+    use regrow_merging::find;
 
     use super::*;
 
@@ -276,13 +281,13 @@ mod tests {
     #[test]
     fn the_least_recipe() {
         let recipe = toml(LEAST).unwrap();
-        recipe.check(regrow_merging::find("ties").unwrap().parameters).unwrap();
+        recipe.check(find("ties").unwrap()).unwrap();
         assert_eq!((recipe.method.as_str(), recipe.dtype), ("ties", Some(Dtype::F16)));
         assert_eq!(recipe.models[1].path, Path::new("path/to/b"));
-        let parameters = recipe.parameters("w", 0.0);
-        assert_eq!(parameters.each("weight", 1.0).unwrap(), [0.5, 1.0]);
-        assert_eq!(parameters.each("density", 1.0).unwrap(), [0.3, 1.0]);
-        assert!(parameters.flag("normalize", false).unwrap());
+        let params = find("ties").unwrap().complete(&recipe.params("w", 0.0)).unwrap();
+        assert_eq!(params.each("weight").unwrap(), [0.5, 1.0].into());
+        assert_eq!(params.each("density").unwrap(), [0.3, 1.0].into());
+        assert!(params.flag("normalize").unwrap());
     }
 
     #[test]
@@ -292,7 +297,7 @@ mod tests {
         let recipe = toml(&text).unwrap();
         let again = toml(&recipe.to_toml().unwrap()).unwrap();
         assert_eq!((again.dtype, again.masks, again.method.as_str()), (Some(Dtype::F16), Masks::Keep, "ties"));
-        assert_eq!(again.parameters("mlp.w", 0.0), recipe.parameters("mlp.w", 0.0));
+        assert_eq!(again.params("mlp.w", 0.0), recipe.params("mlp.w", 0.0));
         assert!(again.models[0].path.is_absolute() && again.models[0].path.ends_with("path/to/a"));
     }
 
@@ -311,8 +316,8 @@ mod tests {
         .unwrap();
         assert_eq!(recipe.method, "task-arithmetic");
         let of = |tensor: &str, place| {
-            let parameters = recipe.parameters(tensor, place);
-            (parameters.number("lambda", 9.0).unwrap(), parameters.each("weight", 9.0).unwrap()[0])
+            let params = recipe.params(tensor, place);
+            (params.number("lambda").unwrap(), params.models[0].real("weight").unwrap())
         };
         assert_eq!((of("mlp.w", 0.5), of("w", 1.0)), ((0.5, 0.25), (1.0, 2.0)));
     }
@@ -321,7 +326,7 @@ mod tests {
     fn unknown_keys_name_the_nearest() {
         let says = |text: &str| {
             let recipe = toml(text);
-            let checked = recipe.and_then(|r| r.check(regrow_merging::find("ties")?.parameters));
+            let checked = recipe.and_then(|r| r.check(find("ties")?));
             checked.unwrap_err().to_string()
         };
         assert!(
@@ -352,11 +357,11 @@ mod tests {
              int8_mask: true\ndtype: float16\n",
         )
         .unwrap();
-        recipe.check(regrow_merging::find("ties").unwrap().parameters).unwrap();
+        recipe.check(find("ties").unwrap()).unwrap();
         assert_eq!(recipe.base.as_deref(), Some(Path::new("org/base")));
         assert_eq!(recipe.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["org/a", "org/b"]);
-        assert_eq!(recipe.parameters("layers.1.mlp.w", 0.5).each("weight", 9.0).unwrap(), [1.0, 0.5]);
-        assert_eq!(recipe.parameters("layers.1.w", 0.5).each("density", 9.0).unwrap(), [0.7, 0.33]);
+        assert_eq!(recipe.params("layers.1.mlp.w", 0.5).each("weight").unwrap(), [1.0, 0.5].into());
+        assert_eq!(recipe.params("layers.1.w", 0.5).each("density").unwrap(), [0.7, 0.33].into());
     }
 
     #[test]
@@ -365,9 +370,9 @@ mod tests {
             "merge_method: dare_linear\nbase_model: b\nmodels:\n- model: a\n  parameters: {weight: 1, density: 0.5}\n";
         let recipe = read("c.yaml", dare).unwrap();
         assert_eq!(recipe.method, "dare");
-        assert_eq!(recipe.parameters("w", 0.0).shared["rescale"], Value::Text("l1".into()));
+        assert_eq!(recipe.params("w", 0.0).shared.text("rescale").unwrap(), "l1");
         let off = read("c.yaml", &format!("{dare}parameters: {{rescale: false}}\n")).unwrap();
-        assert_eq!(off.parameters("w", 0.0).shared["rescale"], Value::Text("none".into()));
+        assert_eq!(off.params("w", 0.0).shared.text("rescale").unwrap(), "none");
         let slices = "slices:\n- sources:\n  - {model: org/x, layer_range: [0, 40]}\n  - {model: org/y, layer_range: [0, 40]}\n\
                       merge_method: slerp\nbase_model: org/x\nparameters:\n  t: 0.5\n";
         let recipe = read("c.yaml", slices).unwrap();

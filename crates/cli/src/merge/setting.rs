@@ -1,15 +1,36 @@
 //! Values of parameters that may differ from tensor to tensor, as mergekit has them.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use regrow_merging::Value;
 use serde_json::{Value as Json, json};
 
-/// What a recipe says a parameter is.
+/// A number, `true` or `false`, or a word.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar {
+    /// A number.
+    Number(f64),
+    /// `true` or `false`.
+    Flag(bool),
+    /// A word.
+    Text(String),
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The value of a parameter in a recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Setting {
     /// The same everywhere.
-    One(Value),
+    One(Scalar),
     /// Numbers from the first layer to the last, interpolated between.
     Gradient(Vec<f64>),
     /// The first whose filter, a part of the tensor's name, fits; one without a filter always does.
@@ -20,9 +41,9 @@ impl Setting {
     /// From a number, `true`, a word, a list of numbers, or a list of `{ filter = "mlp", value = 0.5 }`.
     pub fn parse(json: &Json) -> Result<Self, String> {
         match json {
-            Json::Bool(flag) => Ok(Self::One(Value::Flag(*flag))),
-            Json::Number(number) => Ok(Self::One(Value::Number(number.as_f64().unwrap_or(f64::NAN)))),
-            Json::String(text) => Ok(Self::One(Value::Text(text.clone()))),
+            Json::Bool(flag) => Ok(Self::One(Scalar::Flag(*flag))),
+            Json::Number(number) => Ok(Self::One(Scalar::Number(number.as_f64().unwrap_or(f64::NAN)))),
+            Json::String(text) => Ok(Self::One(Scalar::Text(text.clone()))),
             Json::Object(_) => Ok(Self::Rules(vec![rule(json)?])),
             Json::Array(list) if list.is_empty() => Err("an empty list".into()),
             Json::Array(list) if list.iter().all(Json::is_number) => {
@@ -36,9 +57,9 @@ impl Setting {
     /// As it stands in a recipe.
     pub fn to_json(&self) -> Json {
         match self {
-            Self::One(Value::Number(number)) => json!(number),
-            Self::One(Value::Flag(flag)) => json!(flag),
-            Self::One(Value::Text(text)) => json!(text),
+            Self::One(Scalar::Number(number)) => json!(number),
+            Self::One(Scalar::Flag(flag)) => json!(flag),
+            Self::One(Scalar::Text(text)) => json!(text),
             Self::Gradient(numbers) => json!(numbers),
             Self::Rules(rules) => rules
                 .iter()
@@ -52,7 +73,7 @@ impl Setting {
 
     /// The value for a tensor at `place`, from 0 for the first layer to 1 for the last; nothing where no
     /// filter fits.
-    pub fn at(&self, tensor: &str, place: f64) -> Option<Value> {
+    pub fn at(&self, tensor: &str, place: f64) -> Option<Scalar> {
         match self {
             Self::One(value) => Some(value.clone()),
             Self::Gradient(numbers) => {
@@ -60,7 +81,7 @@ impl Setting {
                 let lower = (scaled as usize).min(numbers.len() - 1);
                 let upper = (lower + 1).min(numbers.len() - 1);
                 let share = scaled - lower as f64;
-                Some(Value::Number((1.0 - share) * numbers[lower] + share * numbers[upper]))
+                Some(Scalar::Number((1.0 - share) * numbers[lower] + share * numbers[upper]))
             }
             Self::Rules(rules) => {
                 let fits = |filter: &Option<String>| filter.as_ref().is_none_or(|f| f == "*" || tensor.contains(f));
@@ -122,7 +143,7 @@ mod tests {
 
     fn number(json: Json, tensor: &str, place: f64) -> Option<f64> {
         match Setting::parse(&json).unwrap().at(tensor, place) {
-            Some(Value::Number(number)) => Some(number),
+            Some(Scalar::Number(number)) => Some(number),
             _ => None,
         }
     }

@@ -8,15 +8,15 @@ use burn::module::Module;
 use regrow_checkpoint::atomic;
 use regrow_checkpoint::{Checkpoint, Plan, Writer};
 use regrow_merging::search::{Evaluation, Search, Solver};
-use regrow_merging::{Entry, Value, find};
+use regrow_merging::{MergeEntry, MergeForm, find};
 use regrow_train::classifier::{Examples, mean_loss};
 use regrow_zoo::data::{self, Images, Part};
 use regrow_zoo::{Arch, load};
 use serde::{Deserialize, Serialize};
 
 use super::parents::Parents;
-use super::recipe::{OF_A_MODEL, Recipe};
-use super::setting::Setting;
+use super::recipe::Recipe;
+use super::setting::{Scalar, Setting};
 use super::{check_counts, planned};
 use crate::bar::Bar;
 use crate::error::{Error, Result};
@@ -24,8 +24,8 @@ use crate::lm;
 
 /// Choose the coefficients of a recipe by the loss of the merged model on validation data
 ///
-/// Merges, measures, moves on, by Nelder and Mead's simplex or by a swarm of particles, and writes the recipe
-/// with the best coefficients found. The data are training images, evenly spaced, or a text.
+/// Merges and measures again and again, led by Nelder and Mead's simplex or a swarm of particles, and writes the
+/// recipe with the best coefficients found. The data are training images, evenly spaced, or a text.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  regrow tune recipe.toml --arch mnist-cnn --dataset mnist --out best.toml\n  \
                         regrow tune recipe.toml --over density --text validation.txt --solver particle-swarm --out best.toml\n  \
@@ -48,7 +48,7 @@ pub struct Args {
     /// How many merges to measure
     #[arg(long, default_value_t = 50)]
     evaluations: usize,
-    /// How particles fly
+    /// The seed of the particles
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The network of files
@@ -77,7 +77,7 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// What is kept beside the recipe to be, so that a search can be gone on with.
+/// Evaluations so far, in a file beside the result, so that a search can be resumed.
 #[derive(Serialize, Deserialize)]
 struct Journal {
     settings: String,
@@ -88,21 +88,26 @@ struct Journal {
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let mut recipe = Recipe::read(&args.recipe)?;
     let method = find(&recipe.method)?;
-    recipe.check(method.parameters)?;
-    check_counts(&recipe, method)?;
-    if !method.parameters.contains(&args.over.as_str()) {
-        let known = method.parameters.join(", ");
-        return Err(Error::Argument(format!("--over {}: the parameters of {} are {known}", args.over, method.name)));
+    let name = method.info.name;
+    if !matches!(method.form, MergeForm::Tensor(_)) {
+        return Err(Error::Argument(format!("tune is for methods that merge tensor by tensor, not for {name}")));
     }
+    recipe.check(method)?;
+    check_counts(&recipe, method)?;
+    if !method.has(&args.over) {
+        let known = method.info.param_names().join(", ");
+        return Err(Error::Argument(format!("--over {}: the parameters of {name} are {known}", args.over)));
+    }
+    let per_model = method.per_model.contains(&args.over.as_str());
     let parents = Parents::open(&recipe)?;
     let judge = Judge::new(args, &parents)?;
-    let search = search(args, &recipe)?;
+    let search = search(args, &recipe, per_model)?;
     let mut journal = journal(args, &recipe, &parents)?;
     let known: Vec<Evaluation> =
         journal.evaluations.iter().map(|(point, loss)| Evaluation { point: point.clone(), loss: *loss }).collect();
     let bar = Bar::new("merges");
     let found = search.run(&known, &mut |point: &[f64]| -> Result<f64> {
-        set(&mut recipe, &args.over, point);
+        set(&mut recipe, &args.over, per_model, point);
         let loss = judge.loss(&recipe, method, &parents)?;
         journal.evaluations.push((point.to_vec(), loss));
         write_journal(args, &journal)?;
@@ -110,18 +115,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         Ok(loss)
     })?;
     bar.at(found.evaluations, found.evaluations);
-    set(&mut recipe, &args.over, &found.point);
+    set(&mut recipe, &args.over, per_model, &found.point);
     let first = journal.evaluations.first().map_or(f64::NAN, |(_, loss)| *loss);
     let text = format!("# {} chosen in {} merges, loss {:.6}\n", args.over, found.evaluations, found.loss);
     let text = text + &recipe.to_toml()?;
     atomic::write_atomic(&args.out, |file| file.write_all(text.as_bytes()))?;
-    let _gone = fs::remove_file(journal_path(args));
+    let _removed = fs::remove_file(journal_path(args));
     let point: Vec<String> = found.point.iter().map(|x| format!("{x:.4}")).collect();
     writeln!(out, "{} {}: loss {:.6}, {first:.6} at first", args.over, point.join(" "), found.loss)?;
     Ok(())
 }
 
-fn search(args: &Args, recipe: &Recipe) -> Result<Search> {
+fn search(args: &Args, recipe: &Recipe, per_model: bool) -> Result<Search> {
     let solver = match args.solver.as_str() {
         "nelder-mead" => Solver::NelderMead,
         "particle-swarm" => Solver::ParticleSwarm,
@@ -133,11 +138,11 @@ fn search(args: &Args, recipe: &Recipe) -> Result<Search> {
     };
     let middle = (args.lower + args.upper) / 2.0;
     let number = |setting: Option<&Setting>| match setting {
-        Some(Setting::One(Value::Number(number))) => number.clamp(args.lower, args.upper),
+        Some(Setting::One(Scalar::Number(number))) => number.clamp(args.lower, args.upper),
         _ => middle,
     };
     let shared = recipe.parameters.get(&args.over);
-    let start = match OF_A_MODEL.contains(&args.over.as_str()) {
+    let start = match per_model {
         true => recipe.models.iter().map(|m| number(m.parameters.get(&args.over).or(shared))).collect(),
         false => vec![number(shared)],
     };
@@ -161,9 +166,9 @@ fn greedy(args: &Args, models: usize) -> Result<Solver> {
 }
 
 /// Puts a point into the recipe.
-fn set(recipe: &mut Recipe, name: &str, point: &[f64]) {
-    let one = |number: f64| Setting::One(Value::Number(number));
-    if !OF_A_MODEL.contains(&name) {
+fn set(recipe: &mut Recipe, name: &str, per_model: bool, point: &[f64]) {
+    let one = |number: f64| Setting::One(Scalar::Number(number));
+    if !per_model {
         recipe.parameters.insert(name.into(), one(point[0]));
         return;
     }
@@ -236,7 +241,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The mean loss of the recipe's merge, in nats per image or token.
-    fn loss(&self, recipe: &Recipe, method: &Entry, parents: &Parents) -> Result<f64> {
+    fn loss(&self, recipe: &Recipe, method: &MergeEntry, parents: &Parents) -> Result<f64> {
         let folder = tempfile::tempdir().map_err(|e| regrow_sparse_core::Error::io(std::env::temp_dir(), e))?;
         match self {
             Self::Images { arch, images, classes } => {
@@ -258,7 +263,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn merge(recipe: &Recipe, method: &Entry, parents: &Parents, out: &Path) -> Result<()> {
+fn merge(recipe: &Recipe, method: &MergeEntry, parents: &Parents, out: &Path) -> Result<()> {
     let merge = planned(recipe, method, parents, true)?;
     let inputs: Vec<&Checkpoint> = parents.all().collect();
     let mut writer = Writer::create(Plan::sharded(merge.planned(), usize::MAX)?, out, &inputs, "")?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use regrow_checkpoint::atomic;
-use regrow_merging::information::Sums;
+use regrow_merging::information::FisherSums;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::Args;
@@ -26,17 +26,17 @@ pub struct Kept {
 
 impl Kept {
     /// For a run with these settings; with `--resume` also what one that was stopped has left.
-    pub fn begin(args: &Args, settings: String) -> Result<(Self, Sums)> {
+    pub fn begin(args: &Args, settings: String) -> Result<(Self, FisherSums)> {
         let path = args.out.with_added_extension("sums");
         let sums = match args.resume && path.exists() {
             true => read(&path, &settings)?,
-            false => Sums::default(),
+            false => FisherSums::default(),
         };
         Ok((Self { path, settings, written: Instant::now(), took: Duration::ZERO }, sums))
     }
 
     /// Writes the sums, unless that would take more than a twentieth of the time.
-    pub fn keep(&mut self, sums: &Sums) -> Result<()> {
+    pub fn keep(&mut self, sums: &FisherSums) -> Result<()> {
         if self.written.elapsed() < 20 * self.took {
             return Ok(());
         }
@@ -46,7 +46,7 @@ impl Kept {
         Ok(())
     }
 
-    fn write(&self, sums: &Sums) -> Result<()> {
+    fn write(&self, sums: &FisherSums) -> Result<()> {
         let bytes: Vec<Vec<u8>> =
             sums.of_parameters.iter().map(|sums| sums.iter().flat_map(|sum| sum.to_le_bytes()).collect()).collect();
         let bad = |e: safetensors::SafeTensorError| Error::Argument(format!("{}: {e}", self.path.display()));
@@ -66,7 +66,7 @@ impl Kept {
 }
 
 /// What a run with these settings has left.
-fn read(path: &PathBuf, settings: &str) -> Result<Sums> {
+fn read(path: &PathBuf, settings: &str) -> Result<FisherSums> {
     let bad = |reason: String| Error::from(regrow_sparse_core::Error::format(path, reason));
     let file = fs::read(path).map_err(|e| regrow_sparse_core::Error::io(path, e))?;
     let tensors = SafeTensors::deserialize(&file).map_err(|e| bad(e.to_string()))?;
@@ -81,5 +81,5 @@ fn read(path: &PathBuf, settings: &str) -> Result<Sums> {
         let tensor = tensors.tensor(&at.to_string()).map_err(|e| bad(e.to_string()))?;
         Ok(tensor.data().as_chunks().0.iter().map(|sum| f64::from_le_bytes(*sum)).collect())
     };
-    Ok(Sums { examples, of_parameters: (0..tensors.len()).map(sums).collect::<Result<_>>()? })
+    Ok(FisherSums { examples, of_parameters: (0..tensors.len()).map(sums).collect::<Result<_>>()? })
 }

@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
         };
         let turned: Vec<String> = self.layers().filter(|layer| layer.transposed).map(|layer| layer.tensor).collect();
         let plan = Plan::one("statistics", self.layers().map(planned).collect::<Core<_>>()?)?;
-        Ok(if turned.is_empty() { plan } else { plan.with_metadata(stream::TURNED, turned.join("\n")) })
+        Ok(if turned.is_empty() { plan } else { plan.with_metadata(stream::TRANSPOSED, turned.join("\n")) })
     }
 
     /// The moment of one layer's input.

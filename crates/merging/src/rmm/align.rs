@@ -32,16 +32,16 @@ pub(super) fn aligned(models: Vec<LowRank>, align: Align) -> Result<Vec<LowRank>
     let share = 1.0 / all.len() as f64;
     let mean = LowRank::sum(&all.iter().map(|m| (share, m)).collect::<Vec<_>>())?;
     let reference = mean.leading(rank)?;
-    all.par_iter().map(|model| turned(model, &reference)).collect()
+    all.par_iter().map(|model| rotated(model, &reference)).collect()
 }
 
 /// `L Q` and `Q^T R` with the orthogonal `Q` that brings them nearest to those of `reference`.
-fn turned(model: &LowRank, reference: &LowRank) -> Result<LowRank> {
+fn rotated(model: &LowRank, reference: &LowRank) -> Result<LowRank> {
     let (left, right, r) = (model.left64(), model.right64(), model.rank());
     let cross = left.transpose() * reference.left64() + &right * reference.right64().transpose();
     let svd = cross.svd().map_err(|_| diverged(r, r))?;
-    let turn = svd.U() * svd.V().transpose();
-    LowRank::of((&left * &turn).as_ref(), (turn.transpose() * &right).as_ref())
+    let rotation = svd.U() * svd.V().transpose();
+    LowRank::of((&left * &rotation).as_ref(), (rotation.transpose() * &right).as_ref())
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
     use crate::low_rank::tests::{noise, random};
-    use crate::rmm::testing::{SHAPE, models, total};
+    use crate::rmm::testing::{SHAPE, by, models, total};
     use crate::rmm::{Granularity, Rmm};
 
     #[test]
@@ -64,13 +64,13 @@ mod tests {
         let other: Vec<LowRank> = models.iter().zip([1.0, 4.0, 0.1]).map(|(m, s)| split(m, s)).collect();
         let error = |rmm: Rmm, of: &[LowRank]| total(&rmm.solve(of.to_vec()).unwrap().space(1).unwrap(), &models);
         for align in [Align::Balanced, Align::Procrustes] {
-            let rmm = Rmm::new(Granularity::Layer).with_align(align);
+            let rmm = by(Granularity::Layer).with_align(align).init().unwrap();
             assert!((error(rmm, &models) / error(rmm, &other) - 1.0).abs() < 1e-3);
         }
         let plain = Rmm::new(Granularity::Layer);
         assert!((error(plain, &models) / error(plain, &other) - 1.0).abs() > 0.1);
-        // Procrustes finds a common form that factors turned at random hide.
-        let turned = |model: &LowRank, seed: u64| {
+        // Procrustes finds a common form that random rotations of the factors hide.
+        let rotated = |model: &LowRank, seed: u64| {
             let values = noise(9, seed);
             let q = Mat::from_fn(3, 3, |i, k| f64::from(values[i * 3 + k])).qr().compute_thin_Q();
             let [m, r, d] = SHAPE;
@@ -80,11 +80,12 @@ mod tests {
                 .map(|i| (0..r).map(|a| f64::from(model.right()[a * d + i % d]) * q[(a, i / d)]).sum::<f64>() as f32);
             LowRank::new(left.collect(), right.collect(), SHAPE).unwrap()
         };
-        let hidden: Vec<LowRank> = (0..3).map(|i| turned(&random(SHAPE, 5), i)).collect();
+        let hidden: Vec<LowRank> = (0..3).map(|i| rotated(&random(SHAPE, 5), i)).collect();
         let error = |rmm: Rmm| {
             let space = rmm.solve(hidden.clone()).unwrap().space(1).unwrap();
             total(&space, &hidden) / hidden.iter().map(LowRank::squared_norm).sum::<f64>()
         };
-        assert!(error(plain) > 0.05 && error(plain.with_align(Align::Procrustes)) < 1e-9);
+        let procrustes = by(Granularity::Layer).with_align(Align::Procrustes);
+        assert!(error(plain) > 0.05 && error(procrustes.init().unwrap()) < 1e-9);
     }
 }

@@ -1,13 +1,13 @@
-//! What Gram matrices become: eigenvalues, vectors, and from these weights and coefficients.
+//! Eigenvalues and vectors of Gram matrices, and the weights and coefficients that follow from them.
 
 use faer::Mat;
 use regrow_sparse_core::Result;
 
 use crate::low_rank::eigen;
 
-/// What is done to the Gram matrix of `n` vectors before it is decomposed.
+/// Centring and scaling of the Gram matrix of `n` vectors before it is decomposed.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Before {
+pub(super) struct GramPreprocess {
     /// Whether the vectors lose their mean.
     pub centred: bool,
     /// What each model's vectors are divided by.
@@ -25,15 +25,15 @@ pub(super) struct Eigens {
     pub vectors: Vec<f64>,
 }
 
-impl Before {
+impl GramPreprocess {
     /// Models as they are, without their mean, or divided by norms: by `norm(i)` for model `i`.
     pub fn new(models: usize, centred: bool, normalized: bool, norm: impl Fn(usize) -> f64) -> Self {
-        let one = |i: usize| if normalized { some(norm(i)) } else { 1.0 };
+        let one = |i: usize| if normalized { divisor(norm(i)) } else { 1.0 };
         Self { centred, scales: (0..models).map(one).collect() }
     }
 
     /// Whether a Gram matrix stays as it is.
-    pub fn is_nothing(&self) -> bool {
+    pub fn is_identity(&self) -> bool {
         !self.centred && self.scales.iter().all(|s| *s == 1.0)
     }
 
@@ -89,8 +89,8 @@ impl Eigens {
     }
 }
 
-/// A norm to divide by.
-fn some(norm: f64) -> f64 {
+/// A norm to divide by, 1 in place of 0.
+fn divisor(norm: f64) -> f64 {
     if norm > 0.0 { norm } else { 1.0 }
 }
 

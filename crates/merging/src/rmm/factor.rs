@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::eigens::{Before, Eigens};
+use super::eigens::{Eigens, GramPreprocess};
 use super::space::Basis;
 use crate::jacobi::{LANES, Lane};
 use crate::low_rank::LowRank;
@@ -54,7 +54,7 @@ impl<'a> Factor<'a> {
     }
 
     /// `fitted` basis vectors of each unit, a row or all rows, with their mean and coefficients.
-    pub fn basis(&self, before: &Before, eigens: &Eigens, fitted: usize) -> Basis {
+    pub fn basis(&self, before: &GramPreprocess, eigens: &Eigens, fitted: usize) -> Basis {
         let size = self.rows * self.rank;
         let mut basis = vec![0.0f32; fitted * size];
         basis.par_chunks_mut(size.max(1)).enumerate().for_each(|(k, out)| {

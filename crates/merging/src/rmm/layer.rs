@@ -6,12 +6,12 @@
 
 use regrow_sparse_core::Result;
 
-use super::eigens::{Before, Eigens};
+use super::eigens::{Eigens, GramPreprocess};
 use super::factor::Factor;
 use crate::sums::gram;
 
 /// The decomposition of all rows together.
-pub(super) fn eigens(factor: &Factor<'_>, before: &Before) -> Result<Eigens> {
+pub(super) fn eigens(factor: &Factor<'_>, before: &GramPreprocess) -> Result<Eigens> {
     let n = factor.count();
     let mut gram = gram(&(0..n).map(|model| factor.values(model)).collect::<Vec<_>>());
     before.apply(&mut gram);

@@ -15,24 +15,25 @@
 //! | [`Granularity::Layer`] | every `L_i` whole; every `R_i` whole | `p r (m + d) + 2 p n` |
 //! | [`Granularity::Product`] | every `D_i`, by `r x r` blocks | `p n r (m + d) + p n`; truncated, `p r (m + d) + p n` |
 //!
-//! The first two depend on how `D_i` is split into factors (`L Q`, `Q^-1 R` are factors of the same
-//! `D_i`): [`Align`] brings the factors of all tasks into one form first. The third does not, but its
-//! basis models have the rank of all models together, more than these take, until they are truncated
-//! ([`Rmm::with_rank`], after which coefficients are refitted by least squares). Centred, the mean of the
-//! `x_i` is the first basis model and the others are fitted to what is left.
+//! The first two depend on how `D_i` is split into factors, since `L Q` and `Q^-1 R` are factors of the same `D_i`.
+//! [`Align`] brings the factors of all tasks into one form first. The third does not depend on it, but its basis
+//! models have the rank of all models together, more than the models take. [`RmmConfig::rank`] truncates them, and
+//! coefficients are then refitted by least squares. With [`RmmConfig::centred`], the mean of the `x_i` is the first
+//! basis model and the others are fitted to the rest.
 //!
 //! ```
 //! use regrow_merging::LowRank;
-//! use regrow_merging::rmm::{Granularity, Rmm};
+//! use regrow_merging::rmm::{Granularity, RmmConfig};
 //!
 //! let task = |x: f32| LowRank::new(vec![x, 1.0], vec![1.0, 0.0, 2.0], [2, 1, 3]);
-//! let space = Rmm::new(Granularity::Layer).solve(vec![task(1.0)?, task(-1.0)?, task(0.5)?])?.space(2)?;
+//! let rmm = RmmConfig::new().with_granularity(Granularity::Layer).init()?;
+//! let space = rmm.solve(vec![task(1.0)?, task(-1.0)?, task(0.5)?])?.space(2)?;
 //! assert!(space.revert(1)?.squared_distance(&task(-1.0)?)? < 1e-10);
 //! # Ok::<(), regrow_sparse_core::Error>(())
 //! ```
 //!
-//! Of the paper's text the abstract and a summary were available, not whether its `X` is centred: both
-//! are here, and [`Granularity::Position`] uncentred is taken for its method.
+//! The abstract and a summary of the paper were available. They do not say whether `X` is centred: both are here, and
+//! [`Granularity::Position`] without centring is taken for the paper's method.
 
 mod align;
 mod eigens;
@@ -51,14 +52,14 @@ use rayon::prelude::*;
 use regrow_sparse_core::{Error, Result};
 
 use crate::low_rank::LowRank;
-use eigens::{Before, Eigens};
+use eigens::{Eigens, GramPreprocess};
 use factor::Factor;
-use space::Form;
+use space::Bases;
 
-pub use settings::{ALIGNMENTS, Align, Amount, GRANULARITIES, Granularity};
-pub use space::{Part, Space};
+pub use settings::{ALIGNMENTS, Align, BasisBudget, GRANULARITIES, Granularity, RmmConfig};
+pub use space::{Space, SpacePart};
 
-/// Merges low-rank models reversibly.
+/// Merges low-rank models reversibly; [`RmmConfig`] makes one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rmm {
     granularity: Granularity,
@@ -72,57 +73,20 @@ pub struct Rmm {
 pub struct Solved {
     models: Vec<LowRank>,
     centred: bool,
-    way: Way,
+    decomposition: Decomposition,
 }
 
-enum Way {
+enum Decomposition {
     /// Rank, and what was found of the left factors and of the right.
-    Factors(usize, [(Before, Eigens); 2]),
+    Factors(usize, [(GramPreprocess, Eigens); 2]),
     /// What was found of the products, and the rank that they are truncated to.
-    Products((Before, Eigens), Option<usize>),
+    Products((GramPreprocess, Eigens), Option<usize>),
 }
 
 impl Rmm {
-    /// With factors as they are, not centred.
+    /// With this granularity and everything else as in [`RmmConfig`].
     pub fn new(granularity: Granularity) -> Self {
         Self { granularity, ..Self::default() }
-    }
-
-    /// With factors brought into one form first.
-    pub fn with_align(mut self, align: Align) -> Self {
-        self.align = align;
-        self
-    }
-
-    /// With the mean as the first basis model, or not.
-    pub fn with_centred(mut self, centred: bool) -> Self {
-        self.centred = centred;
-        self
-    }
-
-    /// With every task's vectors brought to one norm first, layer by layer, or not: a task of small differences
-    /// then counts as much as one of large ones, which would be fitted alone otherwise. Norms go into the
-    /// coefficients. Not together with a mean.
-    pub fn with_normalized(mut self, normalized: bool) -> Self {
-        self.normalized = normalized;
-        self
-    }
-
-    /// With the basis of [`Granularity::Product`] truncated to this rank.
-    ///
-    /// # Errors
-    /// A rank of zero, another granularity.
-    pub fn with_rank(mut self, rank: usize) -> Result<Self> {
-        match (rank, self.granularity) {
-            (0, _) => Err(Error::Argument("basis models of rank 0 hold nothing".into())),
-            (_, Granularity::Product) => {
-                self.rank = Some(rank);
-                Ok(self)
-            }
-            (_, other) => {
-                Err(Error::Argument(format!("only a basis by product is truncated to a rank, not one by {other}")))
-            }
-        }
     }
 
     /// Which vectors share coefficients.
@@ -154,27 +118,28 @@ impl Rmm {
     ///
     /// # Errors
     /// No models; models of different shapes or, unless they are aligned or merged by product, different
-    /// ranks; both a mean and norms of one; a decomposition that does not converge.
+    /// ranks; a decomposition that does not converge.
     pub fn solve(&self, models: Vec<LowRank>) -> Result<Solved> {
-        if self.centred && self.normalized {
-            return Err(Error::Argument("models are either centred or normalized, not both".into()));
-        }
         let shape = check(models.iter().map(LowRank::shape))?;
         if self.granularity == Granularity::Product {
             let found = product::eigens(&models, self.centred, self.normalized)?;
-            return Ok(Solved { models, centred: self.centred, way: Way::Products(found, self.rank) });
+            return Ok(Solved {
+                models,
+                centred: self.centred,
+                decomposition: Decomposition::Products(found, self.rank),
+            });
         }
         let models = align::aligned(models, self.align)?;
         let rank = same_rank(&models)?;
         let [left, right] = Factor::both(&models, shape, rank).map(|factor| self.decomposed(&factor));
-        let way = Way::Factors(rank, [left?, right?]);
-        Ok(Solved { models, centred: self.centred, way })
+        let decomposition = Decomposition::Factors(rank, [left?, right?]);
+        Ok(Solved { models, centred: self.centred, decomposition })
     }
 
-    /// What becomes of a factor of all models.
-    fn decomposed(&self, factor: &Factor<'_>) -> Result<(Before, Eigens)> {
+    /// Decomposes one factor of all models.
+    fn decomposed(&self, factor: &Factor<'_>) -> Result<(GramPreprocess, Eigens)> {
         let norm = |i: usize| squared_norm(factor.values(i)).sqrt();
-        let before = Before::new(factor.count(), self.centred, self.normalized, norm);
+        let before = GramPreprocess::new(factor.count(), self.centred, self.normalized, norm);
         let eigens = match self.granularity {
             Granularity::Layer => layer::eigens(factor, &before)?,
             _ => position::eigens(factor, &before),
@@ -226,11 +191,11 @@ impl Rmm {
     /// `watch` is called after each layer.
     ///
     /// # Errors
-    /// An impossible amount, or one that no number of basis models reaches; as [`Rmm::solve`]; what `load`
+    /// An impossible budget, or one that no number of basis models reaches; as [`Rmm::solve`]; what `load`
     /// runs into.
     pub fn choose(
         &self,
-        amount: Amount,
+        budget: BasisBudget,
         models: usize,
         layers: usize,
         load: impl Fn(usize) -> Result<Vec<LowRank>> + Sync,
@@ -245,12 +210,12 @@ impl Rmm {
             let all = (0..layers).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
             Ok((0..=models).map(|p| all.iter().map(|layer| layer[p]).sum()).collect())
         };
-        match amount {
-            Amount::Basis(p) if (1..=models).contains(&p) => Ok(p),
-            Amount::Basis(p) => {
+        match budget {
+            BasisBudget::Basis(p) if (1..=models).contains(&p) => Ok(p),
+            BasisBudget::Basis(p) => {
                 Err(Error::Argument(format!("{p} basis models for {models} models: use 1 to {models}")))
             }
-            Amount::Storage(share) if share > 0.0 && share.is_finite() => {
+            BasisBudget::Storage(share) if share > 0.0 && share.is_finite() => {
                 let sizes = sums(&|tasks| self.sizes(&tasks))?;
                 let fits = |p: &usize| sizes[*p] <= share * sizes[0];
                 (1..=models).rev().find(fits).ok_or_else(|| {
@@ -258,7 +223,7 @@ impl Rmm {
                     Error::Argument(format!("one basis model takes {least:.3} of all models' storage, not {share}"))
                 })
             }
-            Amount::Error(most) if most >= 0.0 && most.is_finite() => {
+            BasisBudget::Error(most) if most >= 0.0 && most.is_finite() => {
                 let errors = sums(&|tasks| self.errors(tasks))?;
                 // Rounding leaves about 1e-7 of what is exact.
                 let fits = |p: &usize| errors[*p] <= most.max(1e-6).powi(2) * errors[0];
@@ -267,7 +232,7 @@ impl Rmm {
                     Error::Argument(format!("{models} basis models have a relative error of {least:.3}, not {most}"))
                 })
             }
-            Amount::Storage(wrong) | Amount::Error(wrong) => {
+            BasisBudget::Storage(wrong) | BasisBudget::Error(wrong) => {
                 Err(Error::Argument(format!("{wrong} is neither a share of the storage nor a relative error")))
             }
         }
@@ -331,14 +296,16 @@ impl Solved {
             return Err(Error::Argument(format!("{basis} basis models for {n} models: use 1 to {n}")));
         }
         let fitted = basis - usize::from(self.centred);
-        let form = match &self.way {
-            Way::Factors(rank, found) => {
+        let form = match &self.decomposition {
+            Decomposition::Factors(rank, found) => {
                 let [m, d] = self.models[0].shape();
                 let sides = Factor::both(&self.models, [m, d], *rank);
                 let of = |side: usize| sides[side].basis(&found[side].0, &found[side].1, fitted);
-                Form::Factors { shape: [m, *rank, d], left: of(0), right: of(1) }
+                Bases::Factors { shape: [m, *rank, d], left: of(0), right: of(1) }
             }
-            Way::Products((before, eigens), rank) => product::form(&self.models, before, eigens, *rank, fitted)?,
+            Decomposition::Products((before, eigens), rank) => {
+                product::form(&self.models, before, eigens, *rank, fitted)?
+            }
         };
         Ok(Space { models: n, form })
     }
@@ -347,9 +314,9 @@ impl Solved {
     /// `S^2`. They are those of the factors for [`Granularity::Position`] and [`Granularity::Layer`], and of
     /// the differences themselves, before truncation, for [`Granularity::Product`].
     pub fn dropped(&self) -> Vec<f64> {
-        let found = match &self.way {
-            Way::Factors(_, found) => &found[..],
-            Way::Products(found, _) => std::slice::from_ref(found),
+        let found = match &self.decomposition {
+            Decomposition::Factors(_, found) => &found[..],
+            Decomposition::Products(found, _) => std::slice::from_ref(found),
         };
         let tail = |from: usize| found.iter().map(|(_, eigens)| eigens.tail(from)).sum();
         (1..=self.models.len()).map(|p| tail(p - usize::from(self.centred))).collect()

@@ -8,12 +8,12 @@
 
 use rayon::prelude::*;
 
-use super::eigens::{Before, Eigens};
+use super::eigens::{Eigens, GramPreprocess};
 use super::factor::Factor;
-use crate::jacobi::{LANES, Lane, turn};
+use crate::jacobi::{LANES, Lane, eigen};
 
 /// The decomposition of every row.
-pub(super) fn eigens(factor: &Factor<'_>, before: &Before) -> Eigens {
+pub(super) fn eigens(factor: &Factor<'_>, before: &GramPreprocess) -> Eigens {
     let n = factor.count();
     let (mut values, mut vectors) = (vec![0.0; factor.rows * n], vec![0.0; factor.rows * n * n]);
     let blocks = values.par_chunks_mut(LANES * n).zip(vectors.par_chunks_mut(LANES * n * n)).enumerate();
@@ -22,7 +22,7 @@ pub(super) fn eigens(factor: &Factor<'_>, before: &Before) -> Eigens {
         |work, (block, (values, vectors))| {
             work.gram(factor, block * LANES);
             work.prepare(before);
-            turn(&mut work.gram, &mut work.vectors, n);
+            eigen(&mut work.gram, &mut work.vectors, n);
             work.sorted(values, vectors);
         },
     );
@@ -62,8 +62,8 @@ impl Work {
         }
     }
 
-    fn prepare(&mut self, before: &Before) {
-        if before.is_nothing() {
+    fn prepare(&mut self, before: &GramPreprocess) {
+        if before.is_identity() {
             return;
         }
         for t in 0..LANES {

@@ -1,4 +1,4 @@
-//! By product: `x_i` is `D_i = L_i R_i`, of which no entry is ever formed.
+//! By product: `x_i` is `D_i = L_i R_i`. No entry of it is ever formed.
 //!
 //! ```text
 //! <D_i, D_j> = sum over a, b of (L_i^T L_j)_ab (R_i R_j^T)_ab       X^T X = V diag(S^2) V^T, n x n
@@ -8,15 +8,16 @@
 use faer::Mat;
 use regrow_sparse_core::Result;
 
-use super::eigens::{Before, Eigens};
-use super::space::Form;
+use super::eigens::{Eigens, GramPreprocess};
+use super::space::Bases;
 use crate::low_rank::{LowRank, eigen};
 
-/// The decomposition, and what was done before it.
-pub(super) fn eigens(models: &[LowRank], centred: bool, normalized: bool) -> Result<(Before, Eigens)> {
+/// The decomposition, and how the Gram matrix was prepared.
+pub(super) fn eigens(models: &[LowRank], centred: bool, normalized: bool) -> Result<(GramPreprocess, Eigens)> {
     let n = models.len();
-    let mut gram = LowRank::gram(models)?;
-    let before = Before::new(n, centred, normalized, |i| gram[i * n + i].max(0.0).sqrt());
+    let products = LowRank::gram(models)?;
+    let before = GramPreprocess::new(n, centred, normalized, |i| products[(i, i)].max(0.0).sqrt());
+    let mut gram: Vec<f64> = (0..n * n).map(|k| products[(k / n, k % n)]).collect();
     before.apply(&mut gram);
     let eigens = Eigens::of(&gram, n)?;
     Ok((before, eigens))
@@ -25,11 +26,11 @@ pub(super) fn eigens(models: &[LowRank], centred: bool, normalized: bool) -> Res
 /// Basis models `sum_i V_ik D_i`, truncated on request, and then the coefficients that fit best.
 pub(super) fn form(
     models: &[LowRank],
-    before: &Before,
+    before: &GramPreprocess,
     eigens: &Eigens,
     rank: Option<usize>,
     fitted: usize,
-) -> Result<Form> {
+) -> Result<Bases> {
     let combined = |weights: &[f64]| {
         let sum = LowRank::sum(&weights.iter().copied().zip(models).collect::<Vec<_>>())?;
         rank.map_or(Ok(sum.clone()), |rank| sum.truncated(rank))
@@ -42,7 +43,7 @@ pub(super) fn form(
         None => before.coefficients(eigens.first(0, fitted)).collect(),
         Some(_) => refitted(models, mean.as_ref(), &basis)?,
     };
-    Ok(Form::Products { mean, basis, coefficients })
+    Ok(Bases::Products { mean, basis, coefficients })
 }
 
 /// The coefficients `[p, n]` of least squared error.
@@ -53,7 +54,7 @@ fn refitted(models: &[LowRank], mean: Option<&LowRank>, basis: &[LowRank]) -> Re
     }
     let (values, vectors) = {
         let gram = LowRank::gram(basis)?;
-        eigen(&Mat::from_fn(p, p, |i, j| gram[i * p + j]))?
+        eigen(&Mat::from_fn(p, p, |i, j| gram[(i, j)]))?
     };
     let mut coefficients = vec![0.0f32; p * n];
     for (i, model) in models.iter().enumerate() {
@@ -71,7 +72,7 @@ fn refitted(models: &[LowRank], mean: Option<&LowRank>, basis: &[LowRank]) -> Re
 mod tests {
     use super::*;
     use crate::low_rank::tests::noise;
-    use crate::rmm::testing::{dense_fit, models, near, total};
+    use crate::rmm::testing::{by, dense_fit, models, near, total};
     use crate::rmm::{Granularity, Rmm, Space};
 
     #[test]
@@ -103,7 +104,7 @@ mod tests {
     fn truncated_basis_models_are_refitted() {
         let models = models(4);
         let error = |rank: usize, p: usize| {
-            let rmm = Rmm::new(Granularity::Product).with_rank(rank).unwrap();
+            let rmm = by(Granularity::Product).with_rank(Some(rank)).init().unwrap();
             let space = rmm.solve(models.clone()).unwrap().space(p).unwrap();
             (total(&space, &models), space)
         };
@@ -114,11 +115,11 @@ mod tests {
             let (lost, space) = error(2, p);
             assert!(lost > whole[p - 1]);
             // Any other coefficients are worse.
-            let Form::Products { mean, basis, coefficients } = space.form.clone() else { panic!("products") };
+            let Bases::Products { mean, basis, coefficients } = space.form.clone() else { panic!("products") };
             for i in 0..coefficients.len() {
                 let mut moved = coefficients.clone();
                 moved[i] += 0.05;
-                let form = Form::Products { mean: mean.clone(), basis: basis.clone(), coefficients: moved };
+                let form = Bases::Products { mean: mean.clone(), basis: basis.clone(), coefficients: moved };
                 assert!(total(&Space { models: 4, form }, &models) > lost);
             }
         }

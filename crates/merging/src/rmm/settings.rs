@@ -1,11 +1,73 @@
-//! What RMM may be told: granularity, alignment, amount.
+//! Settings of RMM: granularity, alignment, and how many basis models.
 
 use std::fmt;
 
+use burn::config::Config;
 use regrow_sparse_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::Rmm;
+use crate::params::{MergeParams, choice};
+
+/// Settings of [`Rmm`].
+#[derive(Config, Debug, PartialEq, Eq)]
+pub struct RmmConfig {
+    /// Which vectors share coefficients.
+    #[config(default = "Granularity::Position")]
+    pub granularity: Granularity,
+    /// How factors are brought into one form before they are stacked.
+    #[config(default = "Align::None")]
+    pub align: Align,
+    /// Whether the mean is the first basis model.
+    #[config(default = false)]
+    pub centred: bool,
+    /// Whether every task's vectors are scaled to one norm first, layer by layer. A task of small differences then
+    /// counts as much as one of large ones. Norms go into the coefficients. Not together with `centred`.
+    #[config(default = false)]
+    pub normalize: bool,
+    /// The rank to which the basis models of [`Granularity::Product`] are truncated.
+    pub rank: Option<usize>,
+}
+
+impl RmmConfig {
+    /// The method.
+    ///
+    /// # Errors
+    /// Both centred and normalized; a rank of zero, or one with another granularity than by product.
+    pub fn init(&self) -> Result<Rmm> {
+        let Self { granularity, align, centred, normalize, rank } = *self;
+        if centred && normalize {
+            return Err(Error::Argument("models are either centred or normalized, not both".into()));
+        }
+        match (rank, granularity) {
+            (Some(0), _) => Err(Error::Argument("basis models of rank 0 hold nothing".into())),
+            (None, _) | (_, Granularity::Product) => {
+                Ok(Rmm { granularity, align, centred, normalized: normalize, rank })
+            }
+            (_, other) => {
+                Err(Error::Argument(format!("only a basis by product is truncated to a rank, not one by {other}")))
+            }
+        }
+    }
+
+    /// From the registry's parameters.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another kind.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        Ok(Self {
+            granularity: params.choice("granularity", &GRANULARITIES)?,
+            align: params.choice("align", &ALIGNMENTS)?,
+            centred: params.flag("centred")?,
+            normalize: params.flag("normalize")?,
+            rank: params.optional("rank")?,
+        })
+    }
+}
 
 /// Which vectors share coefficients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Granularity {
     /// The rows at one position of the left factors, the columns at one of the right.
     #[default]
@@ -21,14 +83,15 @@ pub const GRANULARITIES: [(&str, Granularity); 3] =
     [("position", Granularity::Position), ("layer", Granularity::Layer), ("product", Granularity::Product)];
 
 /// How factors are brought into one form before they are stacked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Align {
     /// As they are.
     #[default]
     None,
     /// `U sqrt(S)` and `sqrt(S) V^T` of each product's SVD, the largest entry of a column of `U` positive.
     Balanced,
-    /// Balanced, then turned towards the balanced factors of the tasks' mean (orthogonal Procrustes).
+    /// Balanced, then rotated towards the balanced factors of the tasks' mean (orthogonal Procrustes).
     Procrustes,
 }
 
@@ -36,9 +99,9 @@ pub enum Align {
 pub const ALIGNMENTS: [(&str, Align); 3] =
     [("none", Align::None), ("balanced", Align::Balanced), ("procrustes", Align::Procrustes)];
 
-/// How many basis models there are to be.
+/// How many basis models to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Amount {
+pub enum BasisBudget {
     /// So many, the mean of a centred merge among them.
     Basis(usize),
     /// As many as take at most this share of the numbers that all models take.
@@ -47,13 +110,38 @@ pub enum Amount {
     Error(f64),
 }
 
+impl BasisBudget {
+    /// From the registry's parameters `basis`, `storage` and `error`, of which one may be given; 2 basis models
+    /// where none is.
+    ///
+    /// # Errors
+    /// Several of them, a value that is no number.
+    pub fn from_params(params: &MergeParams) -> Result<Self> {
+        let basis = params.optional("basis")?.map(Self::Basis);
+        let storage = params.optional("storage")?.map(Self::Storage);
+        let error = params.optional("error")?.map(Self::Error);
+        let given: Vec<(&str, Self)> = [("basis", basis), ("storage", storage), ("error", error)]
+            .into_iter()
+            .filter_map(|(name, budget)| Some((name, budget?)))
+            .collect();
+        match given[..] {
+            [] => Ok(Self::Basis(2)),
+            [(_, budget)] => Ok(budget),
+            _ => {
+                let names = given.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" and ");
+                Err(Error::Argument(format!("{names} say the same thing: choose one")))
+            }
+        }
+    }
+}
+
 impl Granularity {
     /// The granularity of that name.
     ///
     /// # Errors
     /// If there is none, naming those there are.
     pub fn parse(name: &str) -> Result<Self> {
-        named("granularity", &GRANULARITIES, name)
+        choice("granularity", name, &GRANULARITIES)
     }
 }
 
@@ -69,7 +157,7 @@ impl Align {
     /// # Errors
     /// If there is none, naming those there are.
     pub fn parse(name: &str) -> Result<Self> {
-        named("alignment", &ALIGNMENTS, name)
+        choice("alignment", name, &ALIGNMENTS)
     }
 }
 
@@ -77,10 +165,4 @@ impl fmt::Display for Align {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(ALIGNMENTS.iter().find(|(_, a)| a == self).map_or("", |(name, _)| name))
     }
-}
-
-fn named<T: Copy>(what: &str, all: &[(&str, T)], name: &str) -> Result<T> {
-    let names = || all.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
-    let unknown = || Error::Argument(format!("unknown {what} `{name}`: use {}", names()));
-    all.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(unknown)
 }

@@ -1,19 +1,19 @@
-//! What is kept of a layer, what it is stored as, and any model back from it.
+//! Basis models and coefficients of a layer, how they are stored, and how a model is rebuilt from them.
 
 use regrow_sparse_core::model::weight::transposed;
 use regrow_sparse_core::{Error, Result};
 
 use crate::low_rank::LowRank;
 
-/// The basis models of one layer and the coefficients of each task: what is kept.
+/// The basis models of one layer and the coefficients of each task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Space {
     pub(super) models: usize,
-    pub(super) form: Form,
+    pub(super) form: Bases,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Form {
+pub(super) enum Bases {
     Factors { shape: [usize; 3], left: Basis, right: Basis },
     Products { mean: Option<LowRank>, basis: Vec<LowRank>, coefficients: Vec<f32> },
 }
@@ -30,7 +30,7 @@ pub(super) struct Basis {
 
 /// A tensor of a [`Space`] as it is stored.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct SpacePart {
     /// As `left.basis`.
     pub name: String,
     /// Sizes, outermost first.
@@ -59,12 +59,12 @@ impl Space {
             return Err(Error::Argument(format!("there is no model {task} among {}", self.models)));
         }
         match &self.form {
-            Form::Factors { shape: [m, r, d], left, right } => {
+            Bases::Factors { shape: [m, r, d], left, right } => {
                 let left = left.revert(task, self.models, m * r);
                 let right = transposed(&right.revert(task, self.models, d * r), *d, *r);
                 LowRank::new(left, right, [*m, *r, *d])
             }
-            Form::Products { mean, basis, coefficients } => {
+            Bases::Products { mean, basis, coefficients } => {
                 let weight = |k: usize| f64::from(coefficients[k * self.models + task]);
                 let fitted = basis.iter().enumerate().map(|(k, b)| (weight(k), b));
                 LowRank::sum(&mean.iter().map(|m| (1.0, m)).chain(fitted).collect::<Vec<_>>())
@@ -84,15 +84,15 @@ impl Space {
     }
 
     /// What it consists of, to be stored.
-    pub fn parts(&self) -> Vec<Part> {
-        let part = |name: &str, shape: &[usize], values: &[f32]| Part {
+    pub fn parts(&self) -> Vec<SpacePart> {
+        let part = |name: &str, shape: &[usize], values: &[f32]| SpacePart {
             name: name.into(),
             shape: shape.to_vec(),
             values: values.to_vec(),
         };
         let n = self.models;
         match &self.form {
-            Form::Factors { shape: [m, r, d], left, right } => {
+            Bases::Factors { shape: [m, r, d], left, right } => {
                 let mut parts = Vec::new();
                 for (side, rows, of) in [("left", *m, left), ("right", *d, right)] {
                     let fitted = of.basis.len() / (rows * r);
@@ -104,7 +104,7 @@ impl Space {
                 }
                 parts
             }
-            Form::Products { mean, basis, coefficients } => {
+            Bases::Products { mean, basis, coefficients } => {
                 let named = mean.iter().map(|m| ("mean".to_string(), m));
                 let named = named.chain(basis.iter().enumerate().map(|(k, b)| (format!("basis.{k}"), b)));
                 let factors = |(name, m): (String, &LowRank)| {
@@ -114,7 +114,7 @@ impl Space {
                         part(&format!("{name}.right"), &[r, cols], m.right()),
                     ]
                 };
-                let mut parts: Vec<Part> = named.flat_map(factors).collect();
+                let mut parts: Vec<SpacePart> = named.flat_map(factors).collect();
                 if !basis.is_empty() {
                     parts.push(part("coefficients", &[basis.len(), n], coefficients));
                 }
@@ -127,11 +127,11 @@ impl Space {
     ///
     /// # Errors
     /// Parts that are missing or do not go together; what `find` runs into.
-    pub fn from_parts(models: usize, find: &mut dyn FnMut(&str) -> Result<Option<Part>>) -> Result<Self> {
+    pub fn from_parts(models: usize, find: &mut dyn FnMut(&str) -> Result<Option<SpacePart>>) -> Result<Self> {
         let left = side(models, "left", find)?;
         let form = match (left, side(models, "right", find)?) {
             (Some((m, r, left)), Some((d, rank, right))) if r == rank => {
-                Form::Factors { shape: [m, r, d], left, right }
+                Bases::Factors { shape: [m, r, d], left, right }
             }
             (None, None) => products_from(models, find)?,
             _ => return Err(unfit("left")),
@@ -148,7 +148,7 @@ fn unfit(name: &str) -> Error {
 fn side(
     n: usize,
     name: &str,
-    find: &mut dyn FnMut(&str) -> Result<Option<Part>>,
+    find: &mut dyn FnMut(&str) -> Result<Option<SpacePart>>,
 ) -> Result<Option<(usize, usize, Basis)>> {
     let mean = find(&format!("{name}.mean"))?;
     let basis = find(&format!("{name}.basis"))?;
@@ -176,7 +176,7 @@ fn side(
     Ok(Some((rows, r, found)))
 }
 
-fn products_from(n: usize, find: &mut dyn FnMut(&str) -> Result<Option<Part>>) -> Result<Form> {
+fn products_from(n: usize, find: &mut dyn FnMut(&str) -> Result<Option<SpacePart>>) -> Result<Bases> {
     let mut model = |name: &str| -> Result<Option<LowRank>> {
         match (find(&format!("{name}.left"))?, find(&format!("{name}.right"))?) {
             (None, None) => Ok(None),
@@ -198,8 +198,8 @@ fn products_from(n: usize, find: &mut dyn FnMut(&str) -> Result<Option<Part>>) -
     }
     let coefficients = find("coefficients")?;
     match (coefficients, basis.len()) {
-        (None, 0) => Ok(Form::Products { mean, basis, coefficients: Vec::new() }),
-        (Some(c), p) if c.shape == [p, n] => Ok(Form::Products { mean, basis, coefficients: c.values }),
+        (None, 0) => Ok(Bases::Products { mean, basis, coefficients: Vec::new() }),
+        (Some(c), p) if c.shape == [p, n] => Ok(Bases::Products { mean, basis, coefficients: c.values }),
         _ => Err(unfit("coefficients")),
     }
 }

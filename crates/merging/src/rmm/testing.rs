@@ -1,9 +1,9 @@
-//! What the tests of the parts share.
+//! What the tests of the files share.
 
 use faer::Mat;
 
 use super::settings::{ALIGNMENTS, GRANULARITIES};
-use super::{Rmm, Space};
+use super::{Granularity, Rmm, RmmConfig, Space};
 use crate::LowRank;
 use crate::low_rank::tests::{gap, random};
 
@@ -20,12 +20,16 @@ pub(super) fn models(n: usize) -> Vec<LowRank> {
     (0..n).map(one).collect()
 }
 
+pub(super) fn by(granularity: Granularity) -> RmmConfig {
+    RmmConfig::new().with_granularity(granularity)
+}
+
 pub(super) fn every() -> Vec<Rmm> {
     let mut all = Vec::new();
     for (_, granularity) in GRANULARITIES {
         for (_, align) in ALIGNMENTS {
             for centred in [false, true] {
-                all.push(Rmm::new(granularity).with_align(align).with_centred(centred));
+                all.push(by(granularity).with_align(align).with_centred(centred).init().unwrap());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What holds for every granularity.
 
-use super::testing::{SHAPE, every, models, total};
+use super::testing::{SHAPE, by, every, models, total};
 use super::*;
 use crate::low_rank::tests::{gap, random, squares};
 
@@ -64,10 +64,10 @@ fn models_that_are_the_same_need_one() {
 #[test]
 fn the_order_of_models_does_not_matter() {
     let models = models(3);
-    let turned: Vec<LowRank> = [2, 0, 1].map(|i| models[i].clone()).into();
+    let shuffled: Vec<LowRank> = [2, 0, 1].map(|i| models[i].clone()).into();
     for rmm in every() {
         let one = rmm.solve(models.clone()).unwrap().space(2).unwrap();
-        let other = rmm.solve(turned.clone()).unwrap().space(2).unwrap();
+        let other = rmm.solve(shuffled.clone()).unwrap().space(2).unwrap();
         for (task, place) in [(0, 1), (1, 2), (2, 0)] {
             let (a, b) = (one.revert(task).unwrap(), other.revert(place).unwrap());
             assert!(gap(&a.dense(), &b.dense()) < 1e-4, "{rmm:?}");
@@ -84,17 +84,18 @@ fn a_small_task_counts_as_much_as_a_large_one() {
     let models = [grown(1, 0.01), grown(2, 1.0), grown(3, 100.0)];
     let worst = |rmm: Rmm, p: usize| {
         let errors = rmm.solve(models.to_vec()).unwrap().space(p).unwrap().squared_errors(&models).unwrap();
+        assert!(errors.len() == 3 && errors.iter().all(|e| e.is_finite()));
         errors.iter().zip(&models).map(|(e, m)| (e / m.squared_norm()).sqrt()).fold(0.0, f64::max)
     };
     for granularity in [Granularity::Layer, Granularity::Product] {
-        let even = Rmm::new(granularity).with_normalized(true);
-        assert!(worst(even, 3) < 1e-5, "{granularity}");
-        let both = even.with_centred(true).solve(models.to_vec());
-        assert!(both.err().unwrap().to_string().contains("not both"));
+        let even = by(granularity).with_normalize(true);
+        assert!(worst(even.init().unwrap(), 3) < 1e-5, "{granularity}");
+        assert!(even.with_centred(true).init().unwrap_err().to_string().contains("not both"));
     }
     // The largest alone, or something of all.
     let plain = Rmm::new(Granularity::Product);
-    let (alone, even) = (worst(plain, 1), worst(plain.with_normalized(true), 1));
+    let even = by(Granularity::Product).with_normalize(true).init().unwrap();
+    let (alone, even) = (worst(plain, 1), worst(even, 1));
     assert!(alone > 0.99 && even < 0.97, "{alone} {even}");
 }
 
@@ -103,7 +104,7 @@ fn storage_is_known_beforehand() {
     let models = models(4);
     let [m, r, d] = SHAPE;
     let shapes = [SHAPE; 4];
-    for rmm in every().into_iter().chain([Rmm::new(Granularity::Product).with_rank(2).unwrap()]) {
+    for rmm in every().into_iter().chain([by(Granularity::Product).with_rank(Some(2)).init().unwrap()]) {
         let solved = rmm.solve(models.clone()).unwrap();
         for p in 1..=4 {
             let parts: Vec<_> = solved.space(p).unwrap().parts().into_iter().map(|p| (p.name, p.shape)).collect();
@@ -115,28 +116,30 @@ fn storage_is_known_beforehand() {
 }
 
 #[test]
-fn the_amount_may_be_a_number_a_share_or_an_error() {
+fn the_budget_may_be_a_number_a_share_or_an_error() {
     let models = models(4);
     let load = |layer: usize| Ok(if layer == 0 { models.clone() } else { vec![models[0].clone(); 4] });
     let rmm = Rmm::new(Granularity::Layer);
-    let choose = |amount| rmm.choose(amount, 4, 2, load, || {});
-    assert_eq!(choose(Amount::Basis(3)).unwrap(), 3);
-    assert!(choose(Amount::Basis(5)).unwrap_err().to_string().contains("use 1 to 4"));
-    assert!(choose(Amount::Basis(0)).is_err());
+    let choose = |budget| rmm.choose(budget, 4, 2, load, || {});
+    assert_eq!(choose(BasisBudget::Basis(3)).unwrap(), 3);
+    assert!(choose(BasisBudget::Basis(5)).unwrap_err().to_string().contains("use 1 to 4"));
+    assert!(choose(BasisBudget::Basis(0)).is_err());
     // A basis model is a quarter of all and a few coefficients.
-    assert_eq!(choose(Amount::Storage(0.6)).unwrap(), 2);
-    assert_eq!(choose(Amount::Storage(2.0)).unwrap(), 4);
-    assert!(choose(Amount::Storage(0.2)).unwrap_err().to_string().contains("one basis model takes 0.2"));
-    assert!(choose(Amount::Storage(f64::NAN)).is_err());
-    assert_eq!(choose(Amount::Error(0.0)).unwrap(), 4);
+    assert_eq!(choose(BasisBudget::Storage(0.6)).unwrap(), 2);
+    assert_eq!(choose(BasisBudget::Storage(2.0)).unwrap(), 4);
+    assert!(choose(BasisBudget::Storage(0.2)).unwrap_err().to_string().contains("one basis model takes 0.2"));
+    assert!(choose(BasisBudget::Storage(f64::NAN)).is_err());
+    assert_eq!(choose(BasisBudget::Error(0.0)).unwrap(), 4);
     let errors = rmm.errors(models.clone()).unwrap();
     let norm = errors[0] + 4.0 * models[0].squared_norm();
     let relative = (errors[2] / norm).sqrt();
-    assert_eq!(choose(Amount::Error(relative * 1.001)).unwrap(), 2);
-    assert_eq!(choose(Amount::Error(relative * 0.999)).unwrap(), 3);
-    assert!(choose(Amount::Error(-1.0)).is_err());
-    let cut = Rmm::new(Granularity::Product).with_rank(1).unwrap();
-    assert!(cut.choose(Amount::Error(1e-3), 4, 2, load, || {}).unwrap_err().to_string().contains("basis models have"));
+    assert_eq!(choose(BasisBudget::Error(relative * 1.001)).unwrap(), 2);
+    assert_eq!(choose(BasisBudget::Error(relative * 0.999)).unwrap(), 3);
+    assert!(choose(BasisBudget::Error(-1.0)).is_err());
+    let cut = by(Granularity::Product).with_rank(Some(1)).init().unwrap();
+    assert!(
+        cut.choose(BasisBudget::Error(1e-3), 4, 2, load, || {}).unwrap_err().to_string().contains("basis models have")
+    );
 }
 
 #[test]
@@ -147,9 +150,11 @@ fn what_does_not_go_together_is_refused() {
     assert!(says(vec![random([4, 2, 5], 1), random([4, 2, 6], 2)], Rmm::default()).contains("4x5 and 4x6"));
     assert!(says(other_rank(), Rmm::default()).contains("ranks 2 and 3"));
     assert!(Rmm::new(Granularity::Product).solve(other_rank()).is_ok());
-    let balanced = Rmm::default().with_align(Align::Balanced).solve(other_rank()).unwrap().space(2).unwrap();
+    let balanced =
+        RmmConfig::new().with_align(Align::Balanced).init().unwrap().solve(other_rank()).unwrap().space(2).unwrap();
     assert!(total(&balanced, &other_rank()) < 1e-9);
-    assert!(Rmm::default().with_rank(2).is_err() && Rmm::new(Granularity::Product).with_rank(0).is_err());
+    assert!(RmmConfig::new().with_rank(Some(2)).init().is_err());
+    assert!(by(Granularity::Product).with_rank(Some(0)).init().is_err());
     assert!(Granularity::parse("row").unwrap_err().to_string().contains("position, layer, product"));
     assert!(Align::parse("svd").unwrap_err().to_string().contains("balanced"));
     let space = Rmm::default().solve(models(2)).unwrap().space(1).unwrap();

@@ -1,9 +1,8 @@
 //! The table of DST-CL (Yıldırım et al., arXiv 2308.14831): initialization by growth by sparsity.
 
-use regrow_continual::Dst;
-use regrow_continual::dst::Growth;
 use regrow_continual::stream::Scenario;
-use regrow_sparse_core::{Budget, Result};
+use regrow_continual::{DstConfig, Growth, MaskInitialization};
+use regrow_sparse_core::Result;
 
 use super::{Args, At, Comparison, Method};
 use crate::harness::info::Info;
@@ -28,13 +27,13 @@ pub const INFO: Info = Info {
 pub fn run(args: &Args) -> Result<()> {
     let mut methods = Vec::new();
     for percent in [80u32, 90, 95] {
-        for (init, budget) in [("ERK", Budget::Erk), ("uniform", Budget::Uniform)] {
+        for (init, initialization) in [("ERK", MaskInitialization::Erk), ("uniform", MaskInitialization::Uniform)] {
             for (grown, growth) in
                 [("random", Growth::Random), ("gradient", Growth::Gradient), ("momentum", Growth::Momentum)]
             {
-                let budget = budget.clone();
-                let sparsity = f64::from(percent) / 100.0;
-                let make = move |_: &At<'_>| Dst::new(sparsity, budget.clone(), growth, EVERY);
+                let config = DstConfig::new().with_sparsity(f64::from(percent) / 100.0).with_growth(growth);
+                let config = config.with_initialization(initialization).with_interval(EVERY);
+                let make = move |_: &At<'_>| config.init();
                 methods.push(Method::new(&format!("{init}, {grown}, {percent} %"), make));
             }
         }

@@ -65,8 +65,8 @@ impl Method {
     }
 
     /// The strategy that the registry has as `name`, with `params` of it as `a=1,b=2`.
-    fn listed(row: &str, name: &'static str, params: impl Fn(&Setting<'_>) -> String + Send + Sync + 'static) -> Self {
-        let make = move |setting: &Setting<'_>| {
+    fn listed(row: &str, name: &'static str, params: impl Fn(&At<'_>) -> String + Send + Sync + 'static) -> Self {
+        let make = move |setting: &At<'_>| {
             find(&registry::entries::<Net>(), name)?.build(&Params::new(0).with(&params(setting))?)
         };
         Self { name: row.into(), make: Arc::new(make) }
@@ -86,8 +86,8 @@ pub const FINE_TUNE: &str = "fine-tune";
 
 /// All of them: bounds first, then springs, distillation, replay, weights shared out.
 pub fn all() -> Vec<Method> {
-    let memory = |at: &Setting<'_>| format!("memory={}", at.memory());
-    let ewc = |at: &Setting<'_>| format!("lambda={},samples={}", at.ewc(), at.plan.fisher);
+    let memory = |at: &At<'_>| format!("memory={}", at.memory());
+    let ewc = |at: &At<'_>| format!("lambda={},samples={}", at.ewc(), at.plan.fisher);
     vec![
         Method::listed(FINE_TUNE, "finetune", |_| String::new()),
         Method::listed("joint", "joint", |_| String::new()),

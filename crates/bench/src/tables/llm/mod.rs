@@ -123,8 +123,8 @@ pub fn run(args: &Args) -> Result<()> {
     let (bar, device) = (trainer::progress(0), regrow_device::current());
     bar.set_length(plan.seeds.1 * rows::cells(&plan) as u64);
     let tell = trainer::teller(&bar);
-    let crew = trainer::crew(args.common.parallel, &tell);
-    let table = rows::Table { plan: &plan, args, device: &device, crew, bar: &bar };
+    let pool = trainer::pool(args.common.parallel, &tell);
+    let table = rows::Table { plan: &plan, args, device: &device, pool, bar: &bar };
     let (rows, notes) = table.fill(&args.common.out, args.common.resume)?;
     bar.finish_and_clear();
     print::show(&plan, &rows, &notes, &args.common.out, &device, started.elapsed().as_secs_f64())

@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 use regrow_checkpoint::Patch;
-use regrow_device::pool::Crew;
+use regrow_device::pool::DevicePool;
 use regrow_lm::{NextToken, Transformer, batch, perplexity, perplexity_of, sliding};
 use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::registry::{LAYER_SOLVERS, Params, find};
@@ -38,7 +38,7 @@ pub struct Table<'a> {
     /// Where a seed's model is trained.
     pub device: &'a Device,
     /// Who prunes it, cell by cell.
-    pub crew: Crew<'a>,
+    pub pool: DevicePool<'a>,
     /// Counts cells.
     pub bar: &'a ProgressBar,
 }
@@ -103,7 +103,7 @@ impl Table<'_> {
                 store.add(self.plan, [self.dense(&data, seed)?])?;
             }
             self.bar.inc(1);
-            store.fill(self.plan, &self.crew, open.len(), |device, i| {
+            store.fill(self.plan, &self.pool, open.len(), |device, i| {
                 say(open[i].name());
                 let rows = self.cell(&data, open[i], seed, device)?;
                 self.bar.inc(1);

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use regrow_lm::adapter::{Adapter, Factors};
-use regrow_merging::{ALL, Base, Entry, LowRank, Operand, Operands};
+use regrow_merging::{BaseRole, LowRank, MergeEntry, Operand, Operands, tensor_methods};
 use regrow_sparse_core::{Error, Result};
 
 use super::rows::parameters;
@@ -40,9 +40,9 @@ pub fn rows(folder: &Path, seed: u64) -> Result<Vec<Record>> {
         let alone = (0..adapters.len()).map(|i| cosine(&adapters, &|d, _| Ok(d[i].clone())));
         let alone = alone.collect::<Result<Vec<_>>>()?;
         rows.push(record("best model", alone.iter().copied().fold(0.0, f64::max), started));
-        for entry in ALL.iter().filter(|entry| admits(entry, adapters.len())) {
+        for entry in tensor_methods().filter(|entry| admits(entry, adapters.len())) {
             let started = Instant::now();
-            let method = (entry.make)(&parameters(entry, adapters.len(), None, seed))?;
+            let method = entry.tensor(&parameters(entry, adapters.len(), None, seed))?;
             let merged = |differences: &[Vec<f32>], tensor: (&str, [usize; 2])| {
                 let operands: Vec<Operand<'_>> =
                     members.iter().zip(differences).map(|(n, d)| Operand::new(n, d)).collect();
@@ -50,16 +50,16 @@ pub fn rows(folder: &Path, seed: u64) -> Result<Vec<Record>> {
                 let base = entry.reads_base(members.len()).then_some(&base[..]);
                 method.merge(&Operands::new(tensor.0, &tensor.1, base, &operands)?)
             };
-            rows.push(record(entry.name, cosine(&adapters, &merged)?, started));
+            rows.push(record(entry.info.name, cosine(&adapters, &merged)?, started));
         }
     }
     Ok(rows)
 }
 
 /// Those that merge differences without knowing more of them.
-fn admits(entry: &Entry, models: usize) -> bool {
-    let asks = ["fisher", "regmean", "sms"].contains(&entry.name);
-    !asks && entry.check(models, entry.base == Base::Parent).is_ok()
+fn admits(entry: &MergeEntry, models: usize) -> bool {
+    let asks = ["fisher", "regmean", "sms"].contains(&entry.info.name);
+    !asks && entry.check(models, entry.base == BaseRole::Parent).is_ok()
 }
 
 /// Makes one difference of those of all adapters, by the module's name and sizes.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use regrow_inference::Layered;
-use regrow_merging::{ALL, Entry, Operand, Operands, Parameters, Soup, Value, information};
+use regrow_merging::{MergeEntry, MergeParams, Operand, Operands, Soup, information, tensor_methods};
 use regrow_sparse_core::layerwise::Moments;
 use regrow_sparse_core::model::deep_copy::apart;
 use regrow_sparse_core::model::gradients::with_fixed_statistics;
@@ -51,22 +51,22 @@ pub fn rows(set: &ModelSet, seed: u64, device: &Device) -> Result<Vec<Record>> {
     let judge = &mut |net: &Net| Ok(count_correct(net, &set.validation, BATCH, device) as f64);
     let (soup, _) = Soup::Greedy.cook(&set.models, finish, judge)?;
     add("greedy soup", accuracy(&soup), started.elapsed().as_secs_f64());
-    for entry in ALL.iter().filter(|entry| admits(set, entry)) {
+    for entry in tensor_methods().filter(|entry| admits(set, entry)) {
         let started = Instant::now();
-        let statistics = match entry.name {
+        let statistics = match entry.info.name {
             "fisher" => Some(information(set, device)?),
             "regmean" => Some(moments(set, device)?),
             _ => None,
         };
         let net = merged(set, entry, statistics.as_ref(), seed, device)?;
-        add(entry.name, accuracy(&net), started.elapsed().as_secs_f64());
+        add(entry.info.name, accuracy(&net), started.elapsed().as_secs_f64());
     }
     Ok(rows)
 }
 
 /// Dense models share the mask of everything, so that SMS is the average.
-fn admits(set: &ModelSet, entry: &Entry) -> bool {
-    entry.check(set.models.len(), set.base.is_some()).is_ok() && entry.name != "sms"
+fn admits(set: &ModelSet, entry: &MergeEntry) -> bool {
+    entry.check(set.models.len(), set.base.is_some()).is_ok() && entry.info.name != "sms"
 }
 
 /// The Fisher information of each model, on images that it learnt from.
@@ -112,7 +112,13 @@ fn ensemble(set: &ModelSet, device: &Device) -> f64 {
 }
 
 /// The merge by one method, lambda chosen by the loss on validation images where there is one.
-fn merged(set: &ModelSet, entry: &Entry, statistics: Option<&Vec<Tensors>>, seed: u64, device: &Device) -> Result<Net> {
+fn merged(
+    set: &ModelSet,
+    entry: &MergeEntry,
+    statistics: Option<&Vec<Tensors>>,
+    seed: u64,
+    device: &Device,
+) -> Result<Net> {
     let tensors: Vec<Tensors> = set.models.iter().map(tensors).collect();
     let base = set.base.as_ref().map(self::tensors);
     let with = |lambda: Option<f64>| -> Result<Net> {
@@ -121,7 +127,7 @@ fn merged(set: &ModelSet, entry: &Entry, statistics: Option<&Vec<Tensors>>, seed
         let net = of_tensors(&set.models[0], &inputs, entry, &parameters)?;
         Ok(recalibrated(net, &set.validation, device))
     };
-    if !entry.parameters.contains(&"lambda") {
+    if !entry.has("lambda") {
         return with(None);
     }
     let mut best: Option<(f64, Net)> = None;
@@ -136,16 +142,16 @@ fn merged(set: &ModelSet, entry: &Entry, statistics: Option<&Vec<Tensors>>, seed
 }
 
 /// What the papers or mergekit suggest, where a method has parameters.
-pub fn parameters(entry: &Entry, models: usize, lambda: Option<f64>, seed: u64) -> Parameters {
-    let density = match entry.name {
+pub fn parameters(entry: &MergeEntry, models: usize, lambda: Option<f64>, seed: u64) -> MergeParams {
+    let density = match entry.info.name {
         "ties" => 0.2,
         "breadcrumbs" | "breadcrumbs-ties" => 0.85,
         _ => 0.5,
     };
-    let settings = [("density", density), ("t", 0.5), ("seed", seed as f64)];
-    let lambda = lambda.map(|lambda| ("lambda", lambda));
-    let known = settings.into_iter().chain(lambda).filter(|(name, _)| entry.parameters.contains(name));
-    known.fold(Parameters::defaults(models), |all, (name, value)| all.with(name, Value::Number(value)))
+    let settings = [("density", density.to_string()), ("t", "0.5".into()), ("seed", seed.to_string())];
+    let lambda = lambda.map(|lambda| ("lambda", lambda.to_string()));
+    let known = settings.into_iter().chain(lambda).filter(|(name, _)| entry.has(name));
+    known.fold(MergeParams::new(models), |all, (name, value)| all.with(name, value))
 }
 
 /// What is merged.
@@ -155,8 +161,8 @@ struct Inputs<'a> {
     statistics: Option<&'a Vec<Tensors>>,
 }
 
-fn of_tensors(net: &Net, inputs: &Inputs<'_>, entry: &Entry, parameters: &Parameters) -> Result<Net> {
-    let method = (entry.make)(parameters)?;
+fn of_tensors(net: &Net, inputs: &Inputs<'_>, entry: &MergeEntry, parameters: &MergeParams) -> Result<Net> {
+    let method = entry.tensor(parameters)?;
     let names: Vec<String> = (0..inputs.models.len()).map(|i| format!("model {i}")).collect();
     let mut new = BTreeMap::new();
     for (name, (shape, _)) in &inputs.models[0] {

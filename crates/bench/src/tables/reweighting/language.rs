@@ -153,7 +153,7 @@ pub fn run(args: &Args, plan: &Plan) -> Result<()> {
     // ScaleBiO trains two models before the one that is measured.
     bar.set_length(plan.seeds.1 * (ways().len() as u64 + 2));
     let tell = trainer::teller(&bar);
-    let crew = trainer::crew(args.common.parallel, &tell);
+    let pool = trainer::pool(args.common.parallel, &tell);
     for seed in plan.seeds.0..plan.seeds.0 + plan.seeds.1 {
         let done = |name: &String| store.rows.iter().any(|r| r.seed == seed && r.method == *name);
         let open: Vec<(String, Way)> = ways().into_iter().filter(|(name, _)| !done(name)).collect();
@@ -166,7 +166,7 @@ pub fn run(args: &Args, plan: &Plan) -> Result<()> {
             Texts::Real => Corpus::real(args.folder().as_deref(), plan.noise, mix(seed, 1))?,
         };
         let start = Start::new(&corpus, out, seed)?;
-        store.fill(plan, &crew, open.len(), |device, i| {
+        store.fill(plan, &pool, open.len(), |device, i| {
             Ok(vec![Run::new(plan, &corpus, &start, seed, device)?.row(&open[i], &bar)?])
         })?;
     }

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use regrow_merging::rmm::{Align, Granularity};
-use regrow_merging::{Dare, LowRank, Operand, Operands, Rmm, TaskArithmetic, TensorMerge, Ties};
+use regrow_merging::{
+    DareConfig, LowRank, Operand, Operands, Rmm, RmmConfig, TaskArithmeticConfig, TensorMerge, TiesConfig,
+};
 use regrow_sparse_core::Result;
 
 use super::RmmTable;
@@ -37,13 +39,14 @@ const LAMBDAS: [f64; 8] = [0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0];
 
 /// Every way of RMM in the table, by name, without the number of basis models.
 pub fn reversible(rank: usize) -> Result<Vec<(&'static str, Rmm)>> {
+    let by = |granularity| RmmConfig::new().with_granularity(granularity);
     Ok(vec![
         ("RMM", Rmm::new(Granularity::Position)),
-        ("RMM centred", Rmm::new(Granularity::Position).with_centred(true)),
-        ("RMM aligned", Rmm::new(Granularity::Position).with_align(Align::Procrustes)),
+        ("RMM centred", by(Granularity::Position).with_centred(true).init()?),
+        ("RMM aligned", by(Granularity::Position).with_align(Align::Procrustes).init()?),
         ("RMM by layer", Rmm::new(Granularity::Layer)),
-        ("RMM by layer, aligned", Rmm::new(Granularity::Layer).with_align(Align::Procrustes)),
-        ("RMM by product", Rmm::new(Granularity::Product).with_rank(rank)?),
+        ("RMM by layer, aligned", by(Granularity::Layer).with_align(Align::Procrustes).init()?),
+        ("RMM by product", by(Granularity::Product).with_rank(Some(rank)).init()?),
     ])
 }
 
@@ -168,10 +171,10 @@ impl Cell<'_> {
 fn merge(rule: &str, lambda: f64, seed: u64, name: &str, shape: &[usize], models: &[&[f32]]) -> Result<Vec<f32>> {
     let n = models.len();
     let method: Box<dyn TensorMerge> = match rule {
-        "average" => Box::new(TaskArithmetic::new(vec![1.0 / n as f64; n], 1.0)),
-        "task arithmetic" => Box::new(TaskArithmetic::new(vec![1.0; n], lambda)),
-        "TIES" => Box::new(Ties::new(vec![1.0; n], vec![0.2; n], lambda)?),
-        _ => Box::new(Dare::new(vec![1.0; n], vec![0.5; n], lambda, seed)?),
+        "average" => Box::new(TaskArithmeticConfig::new().with_weight((1.0 / n as f64).into()).init(n)?),
+        "task arithmetic" => Box::new(TaskArithmeticConfig::new().with_lambda(lambda).init(n)?),
+        "TIES" => Box::new(TiesConfig::new().with_density(0.2.into()).with_lambda(lambda).init(n)?),
+        _ => Box::new(DareConfig::new().with_density(0.5.into()).with_lambda(lambda).with_seed(seed).init(n)?),
     };
     let names: Vec<String> = (0..n).map(|i| format!("task {i}")).collect();
     let operands: Vec<Operand<'_>> =

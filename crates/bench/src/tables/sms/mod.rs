@@ -121,8 +121,8 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = trainer::progress(rows::epochs(&plan));
     let device = regrow_device::current();
     let tell = trainer::teller(&bar);
-    let crew = trainer::crew(args.common.parallel, &tell);
-    let table = rows::Table { plan: &plan, arch, data: &data, device: &device, crew, bar: &bar };
+    let pool = trainer::pool(args.common.parallel, &tell);
+    let table = rows::Table { plan: &plan, arch, data: &data, device: &device, pool, bar: &bar };
     let rows = table.fill(&args.common.out, args.common.resume)?;
     bar.finish_and_clear();
     print::show(&plan, &rows, &args.common.out, &device, started.elapsed().as_secs_f64())

@@ -6,8 +6,8 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
-use regrow_device::pool::Crew;
-use regrow_merging::{Sms, Soup as Merge, average, equal_weights};
+use regrow_device::pool::DevicePool;
+use regrow_merging::{SmsConfig, Soup as Merge, average, equal_weights};
 use regrow_pruners::{Imp, Magnitude};
 use regrow_sparse_core::Result;
 use regrow_sparse_core::model::deep_copy::{apart, onto};
@@ -66,7 +66,7 @@ pub struct Table<'a> {
     /// Where tensors live.
     pub device: &'a Device,
     /// Who trains networks side by side.
-    pub crew: Crew<'a>,
+    pub pool: DevicePool<'a>,
     /// Counts epochs.
     pub bar: &'a ProgressBar,
 }
@@ -137,10 +137,10 @@ impl Cell<'_> {
     fn imp_rows(&self, imp: &Imp<Magnitude>, dense: &Net) -> Result<Vec<Record>> {
         let plan = self.table.plan;
         let started = Instant::now();
-        let runs = self.table.crew.run(self.m, |device, i| {
+        let runs = self.table.pool.run(self.m, |device, i| {
             let seed = self.seed.on(device);
             let retrain = |net, phase| seed.retrain(net, plan.phase_epochs, phase, i, self.m);
-            Ok(onto(&imp.run(onto(dense, device), None, retrain)?, self.table.device))
+            Ok::<_, regrow_sparse_core::Error>(onto(&imp.run(onto(dense, device), None, retrain)?, self.table.device))
         })?;
         let seconds = started.elapsed().as_secs_f64();
         let mut rows = vec![
@@ -174,21 +174,23 @@ impl Cell<'_> {
         for phase in 1..plan.phases {
             net = self.seed.retrain(imp.prune(net, phase)?.0, plan.phase_epochs, phase, 0, 1)?;
         }
-        Ok(Sms::new(1, self.m)?.phase(net, plan.phases, &self.soup_trainer(imp))?.soup)
+        let sms = SmsConfig::new().with_phases(1).with_candidates(self.m).init()?;
+        Ok(sms.phase(net, plan.phases, &self.soup_trainer(imp))?.soup)
     }
 
     fn soup_trainer<'b>(&'b self, imp: &'b Imp<Magnitude>) -> Soup<'b> {
-        Soup { seed: self.seed, imp, m: self.m, crew: &self.table.crew }
+        Soup { seed: self.seed, imp, m: self.m, pool: &self.table.pool }
     }
 
     fn soup_rows(&self, imp: &Imp<Magnitude>, dense: &Net) -> Result<Vec<Record>> {
-        let (soup_trainer, sms) = (self.soup_trainer(imp), Sms::new(self.table.plan.phases, self.m)?);
+        let (soup_trainer, sms) = (self.soup_trainer(imp), SmsConfig::new().with_phases(self.table.plan.phases));
+        let sms = sms.with_candidates(self.m);
         let started = Instant::now();
         let mut candidates = Vec::new();
-        let uniform = sms.run(apart(dense), &soup_trainer, &mut |phase| candidates.clone_from(&phase.candidates))?;
+        let uniform = sms.init()?.run(apart(dense), &soup_trainer, &mut |phase| candidates.clone_from(&phase.candidates))?;
         let seconds = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let greedy = sms.with_soup(Merge::Greedy).run(apart(dense), &soup_trainer, &mut |_| {})?;
+        let greedy = sms.with_soup(Merge::Greedy).init()?.run(apart(dense), &soup_trainer, &mut |_| {})?;
         let greedy_seconds = started.elapsed().as_secs_f64();
         Ok(vec![
             self.mean_record(MEAN, &candidates, seconds),

@@ -1,8 +1,8 @@
 //! Training and pruning for the SMS table: one dense network, its pruned and retrained offspring.
 
 use burn::tensor::Device;
-use regrow_device::pool::Crew;
-use regrow_merging::sms::Kitchen;
+use regrow_device::pool::DevicePool;
+use regrow_merging::sms::SoupTrainer;
 use regrow_pruners::{Imp, Magnitude, Retrain};
 use regrow_sparse_core::model::deep_copy::onto;
 use regrow_sparse_core::model::score::Recipe;
@@ -85,10 +85,10 @@ pub struct Soup<'a> {
     /// Candidates per phase.
     pub m: usize,
     /// Who retrains them.
-    pub crew: &'a Crew<'a>,
+    pub pool: &'a DevicePool<'a>,
 }
 
-impl Kitchen<Net, Error> for Soup<'_> {
+impl SoupTrainer<Net, Error> for Soup<'_> {
     fn prune(&self, net: Net, phase: usize) -> Result<(Net, MaskSet)> {
         self.imp.prune(net, phase)
     }
@@ -99,7 +99,7 @@ impl Kitchen<Net, Error> for Soup<'_> {
 
     fn retrain_all(&self, model: &Net, phase: usize, candidates: usize, _parallel: usize) -> Result<Vec<Net>> {
         let home = self.seed.trainer.device;
-        self.crew.run(candidates, |device, candidate| {
+        self.pool.run(candidates, |device, candidate| {
             let net = onto(model, device);
             let net = self.seed.on(device).retrain(net, self.seed.plan.phase_epochs, phase, candidate, self.m)?;
             Ok(onto(&net, home))

@@ -1,4 +1,4 @@
-//! What a directory of merged adapters lost and saved: as table, JSON and picture.
+//! Errors and storage of a directory of merged adapters: as table, JSON and picture.
 
 use std::io::Write;
 use std::path::Path;
@@ -64,7 +64,7 @@ fn svg(of: &Manifest) -> String {
         escaped(&summary(of)),
         of.layers.len()
     );
-    for (task, said) in of.tasks.iter().enumerate() {
+    for (task, info) in of.tasks.iter().enumerate() {
         let colour = COLOURS[task % COLOURS.len()];
         let at = |(layer, l): (usize, &super::Layer)| {
             let error = l.relative_errors.get(task)?;
@@ -76,8 +76,8 @@ fn svg(of: &Manifest) -> String {
              <text x=\"654\" y=\"{}\" fill=\"{colour}\">{} ({:.4})</text>\n",
             points.join(" "),
             60 + 18 * task,
-            escaped(&said.name),
-            said.relative_error
+            escaped(&info.name),
+            info.relative_error
         );
     }
     svg + "</svg>\n"

@@ -1,8 +1,8 @@
-//! Models merged as they arrive (OPCM): a folder that holds the merged difference to the base and grows no
-//! further with the number of models.
+//! Models merged as they arrive (OPCM): a folder that holds the merged difference to the base. Its size does not depend
+//! on the number of models.
 //!
-//! `regrow-opcm.json` names the file of the difference that counts; a new one is written beside it before
-//! the description is replaced and the old one removed, so that a run that is killed changes nothing.
+//! `regrow-opcm.json` names the file of the current difference. A new one is written beside it before the description
+//! is replaced and the old one removed, so that a run that is killed changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use regrow_checkpoint::atomic;
 use regrow_checkpoint::{Checkpoint, Contents, Dtype, Entry, Plan, Planned, Writer};
-use regrow_merging::Opcm;
-use regrow_merging::opcm::{State, norm, plain};
+use regrow_merging::opcm::{OpcmState, norm, plain};
+use regrow_merging::{Opcm, OpcmConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::bar::Bar;
@@ -28,20 +28,11 @@ const MANIFEST: &str = "regrow-opcm.json";
 /// What is written and read.
 const FORMAT: usize = 1;
 
-/// How models are merged.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// The share of singular values that is protected.
-    pub alpha: f64,
-    /// Whether kernels of convolutions are projected too, as matrices `[out, rest]`.
-    pub convolutions: bool,
-}
-
-/// What a folder says of itself.
+/// The description of a folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Manifest {
     format: usize,
-    settings: Settings,
+    settings: OpcmConfig,
     /// The base's path as it was given.
     base: String,
     /// The models merged, in their order.
@@ -49,8 +40,8 @@ struct Manifest {
     /// Their paths as they were given.
     #[serde(default)]
     paths: Vec<PathBuf>,
-    /// What the next model needs to know; the difference is what the file holds over its lambda.
-    state: State,
+    /// The state after the last model. The difference is what the file holds, divided by its lambda.
+    state: OpcmState,
     /// The file.
     file: String,
 }
@@ -70,23 +61,23 @@ pub fn add(
     into: &Path,
     base: &Checkpoint,
     arrivals: &[Arrival<'_>],
-    settings: Settings,
+    config: OpcmConfig,
     out: &mut dyn std::io::Write,
 ) -> Result<()> {
-    let opcm = Opcm::new(settings.alpha)?;
+    let opcm = config.init()?;
     let mut manifest = open(into)?;
     if let Some(found) = &manifest {
-        check(into, found, base, arrivals, settings)?;
+        check(into, found, base, arrivals, &config)?;
     }
     for arrival in arrivals {
-        comparable(base, arrival)?;
+        comparable(base, arrival.name, arrival.checkpoint)?;
     }
     fs::create_dir_all(into).map_err(|e| regrow_sparse_core::Error::io(into, e))?;
     for arrival in arrivals {
         let started = Instant::now();
-        let step = Step { into, base, opcm, settings, before: manifest.as_ref(), arrival };
+        let step = Step { into, base, opcm, config: &config, before: manifest.as_ref(), arrival };
         let next = step.run()?;
-        let State { models, lambda, norm } = next.state;
+        let OpcmState { models, lambda, norm } = next.state;
         let name = text::one_line(arrival.name);
         let seconds = started.elapsed().as_secs_f64();
         writeln!(out, "{name}: model {models}, lambda {lambda:.4}, mean norm {norm:.4}, {seconds:.1} s")?;
@@ -160,10 +151,16 @@ fn open(into: &Path) -> Result<Option<Manifest>> {
 }
 
 /// Refuses other settings, another base, and a model that is in it already.
-fn check(into: &Path, found: &Manifest, base: &Checkpoint, arrivals: &[Arrival<'_>], settings: Settings) -> Result<()> {
+fn check(
+    into: &Path,
+    found: &Manifest,
+    base: &Checkpoint,
+    arrivals: &[Arrival<'_>],
+    config: &OpcmConfig,
+) -> Result<()> {
     let says = |reason: String| Err(Error::Argument(format!("{}: {reason}", into.display())));
-    if found.settings != settings {
-        let Settings { alpha, convolutions } = found.settings;
+    if found.settings != *config {
+        let OpcmConfig { alpha, convolutions } = found.settings;
         return says(format!("was begun with alpha {alpha} and convolutions {convolutions}"));
     }
     if let Some(twice) = arrivals.iter().find(|a| found.models.iter().any(|m| m == a.name)) {
@@ -178,18 +175,19 @@ fn check(into: &Path, found: &Manifest, base: &Checkpoint, arrivals: &[Arrival<'
 }
 
 /// Refuses a model that has not the base's tensors.
-fn comparable(base: &Checkpoint, arrival: &Arrival<'_>) -> Result<()> {
+pub fn comparable(base: &Checkpoint, name: &str, model: &Checkpoint) -> Result<()> {
     for parent in base.entries().iter().filter(|entry| is_floating(entry)) {
-        let entry = arrival.checkpoint.entry(&parent.name)?;
+        let entry = model.entry(&parent.name)?;
         if entry.shape != parent.shape {
             let (ours, theirs) = (text::shape(&entry.shape), text::shape(&parent.shape));
-            return Err(Error::Argument(format!("{}: {} is {ours}, in the base {theirs}", arrival.name, entry.name)));
+            return Err(Error::Argument(format!("{name}: {} is {ours}, in the base {theirs}", entry.name)));
         }
     }
     Ok(())
 }
 
-fn is_floating(entry: &Entry) -> bool {
+/// Whether a tensor is merged.
+pub fn is_floating(entry: &Entry) -> bool {
     matches!(entry.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
 }
 
@@ -198,7 +196,7 @@ struct Step<'a> {
     into: &'a Path,
     base: &'a Checkpoint,
     opcm: Opcm,
-    settings: Settings,
+    config: &'a OpcmConfig,
     before: Option<&'a Manifest>,
     arrival: &'a Arrival<'a>,
 }
@@ -226,7 +224,7 @@ impl Step<'_> {
         let task = norms.values().map(|n| n.0).sum::<f64>().sqrt();
         let sum = norms.values().map(|n| n.1).sum::<f64>().sqrt();
         let state = match self.before {
-            None => State::first(task),
+            None => OpcmState::first(task),
             Some(before) => before.state.next(task, sum)?,
         };
         writer.finish()?;
@@ -234,7 +232,7 @@ impl Step<'_> {
         let paths = self.before.map(Manifest::named).unwrap_or_default().into_iter().map(|(_, path)| path);
         let next = Manifest {
             format: FORMAT,
-            settings: self.settings,
+            settings: self.config.clone(),
             base: self.base.path().display().to_string(),
             models: models.into_iter().chain([self.arrival.name.to_string()]).collect(),
             paths: paths
@@ -263,20 +261,10 @@ impl Step<'_> {
         let (Some(old), Some(before)) = (old, self.before) else { return Ok((task, length)) };
         let mut difference = old.read_f32(name)?;
         difference.iter_mut().for_each(|d| *d = (f64::from(*d) / before.state.lambda) as f32);
-        let values = match self.matrix(tensor) {
+        let values = match self.opcm.projected_matrix(name, &tensor.shape) {
             Some(shape) => self.opcm.matrix(&before.state, &difference, &task, shape)?,
             None => plain(&before.state, &difference, &task),
         };
         Ok((values, length))
-    }
-
-    /// The sizes of a tensor that is projected: the weight of a linear layer.
-    fn matrix(&self, tensor: &Planned) -> Option<[usize; 2]> {
-        match tensor.shape[..] {
-            _ if !tensor.name.ends_with("weight") || text::is_embedding(&tensor.name) => None,
-            [m, d] => Some([m, d]),
-            [m, ref rest @ ..] if rest.len() > 1 && self.settings.convolutions => Some([m, rest.iter().product()]),
-            _ => None,
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Directories of reversibly merged adapters (RMM): made from adapters, reverted to any of them.
 //!
 //! `regrow-rmm.safetensors` holds the basis models and coefficients, `MODULE/PART`, and what each task has
-//! beside its factors, `tasks/NUMBER/NAME`; `regrow-rmm.json` says how they were made, with the errors.
+//! beside its factors, `tasks/NUMBER/NAME`; `regrow-rmm.json` records the settings and the errors.
 
 mod merge;
 mod report;
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use regrow_checkpoint::{Checkpoint, Dtype};
 use regrow_lm::adapter::{Kind, Module};
-use regrow_merging::rmm::{Part, Space};
+use regrow_merging::rmm::{Space, SpacePart};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-pub use merge::{Source, merge, plan};
+pub use merge::{AdapterInput, merge, plan};
 pub use report::summary;
 pub use revert::{Args, run};
 
@@ -28,7 +28,7 @@ const MANIFEST: &str = "regrow-rmm.json";
 /// What is written and read.
 const FORMAT: usize = 1;
 
-/// What a directory of merged adapters says of itself.
+/// The description of a directory of merged adapters.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     format: usize,
@@ -54,7 +54,7 @@ pub struct Manifest {
     layers: Vec<Layer>,
     /// Numbers that the adapters' factors are, all together.
     numbers_of_all: usize,
-    /// Numbers that are kept in their place.
+    /// Numbers of the basis models and coefficients.
     numbers: usize,
 }
 
@@ -167,7 +167,7 @@ fn space(checkpoint: &Checkpoint, module: &str, tasks: usize) -> regrow_sparse_c
         let name = stored(module, part);
         let Ok(entry) = checkpoint.entry(&name) else { return Ok(None) };
         let (shape, values) = (entry.shape.clone(), checkpoint.read_f32(&name)?);
-        Ok(Some(Part { name: part.into(), shape, values }))
+        Ok(Some(SpacePart { name: part.into(), shape, values }))
     };
     Space::from_parts(tasks, &mut find).map_err(|e| about(module, &e))
 }

@@ -11,7 +11,7 @@ use regrow_checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, rounded};
 use regrow_device::parallel::Together;
 use regrow_lm::adapter::{Adapter, Module, Rest};
 use regrow_merging::LowRank;
-use regrow_merging::rmm::{Amount, Part, Rmm, Space};
+use regrow_merging::rmm::{BasisBudget, Rmm, Space, SpacePart};
 
 use super::{FORMAT, Layer, MANIFEST, MODEL, Manifest, Task, about, space, stored, stored_rest};
 use crate::bar::Bar;
@@ -24,7 +24,7 @@ type Core<T> = regrow_sparse_core::Result<T>;
 
 /// An adapter to be merged.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct AdapterInput {
     /// The name to revert it by.
     pub name: String,
     /// Its directory.
@@ -32,17 +32,17 @@ pub struct Source {
 }
 
 /// Merges the adapters of `sources` and writes the directory `out`; gives back what it says of itself.
-pub fn merge(sources: &[Source], rmm: &Rmm, amount: Amount, out: &Output) -> Result<Manifest> {
+pub fn merge(sources: &[AdapterInput], rmm: &Rmm, budget: BasisBudget, out: &Output) -> Result<Manifest> {
     let job = Job { dtype: out.dtype.unwrap_or(Dtype::F32), ..Job::open(sources, rmm)? };
     let count = job.layers.len();
     let (bar, done) = (Bar::new("layers measured"), AtomicUsize::new(0));
     let watch = || bar.at(done.fetch_add(1, Ordering::Relaxed) + 1, count);
-    let basis = rmm.choose(amount, sources.len(), count, |layer| job.models(layer), watch)?;
+    let basis = rmm.choose(budget, sources.len(), count, |layer| job.models(layer), watch)?;
     job.write(basis, out)
 }
 
 /// Prints what any number of basis models of the adapters of `sources` would take.
-pub fn plan(sources: &[Source], rmm: &Rmm, out: &mut dyn std::io::Write) -> Result<()> {
+pub fn plan(sources: &[AdapterInput], rmm: &Rmm, out: &mut dyn std::io::Write) -> Result<()> {
     let job = Job::open(sources, rmm)?;
     let all: usize = job.layers.iter().map(Layer::numbers).sum();
     let row = |basis: usize| {
@@ -60,21 +60,21 @@ pub fn plan(sources: &[Source], rmm: &Rmm, out: &mut dyn std::io::Write) -> Resu
 /// The adapters, open, and what they have in common.
 struct Job<'a> {
     rmm: &'a Rmm,
-    /// The type of what is kept.
+    /// The type of basis models and coefficients.
     dtype: Dtype,
-    sources: &'a [Source],
+    sources: &'a [AdapterInput],
     adapters: Vec<Adapter>,
     layers: Vec<Layer>,
 }
 
-/// What became of a layer: squared errors and squared norms of the tasks.
+/// Squared errors and squared norms of the tasks in a layer.
 type Lost = (Vec<f64>, Vec<f64>);
 
 /// A tensor by its name.
 type Named = (String, Vec<f32>);
 
 impl<'a> Job<'a> {
-    fn open(sources: &'a [Source], rmm: &'a Rmm) -> Result<Self> {
+    fn open(sources: &'a [AdapterInput], rmm: &'a Rmm) -> Result<Self> {
         let adapters = sources.iter().map(open).collect::<Result<Vec<_>>>()?;
         let first = adapters.first().ok_or_else(|| Error::Argument("there are no adapters to merge".into()))?;
         for (i, source) in sources.iter().enumerate() {
@@ -118,7 +118,7 @@ impl<'a> Job<'a> {
         let inputs: Vec<&Checkpoint> = self.adapters.iter().map(Adapter::checkpoint).collect();
         let files = identity(inputs.iter().flat_map(|input| input.files()))?;
         let writer = out.writer(Plan::one(MODEL, tensors)?, &inputs, &format!("rmm {basis} {files}"))?;
-        // A layer may take longer than a note that it is there.
+        // A layer may take longer to compute than to write.
         let mut writer = writer.with_patience(Duration::ZERO);
         let (together, lost) = (Together::new(self.layers.len()), Mutex::new(BTreeMap::new()));
         let make = |tensor: &Planned| match places.get(&tensor.name) {
@@ -143,7 +143,7 @@ impl<'a> Job<'a> {
         Ok(manifest)
     }
 
-    /// The parts of one layer, and what they lose.
+    /// The parts of one layer, and its errors.
     fn layer(&self, layer: usize, basis: usize) -> Core<(Vec<Named>, Lost)> {
         let models = self.models(layer)?;
         let named = |e: regrow_sparse_core::Error| about(&self.layers[layer].name, &e);
@@ -153,7 +153,7 @@ impl<'a> Job<'a> {
         Ok((space.parts().into_iter().map(|part| (part.name, part.values)).collect(), lost))
     }
 
-    /// What layers lose that an interrupted run has written, from what is there.
+    /// The errors of layers that an interrupted run has written, measured from the file.
     fn measure(&self, known: &mut BTreeMap<usize, Lost>, written: &Checkpoint) -> Result<()> {
         let left: Vec<usize> = (0..self.layers.len()).filter(|index| !known.contains_key(index)).collect();
         let bar = Bar::new("layers measured");
@@ -170,12 +170,12 @@ impl<'a> Job<'a> {
         if self.dtype == Dtype::F32 {
             return Ok(space);
         }
-        let round = |part: Part| Ok(Part { values: rounded(&part.name, self.dtype, part.values)?, ..part });
+        let round = |part: SpacePart| Ok(SpacePart { values: rounded(&part.name, self.dtype, part.values)?, ..part });
         let parts = space.parts().into_iter().map(round).collect::<Core<Vec<_>>>()?;
         Space::from_parts(space.models(), &mut |name| Ok(parts.iter().find(|part| part.name == name).cloned()))
     }
 
-    /// What the tasks have beside their factors, as it is stored.
+    /// The tasks' tensors beside their factors, as they are stored.
     fn rest(&self) -> Result<BTreeMap<String, Rest<'_>>> {
         let mut all = BTreeMap::new();
         for (task, adapter) in self.adapters.iter().enumerate() {
@@ -225,12 +225,12 @@ impl<'a> Job<'a> {
     }
 }
 
-/// What a space of these models loses of them.
+/// The squared errors of these models when rebuilt, and their squared norms.
 fn lost(space: &Space, models: &[LowRank]) -> Core<Lost> {
     Ok((space.squared_errors(models)?, models.iter().map(LowRank::squared_norm).collect()))
 }
 
-fn open(source: &Source) -> Result<Adapter> {
+fn open(source: &AdapterInput) -> Result<Adapter> {
     let path = &source.path;
     if path.is_dir() && !Adapter::is_at(path) {
         let path = path.display();

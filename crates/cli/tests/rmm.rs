@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use regrow_checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
 use regrow_lm::adapter::{Adapter, Draft, Factors, Kind, Module, Rest, Target};
 use regrow_sparse_core::seed::mix;
+use regrow_testing::assert_close;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -396,6 +397,15 @@ fn models_that_arrive_one_by_one_are_merged_as_if_at_once() {
     let out = dir.path().join("out");
     let said = run("at-once", &[1, 2, 3], &["--out", text(&out)]);
     assert!(said.lines().count() == 3 && said.contains("m3: model 3, lambda "), "{said}");
+    // Without a folder the same, in memory.
+    let whole = dir.path().join("whole");
+    let said = stdout(&regrow(&["merge", text(&dir.path().join("r.toml")), "--out", text(&whole)]));
+    assert!(said.starts_with("3 models merged by opcm: "), "{said}");
+    let (found, wanted) = (Checkpoint::open(&whole).expect("open"), Checkpoint::open(&out).expect("open"));
+    for entry in wanted.entries() {
+        let read = |of: &Checkpoint| of.read_f32(&entry.name).expect("read");
+        assert_close(&read(&found), &read(&wanted), 1e-6);
+    }
     (1..=3).for_each(|m| drop(run("one-by-one", &[m], &[])));
     let bytes = |of: &str| fs::read(dir.path().join(of).join("difference-0003.safetensors")).expect("read");
     assert_eq!(bytes("at-once"), bytes("one-by-one"));
@@ -410,7 +420,7 @@ fn models_that_arrive_one_by_one_are_merged_as_if_at_once() {
     };
     let mean = (1..=3).map(|m| squares(&dir.path().join(format!("m{m}"))).sqrt()).sum::<f64>() / 3.0;
     assert!((squares(&out).sqrt() / mean - 1.0).abs() < 1e-4);
-    // Recipe and card of all models, whatever run brought them.
+    // Recipe and card of all models, whichever run added them.
     let read = |of: &Path, file: &str| fs::read_to_string(of.join(file)).expect("read");
     assert_eq!(names(&out), ["README.md", "config.json", "model.safetensors", "recipe.toml"]);
     assert!(read(&out, "README.md").contains("by the method opcm: models merged as they arrive"));
@@ -441,7 +451,6 @@ fn models_that_arrive_one_by_one_are_merged_as_if_at_once() {
     let toml = text(&dir.path().join("r.toml")).to_string();
     let into = dir.path().join("one-by-one");
     assert!(complaint(&["merge", &toml, "--into", text(&into)]).contains("m3 has been merged into it"));
-    assert!(complaint(&["merge", &toml, "--out", text(&into)]).contains("--into a folder"));
     recipe(
         dir.path(),
         "method = \"opcm\"\nbase = \"base\"\nmodels = [{ path = \"m1\" }]\nparameters = { alpha = 0.5 }\n",

@@ -64,16 +64,16 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         None => draft.write(&to, &watch)?,
         Some(base) => draft.merge_into(base, &to, &watch)?,
     }
-    let said = &merged.manifest.tasks[number];
+    let info = &merged.manifest.tasks[number];
     let modules = text::grouped(merged.manifest.layers.len());
-    writeln!(out, "{}: {modules} modules, relative error {:.4}", said.name, said.relative_error)?;
+    writeln!(out, "{}: {modules} modules, relative error {:.4}", info.name, info.relative_error)?;
     Ok(())
 }
 
 /// The adapter of a task.
 fn draft(merged: &Merged, task: usize) -> Result<Draft<'_>> {
-    let said = &merged.manifest.tasks[task];
-    let dtype = match said.dtype.as_str() {
+    let info = &merged.manifest.tasks[task];
+    let dtype = match info.dtype.as_str() {
         "F16" => Dtype::F16,
         "BF16" => Dtype::BF16,
         _ => Dtype::F32,
@@ -87,10 +87,10 @@ fn draft(merged: &Merged, task: usize) -> Result<Draft<'_>> {
         let found = if found.rank() > ranks[index] { found.truncated(ranks[index])? } else { found };
         Ok(Factors { left: found.left().to_vec(), right: found.right().to_vec() })
     };
-    let rest = said.rest.iter().map(|name| rest(merged, task, name)).collect::<Result<_>>()?;
-    // A tokenizer that was asked for goes along.
+    let rest = info.rest.iter().map(|name| rest(merged, task, name)).collect::<Result<_>>()?;
+    // A tokenizer in the merged directory is copied.
     let beside = tokenizer_files(&merged.path)?;
-    Ok(Draft { config: said.config.clone(), dtype, modules, factors: Box::new(factors), rest, beside })
+    Ok(Draft { config: info.config.clone(), dtype, modules, factors: Box::new(factors), rest, beside })
 }
 
 /// A module with the rank of what is rebuilt: that of the factors, or, of a sum of basis models, at most
