@@ -14,7 +14,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use regrow_pruners::{Magnitude, SparseGpt, Wanda};
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::layerwise::prune_layer;
-use regrow_sparse_core::layerwise::{Goal, LayerSolver};
+use regrow_sparse_core::layerwise::{LayerSolver, LayerTarget};
 use regrow_sparse_core::model::score::Recipe;
 use regrow_zoo::Arch;
 
@@ -46,11 +46,11 @@ fn layer(rows: usize, cols: usize, device: &Device) {
         let _pruned = Recipe::default().prune(linear.clone(), &Magnitude, 0.5).expect("a layer");
         sync();
     });
-    let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    let half = LayerTarget { sparsity: 0.5, pattern: Pattern::Unstructured };
     for solver in [&Wanda::default() as &dyn LayerSolver, &SparseGpt::default()] {
         let name = solver.name();
         let watched = || {
-            let mut watching = solver.watch(cols, device);
+            let mut watching = solver.observe(cols, device);
             (0..SEQUENCES).for_each(|_| watching.add(inputs.clone()));
             sync();
             watching

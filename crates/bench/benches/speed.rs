@@ -10,7 +10,7 @@ use burn::tensor::{Distribution, Tensor};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use regrow_pruners::{Magnitude, SparseGpt, Wanda};
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::layerwise::{Goal, LayerSolver};
+use regrow_sparse_core::layerwise::{LayerSolver, LayerTarget};
 use regrow_sparse_core::mask::top_k::top_k;
 use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::model::weight::Weight;
@@ -38,9 +38,9 @@ fn masks(criterion: &mut Criterion) {
     criterion.bench_function("mask/4096x11008/selection", |b| b.iter(|| top_k(&values, keep, f32::abs)));
     let weight =
         Weight { path: "w".into(), id: burn::module::ParamId::new(), shape: shape.to_vec(), values, mask: None };
-    let mut wanda = Wanda::default().watch(shape[1], &regrow_device::current());
+    let mut wanda = Wanda::default().observe(shape[1], &regrow_device::current());
     wanda.add(Tensor::random([256, shape[1]], Distribution::Normal(0.0, 1.0), &regrow_device::current()));
-    let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    let half = LayerTarget { sparsity: 0.5, pattern: Pattern::Unstructured };
     criterion.bench_function("mask/4096x11008/wanda", |b| b.iter(|| wanda.solve(&weight, &half)));
     let weight = [weight];
     let method: &dyn Score = &Magnitude;
@@ -63,9 +63,9 @@ fn solvers(criterion: &mut Criterion) {
     let weight =
         Weight { path: "w".into(), id: burn::module::ParamId::new(), shape: vec![width; 2], values, mask: None };
     let sequences: Vec<Tensor<2>> = (0..16).map(|_| normal(1024)).collect();
-    let half = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    let half = LayerTarget { sparsity: 0.5, pattern: Pattern::Unstructured };
     let watched = || {
-        let mut watching = SparseGpt::default().watch(width, &device);
+        let mut watching = SparseGpt::default().observe(width, &device);
         sequences.iter().for_each(|sequence| watching.add(sequence.clone()));
         watching
     };

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use regrow_pruners::{OneShot, Probe, Random, SynFlow, precrop, synflow};
-use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_sparse_core::model::channel_graph::ChannelGraph;
 use regrow_sparse_core::model::score::Recipe;
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Budget, MaskSet};
@@ -64,7 +64,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn densities(args: &Args, arch: Arch, layout: &Layout, budget: usize) -> Result<Vec<f64>> {
+fn densities(args: &Args, arch: Arch, layout: &ChannelGraph, budget: usize) -> Result<Vec<f64>> {
     let full = layout.widths();
     match args.densities.as_str() {
         "proxy" => Ok(precrop::densities(&layout.sizes(&full), budget)?),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
-use regrow_inference::{Layered, Options, Stock, compress};
+use regrow_inference::{DenseExecutor, ForwardWith, Options, compress};
 use regrow_train::classifier::{Examples, correct, probabilities};
 use regrow_zoo::data::{self, Images, Part};
 use regrow_zoo::{Arch, Net, load};
@@ -111,7 +111,7 @@ fn both(net: Net, images: &Images, batch: usize, device: &Device, out: &mut dyn 
     let logits = |x: Tensor<2>| -> Vec<f32> { x.into_data().iter::<f32>().collect() };
     let right = count(images, batch, |part| {
         let x = part.images(&(0..part.len()).collect::<Vec<_>>(), device);
-        let dense = timed(&mut times.dense, || logits(net.model.run(x.clone(), &mut Stock)));
+        let dense = timed(&mut times.dense, || logits(net.model.run(x.clone(), &mut DenseExecutor)));
         dense_right += correct(&dense, part);
         correct(&timed(&mut times.sparse, || logits(net.run(x))), part)
     });

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use regrow_inference::Verdict;
+use regrow_inference::LayerTiming;
 
 use crate::error::Result;
 use crate::text;
@@ -33,17 +33,17 @@ pub fn timed<T>(sum: &mut Duration, work: impl FnOnce() -> T) -> T {
 }
 
 /// A line for each kind of layer, and how many are sparse.
-pub fn report(verdicts: &[Verdict], out: &mut dyn Write) -> Result<()> {
+pub fn report(verdicts: &[LayerTiming], out: &mut dyn Write) -> Result<()> {
     let kind =
-        |v: &Verdict| (v.shape.clone(), (100.0 * v.sparsity).round() as i64, v.batch, v.chosen, v.untried.clone());
-    let mut kinds: Vec<(&Verdict, usize)> = Vec::new();
+        |v: &LayerTiming| (v.shape.clone(), (100.0 * v.sparsity).round() as i64, v.batch, v.chosen, v.untried.clone());
+    let mut kinds: Vec<(&LayerTiming, usize)> = Vec::new();
     for verdict in verdicts {
         match kinds.iter_mut().find(|(first, _)| kind(first) == kind(verdict)) {
             Some((_, count)) => *count += 1,
             None => kinds.push((verdict, 1)),
         }
     }
-    let row = |(verdict, count): &(&Verdict, usize)| {
+    let row = |(verdict, count): &(&LayerTiming, usize)| {
         let zeros = format!("{:.0} %", 100.0 * verdict.sparsity);
         let time = verdict.dense.map_or_else(String::new, |t| format!("{:.3}", 1e3 * t.as_secs_f64()));
         vec![

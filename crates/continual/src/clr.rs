@@ -20,7 +20,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use regrow_sparse_core::registry::MethodInfo;
 use regrow_sparse_core::state::State;
 use regrow_sparse_core::{Error, Result};
-use regrow_train::classifier::{Classifier, Headed, Tapped};
+use regrow_train::classifier::{Classifier, ConvHooks, Headed};
 use serde::{Deserialize, Serialize};
 
 use crate::isolation::{Frozen, is_head};
@@ -75,7 +75,7 @@ impl ReprogramConfig {
     ///
     /// # Errors
     /// If the size is even, or the anchor has no convolution.
-    pub fn init<M: Tapped>(&self, anchor: M) -> Result<Reprogrammed<M>> {
+    pub fn init<M: ConvHooks>(&self, anchor: M) -> Result<Reprogrammed<M>> {
         let size = self.size;
         if size.is_multiple_of(2) {
             return Err(Error::InvalidParameter {
@@ -99,7 +99,7 @@ impl ReprogramConfig {
     }
 }
 
-impl<M: Tapped> Reprogrammed<M> {
+impl<M: ConvHooks> Reprogrammed<M> {
     /// `anchor` without kernels: of [`Clr`] only norms and heads are left, and other strategies train it
     /// whole.
     pub fn plain(anchor: M) -> Self {
@@ -127,7 +127,7 @@ fn identity(channels: usize, size: usize, device: &Device) -> Conv2d {
     Conv2d { weight: Param::from_tensor(Tensor::from_data(values, device)), ..conv }
 }
 
-impl<M: Tapped> Classifier for Reprogrammed<M> {
+impl<M: ConvHooks> Classifier for Reprogrammed<M> {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
         self.head().forward(self.features(images))
     }
@@ -137,7 +137,7 @@ impl<M: Tapped> Classifier for Reprogrammed<M> {
     }
 }
 
-impl<M: Tapped> Headed for Reprogrammed<M> {
+impl<M: ConvHooks> Headed for Reprogrammed<M> {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
         self.anchor.tapped(images, &mut |i, maps| match self.kernels.get(i) {
             Some(Some(kernel)) => kernel.forward(maps),
@@ -156,7 +156,7 @@ impl<M: Tapped> Headed for Reprogrammed<M> {
 
 /// Channel-wise lightweight reprogramming, of a [`Reprogrammed`] anchor.
 #[derive(Debug)]
-pub struct Clr<M: Tapped> {
+pub struct Clr<M: ConvHooks> {
     /// What each task has of its own.
     own: Vec<Vec<Vec<f32>>>,
     /// The network before the first task.
@@ -164,13 +164,13 @@ pub struct Clr<M: Tapped> {
     frozen: Option<Frozen>,
 }
 
-impl<M: Tapped> Default for Clr<M> {
+impl<M: ConvHooks> Default for Clr<M> {
     fn default() -> Self {
         Self { own: Vec::new(), fresh: None, frozen: None }
     }
 }
 
-impl<M: Tapped> Clr<M> {
+impl<M: ConvHooks> Clr<M> {
     /// Numbers of one task: kernels, batch norms, head.
     pub fn per_task(&self) -> usize {
         self.own.first().map_or(0, |own| own.iter().map(Vec::len).sum())
@@ -178,19 +178,19 @@ impl<M: Tapped> Clr<M> {
 }
 
 /// The parameters of the anchor's linear and convolution layers, the head apart.
-fn anchored<M: Tapped>(model: &Reprogrammed<M>) -> BTreeSet<ParamId> {
+fn anchored<M: ConvHooks>(model: &Reprogrammed<M>) -> BTreeSet<ParamId> {
     let (mut fixed, is_head) = (within(&model.anchor, &|kind| LAYERS.contains(&kind)), is_head(model));
     fixed.retain(|id| !is_head(*id));
     fixed
 }
 
 /// ParameterFlags of what belongs to a task.
-fn of_task<M: Tapped>(model: &Reprogrammed<M>) -> ParameterFlags {
+fn of_task<M: ConvHooks>(model: &Reprogrammed<M>) -> ParameterFlags {
     let fixed = anchored(model);
     ParameterFlags::of_parameters(model, &|id| !fixed.contains(&id))
 }
 
-impl<M: Tapped> Strategy<Reprogrammed<M>> for Clr<M> {
+impl<M: ConvHooks> Strategy<Reprogrammed<M>> for Clr<M> {
     fn fits(&self, scenario: Scenario) -> bool {
         scenario == Scenario::Task
     }
@@ -319,7 +319,7 @@ mod tests {
         }
     }
 
-    impl Tapped for ConvTiny {
+    impl ConvHooks for ConvTiny {
         fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
             vec![(4, [3, 3]), (6, [1, 1])]
         }

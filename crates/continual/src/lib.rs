@@ -76,7 +76,7 @@ pub use wa::{Wa, WaConfig};
 pub use nalgebra;
 pub use regrow_sparse_core::state::State;
 pub use regrow_sparse_core::{Error, Result};
-pub use regrow_train::classifier::{Classifier, Examples, Headed, Tapped};
+pub use regrow_train::classifier::{Classifier, ConvHooks, Examples, Headed};
 pub use regrow_train::lr::LrSchedule;
 pub use regrow_train::{Checkpointing, StepContext};
 
@@ -86,11 +86,11 @@ pub mod prelude {
 
     pub use crate::params::ParameterVector;
     pub use crate::{
-        AGem, AGemConfig, AccuracyMatrix, BufferPolicy, Checkpointing, Classifier, Clr, DerPp, DerPpConfig, Dst,
-        DstConfig, Er, ErConfig, Error, Ewc, EwcConfig, Example, Examples, FineTune, FisherEstimate, Gem, GemConfig,
-        Growth, Headed, ICarl, ICarlConfig, Joint, KernelVariant, Learned, LogitScope, LrSchedule, Lwf, LwfConfig,
-        MaskInitialization, PackNet, PackNetConfig, Protocol, ReplayBuffer, ReprogramConfig, Reprogrammed, Result,
-        Scenario, Separate, Si, SiConfig, State, StepContext, Strategy, Tapped, TaskContext, TaskStream, Wa, WaConfig,
+        AGem, AGemConfig, AccuracyMatrix, BufferPolicy, Checkpointing, Classifier, Clr, ConvHooks, DerPp, DerPpConfig,
+        Dst, DstConfig, Er, ErConfig, Error, Ewc, EwcConfig, Example, Examples, FineTune, FisherEstimate, Gem,
+        GemConfig, Growth, Headed, ICarl, ICarlConfig, Joint, KernelVariant, Learned, LogitScope, LrSchedule, Lwf,
+        LwfConfig, MaskInitialization, PackNet, PackNetConfig, Protocol, ReplayBuffer, ReprogramConfig, Reprogrammed,
+        Result, Scenario, Separate, Si, SiConfig, State, StepContext, Strategy, TaskContext, TaskStream, Wa, WaConfig,
         learn,
     };
 }

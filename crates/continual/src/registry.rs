@@ -13,7 +13,7 @@
 //! ```
 
 use regrow_sparse_core::registry::{Entry, MethodInfo, Param, Range};
-use regrow_train::classifier::{Headed, Tapped};
+use regrow_train::classifier::{ConvHooks, Headed};
 
 use crate::agem::{self, AGemConfig};
 use crate::clr::{self, Clr, Reprogrammed};
@@ -76,7 +76,7 @@ strategies! {
 }
 
 /// All strategies for an anchor with kernels after its convolutions: [`entries`] and CLR.
-pub fn reprogrammed_entries<M: Tapped>() -> Vec<Entry<dyn Strategy<Reprogrammed<M>>>> {
+pub fn reprogrammed_entries<M: ConvHooks>() -> Vec<Entry<dyn Strategy<Reprogrammed<M>>>> {
     let mut all = entries::<Reprogrammed<M>>();
     all.push(Entry { info: clr::INFO, build: |_| Ok(Box::new(Clr::<M>::default())) });
     all

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::Level;
+use crate::SimdLevel;
 use crate::kernel::{self, Number, SLACK, Sums, WORD};
 use crate::rows::{Part, Rows, Scratch};
 use crate::{Error, Result};
@@ -103,11 +103,11 @@ impl<N: Number> Rows for Bits<N> {
         }
     }
 
-    fn expand(&self, level: Level, part: &Part, out: &mut [f32]) -> usize {
+    fn expand(&self, level: SimdLevel, part: &Part, out: &mut [f32]) -> usize {
         part.at + N::expand(level, self.words_at(part), &self.values[part.at..], out)
     }
 
-    fn add(&self, level: Level, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize {
+    fn add(&self, level: SimdLevel, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize {
         let Scratch { columns, values, .. } = scratch;
         kernel::columns(level, self.words_at(part), columns);
         let values = N::widened(&self.values[part.at..][..columns.len()], values);
@@ -115,7 +115,7 @@ impl<N: Number> Rows for Bits<N> {
         part.at + columns.len()
     }
 
-    fn beside(&self, level: Level, part: &Part, x: &[f32], ahead: usize, sums: &mut Sums) -> usize {
+    fn beside(&self, level: SimdLevel, part: &Part, x: &[f32], ahead: usize, sums: &mut Sums) -> usize {
         part.at + N::beside(level, self.words_at(part), &self.values[part.at..], x, ahead, sums)
     }
 
@@ -126,11 +126,11 @@ impl<N: Number> Rows for Bits<N> {
         kernel::ask(&self.values[part.at..], share as usize);
     }
 
-    fn sorts(&self, level: Level) -> bool {
+    fn sorts(&self, level: SimdLevel) -> bool {
         N::sorts(level)
     }
 
-    fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B] {
+    fn dot<const B: usize>(&self, level: SimdLevel, row: usize, x: &[&[f32]; B]) -> [f32; B] {
         N::bits(level, self.words_of(row), self.values_of(row), x)
     }
 }

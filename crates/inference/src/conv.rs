@@ -14,7 +14,7 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::Level;
+use crate::SimdLevel;
 use crate::aligned::Aligned;
 use crate::kernel::{LANES, spread};
 use crate::linear::numbers;
@@ -35,7 +35,7 @@ pub struct SparseConv2d {
     places: Arc<[[u16; 3]]>,
     values: Arc<[f32]>,
     bias: Option<Arc<[f32]>>,
-    level: Level,
+    level: SimdLevel,
 }
 
 /// How an image of one size is laid out.
@@ -96,13 +96,13 @@ impl SparseConv2d {
             }
             begins.push(values.len());
         }
-        let (bias, level) = (bias.map(Arc::from), Level::best());
+        let (bias, level) = (bias.map(Arc::from), SimdLevel::best());
         let (begins, places, values) = (begins.into(), places.into(), values.into());
         Ok(Self { shape, stride, padding, begins, places, values, bias, level })
     }
 
     /// With these instructions, where the fastest are not wanted.
-    pub fn with_level(self, level: Level) -> Self {
+    pub fn with_level(self, level: SimdLevel) -> Self {
         Self { level, ..self }
     }
 
@@ -257,7 +257,7 @@ mod tests {
                     Tensor::<4>::random([3, channels[0], image[0], image[1]], Distribution::Default, &current());
                 let expected = layer.forward(images.clone());
                 let sparse = SparseConv2d::of(&layer).unwrap();
-                for level in Level::all() {
+                for level in SimdLevel::all() {
                     let out = sparse.clone().with_level(level).forward(images.clone());
                     assert_eq!(out.dims(), expected.dims());
                     let (out, expected) = (out.into_data(), expected.to_data());

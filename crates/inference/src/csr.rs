@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::Level;
+use crate::SimdLevel;
 use crate::kernel::{self, LANES, Number, Sums, portable_listed};
 use crate::rows::{Part, Rows, Scratch};
 
@@ -76,14 +76,14 @@ impl<N: Number> Rows for Csr<N> {
         self.begins[row] as usize
     }
 
-    fn expand(&self, _level: Level, part: &Part, out: &mut [f32]) -> usize {
+    fn expand(&self, _level: SimdLevel, part: &Part, out: &mut [f32]) -> usize {
         out.fill(0.0);
         let end = self.range(part.row).end;
         (part.at..end).for_each(|i| out[self.columns.at(i)] = self.values[i].wide());
         end
     }
 
-    fn add(&self, level: Level, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize {
+    fn add(&self, level: SimdLevel, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize {
         let (lanes, range) = (out.len() as u32, self.range(part.row));
         let Scratch { offsets, values, .. } = scratch;
         let values = N::widened(&self.values[range.clone()], values);
@@ -98,7 +98,7 @@ impl<N: Number> Rows for Csr<N> {
         range.end
     }
 
-    fn beside(&self, _level: Level, part: &Part, x: &[f32], _ahead: usize, sums: &mut Sums) -> usize {
+    fn beside(&self, _level: SimdLevel, part: &Part, x: &[f32], _ahead: usize, sums: &mut Sums) -> usize {
         let end = self.range(part.row).end;
         for i in part.at..end {
             let (column, value) = (self.columns.at(i), self.values[i].wide());
@@ -111,11 +111,11 @@ impl<N: Number> Rows for Csr<N> {
 
     fn ask(&self, _part: &Part) {}
 
-    fn sorts(&self, _level: Level) -> bool {
+    fn sorts(&self, _level: SimdLevel) -> bool {
         false
     }
 
-    fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B] {
+    fn dot<const B: usize>(&self, level: SimdLevel, row: usize, x: &[&[f32]; B]) -> [f32; B] {
         let range = self.range(row);
         let values = &self.values[range.clone()];
         match &self.columns {

@@ -7,9 +7,9 @@ use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use regrow_sparse_core::model::executor::{Layered, Layers};
+use regrow_sparse_core::model::executor::{ForwardWith, LayerExecutor};
 
-use crate::trial::{Options, Trial, Verdict, Weights};
+use crate::autotune::{Autotune, LayerTiming, Options, Weights};
 use crate::{SparseConv2d, SparseLinear};
 use regrow_sparse_core::Result;
 
@@ -34,7 +34,7 @@ impl<M> Compressed<M> {
     /// The output for `input`.
     pub fn run<I>(&self, input: I) -> M::Output
     where
-        M: Layered<I>,
+        M: ForwardWith<I>,
     {
         self.model.run(input, &mut self.layers())
     }
@@ -77,7 +77,7 @@ impl ModuleMapper for Emptied<'_> {
 /// Layers of which some are sparse.
 pub struct Swapped<'a>(&'a BTreeMap<String, Sparse>);
 
-impl Layers for Swapped<'_> {
+impl LayerExecutor for Swapped<'_> {
     fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
         match self.0.get(name) {
             Some(Sparse::Linear(sparse)) => sparse.forward(x),
@@ -102,13 +102,13 @@ impl Layers for Swapped<'_> {
 ///
 /// # Errors
 /// A layer whose weights are not finite.
-pub fn compress<I, M>(model: M, sample: I, options: &Options) -> Result<(Compressed<M>, Vec<Verdict>)>
+pub fn compress<I, M>(model: M, sample: I, options: &Options) -> Result<(Compressed<M>, Vec<LayerTiming>)>
 where
     I: Clone,
-    M: Layered<I>,
+    M: ForwardWith<I>,
 {
-    compress_by(model, options, |model, trial| {
-        let _ = model.run(sample.clone(), trial);
+    compress_by(model, options, |model, autotune| {
+        let _ = model.run(sample.clone(), autotune);
         Ok(())
     })
 }
@@ -120,12 +120,12 @@ where
 pub fn compress_by<M>(
     model: M,
     options: &Options,
-    run: impl Fn(&M, &mut dyn Layers) -> Result<()>,
-) -> Result<(Compressed<M>, Vec<Verdict>)> {
+    run: impl Fn(&M, &mut dyn LayerExecutor) -> Result<()>,
+) -> Result<(Compressed<M>, Vec<LayerTiming>)> {
     let mut weights = Weights::default();
     run(&model, &mut weights)?;
-    let mut trial = Trial::new(options.clone(), &weights);
-    run(&model, &mut trial)?;
-    let ((layers, weights), verdicts) = trial.finish()?;
+    let mut autotune = Autotune::new(options.clone(), &weights);
+    run(&model, &mut autotune)?;
+    let ((layers, weights), verdicts) = autotune.finish()?;
     Ok((Compressed { model, layers, weights }, verdicts))
 }

@@ -3,7 +3,7 @@
 //! - [`SparseLinear`]: a matrix as CSR, bitmask or N:M, its values in f32, f16 or bf16, sums in f32
 //! - [`SparseConv2d`]: a convolution by its kept weights alone
 //! - [`compress()`]: a model's layers measured, those swapped that are faster so, and why the others are not
-//! - [`Layered`], [`Layers`]: how a model leaves its layers to others
+//! - [`ForwardWith`], [`LayerExecutor`]: how a model leaves its layers to others
 //!
 //! A product with one input reads every stored byte once, and at these sizes waits for memory; so the bytes
 //! say what can be won ([`SparseLinear::bytes`]). Of `n` weights, `kept` not zero, `w` bytes each:
@@ -22,10 +22,11 @@
 //! inputs, and its cost falls with the values: from some 85 % zeros on it wins. With many inputs at once what
 //! counts is multiplications; a kept weight then is one of a whole vector of inputs.
 //!
-//! [`Level`] says which instructions are used: the best that the processor has, found when the program runs.
+//! [`SimdLevel`] says which instructions are used: the best that the processor has, found when the program runs.
 //! On CUDA, WGPU and Vulkan one kernel of CubeCL computes linear layers from a bitmask, which takes an eighth of a byte
 //! a weight more there; convolutions stay dense, as does everything on peers and by LibTorch, and [`compress()`] says so.
 mod aligned;
+mod autotune;
 mod bits;
 mod conv;
 mod csr;
@@ -39,17 +40,16 @@ mod product;
 mod rows;
 #[cfg(test)]
 mod tests;
-mod trial;
 
 use std::fmt;
 
+pub use autotune::{Kind, LayerTiming, Options, is_possible};
 pub use conv::SparseConv2d;
 pub use layers::{Compressed, Swapped, compress, compress_by};
 pub use linear::SparseLinear;
-pub use regrow_sparse_core::mask::simd::Level;
-pub use regrow_sparse_core::model::executor::{Layered, Layers, Stock, Tap, Within};
+pub use regrow_sparse_core::mask::simd::SimdLevel;
+pub use regrow_sparse_core::model::executor::{ConvTap, DenseExecutor, ForwardWith, LayerExecutor, ScopedExecutor};
 pub use regrow_sparse_core::{Error, Result};
-pub use trial::{Kind, Options, Verdict, is_possible};
 
 /// How a sparse matrix lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

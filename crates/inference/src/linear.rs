@@ -16,7 +16,7 @@ use crate::kernel::{Number, WORD};
 use crate::product::multiply;
 use crate::rows::{Part, Rows};
 use crate::{Error, Result};
-use crate::{Level, Packing};
+use crate::{Packing, SimdLevel};
 #[cfg(feature = "kernels")]
 use regrow_device::has_kernels;
 use regrow_sparse_core::model::weight::transposed;
@@ -41,7 +41,7 @@ pub struct SparseLinear {
     packing: Packing,
     matrix: Arc<Matrix>,
     bias: Option<Arc<[f32]>>,
-    level: Level,
+    level: SimdLevel,
     #[cfg(feature = "kernels")]
     placed: Option<Arc<OnDevice>>,
 }
@@ -92,7 +92,7 @@ impl SparseLinear {
             packing,
             matrix: Arc::new(matrix),
             bias: None,
-            level: Level::best(),
+            level: SimdLevel::best(),
             #[cfg(feature = "kernels")]
             placed: None,
         })
@@ -130,7 +130,7 @@ impl SparseLinear {
     }
 
     /// With these instructions, where the fastest are not wanted.
-    pub fn with_level(self, level: Level) -> Self {
+    pub fn with_level(self, level: SimdLevel) -> Self {
         Self { level, ..self }
     }
 

@@ -4,7 +4,7 @@
 //! every input: `sums[b] += w * x[b]`, a vector each; only when the row is done are a vector's numbers added. What inputs
 //! have in some columns stays in the nearest cache while some rows go by.
 
-use crate::Level;
+use crate::SimdLevel;
 use crate::aligned::Aligned;
 use crate::kernel::{LANES, Sums, WORD, turn};
 use crate::product::by_rows;
@@ -17,7 +17,7 @@ const TOGETHER: usize = 16;
 
 /// `matrix`, `[rows, cols]`, times each row of `x`, `[batch, cols]`, into `out`, `[batch, rows]`; `batch` is
 /// [`LANES`] at most.
-pub(super) fn panel<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
+pub(super) fn panel<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: SimdLevel, x: &[f32], out: &mut [f32]) {
     let source = beside(x, cols);
     let mut sums = Aligned::zeros(rows * LANES);
     by_rows(&mut sums, LANES, matrix.kept() * LANES, TOGETHER, |first, sums| {
@@ -43,7 +43,7 @@ fn beside(x: &[f32], cols: usize) -> Aligned {
 fn some_rows<R: Rows>(
     matrix: &R,
     [rows, cols]: [usize; 2],
-    level: Level,
+    level: SimdLevel,
     first: usize,
     source: &[f32],
     out: &mut [f32],

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::Level;
+use crate::SimdLevel;
 use crate::aligned::Aligned;
 use crate::kernel::{BLOCK, LANES, TILE, WORD, tile, turn};
 use crate::panel::panel;
@@ -27,7 +27,7 @@ const AHEAD: usize = 8;
 const TOGETHER: usize = 16;
 
 /// `matrix`, `[rows, cols]`, times each row of `x`, `[batch, cols]`, into `out`, `[batch, rows]`.
-pub(super) fn multiply<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
+pub(super) fn multiply<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: SimdLevel, x: &[f32], out: &mut [f32]) {
     if rows == 0 || cols == 0 {
         return out.fill(0.0);
     }
@@ -86,7 +86,7 @@ pub(super) fn by_rows(
 }
 
 /// `B` inputs, each along the columns.
-fn few<R: Rows, const B: usize>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
+fn few<R: Rows, const B: usize>(matrix: &R, [rows, cols]: [usize; 2], level: SimdLevel, x: &[f32], out: &mut [f32]) {
     let padded: [Aligned; B] = std::array::from_fn(|b| padded(&x[b * cols..][..cols], matrix.sorts(level)));
     let x: [&[f32]; B] = std::array::from_fn(|b| &*padded[b]);
     let products = matrix.kept() * B;
@@ -120,7 +120,7 @@ fn padded(x: &[f32], sorted: bool) -> Aligned {
 }
 
 /// Inputs side by side, as many panels of them as it takes.
-fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], out: &mut [f32]) {
+fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: SimdLevel, x: &[f32], out: &mut [f32]) {
     let batch = out.len() / rows;
     let lanes = (LANES * batch.div_ceil(LANES).next_power_of_two()).min(4 * LANES);
     let share = MANY[usize::from(lanes > LANES)];
@@ -149,7 +149,7 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Level, x: &[f32], 
 /// A matrix and how inputs lie beside each other.
 struct Panels<'a, R> {
     matrix: &'a R,
-    level: Level,
+    level: SimdLevel,
     cols: usize,
     lanes: usize,
     /// Whether rows get their zeros back.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::Level;
+use crate::SimdLevel;
 use crate::kernel::{Number, Sums};
 
 /// A sparse matrix by its rows.
@@ -21,16 +21,16 @@ pub(super) trait Rows: Sync {
 
     /// A part with its zeros into `out`, which is as long and padded to whole words. Where the values of the next
     /// part begin.
-    fn expand(&self, level: Level, part: &Part, out: &mut [f32]) -> usize;
+    fn expand(&self, level: SimdLevel, part: &Part, out: &mut [f32]) -> usize;
 
     /// Adds the products of a part with `source`, the inputs of its columns beside each other, `[cols, lanes]`, to
     /// `out`, `[lanes]`. Where the values of the next part begin.
-    fn add(&self, level: Level, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize;
+    fn add(&self, level: SimdLevel, part: &Part, source: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> usize;
 
     /// Adds the products of a part with [`LANES`](crate::kernel::LANES) inputs, which lie as
     /// [`Number::beside`] wants them, and asks memory for what lies `ahead` values further on. Where the values of the
     /// next part begin.
-    fn beside(&self, level: Level, part: &Part, x: &[f32], ahead: usize, sums: &mut Sums) -> usize;
+    fn beside(&self, level: SimdLevel, part: &Part, x: &[f32], ahead: usize, sums: &mut Sums) -> usize;
 
     /// Asks memory for what [`Rows::expand`] or [`Rows::add`] will read, more or less.
     fn ask(&self, part: &Part);
@@ -40,10 +40,10 @@ pub(super) trait Rows: Sync {
     const PARTS: bool;
 
     /// Whether [`Rows::dot`] wants the even numbers of every 32 before the odd ones.
-    fn sorts(&self, level: Level) -> bool;
+    fn sorts(&self, level: SimdLevel) -> bool;
 
     /// The products of a row with `B` inputs, padded with zeros to whole words and sorted as it wants them.
-    fn dot<const B: usize>(&self, level: Level, row: usize, x: &[&[f32]; B]) -> [f32; B];
+    fn dot<const B: usize>(&self, level: SimdLevel, row: usize, x: &[&[f32]; B]) -> [f32; B];
 }
 
 /// Some columns of a row.

@@ -58,7 +58,7 @@ fn check(dense: &[f32], shape: [usize; 2], packing: Packing, batch: usize) {
     for dtype in DTYPES {
         let layer = SparseLinear::new(shape, dense, packing, dtype).unwrap().with_bias(bias.clone()).unwrap();
         assert_eq!(layer.to_dense(), dense, "{layer:?}");
-        for level in Level::all() {
+        for level in SimdLevel::all() {
             let mut out = vec![f32::NAN; batch * rows];
             layer.clone().with_level(level).multiply(&x, &mut out).unwrap();
             for (i, (out, expected)) in out.iter().zip(&expected).enumerate() {
@@ -118,7 +118,7 @@ fn sums_of_a_row_go_on_where_they_were() {
         let place = |b: usize| (column / 16 * LANES + b) * 16 + column % 16;
         expected.iter_mut().enumerate().for_each(|(b, sum)| *sum += value * x[place(b)]);
     }
-    for level in Level::all() {
+    for level in SimdLevel::all() {
         let mut sums = [[0.0; 16]; LANES];
         for twice in 1..=2 {
             assert_eq!(f32::beside(level, &words, &values, &x, 7, &mut sums), count, "{level}");

@@ -6,7 +6,7 @@ use burn::tensor::activation::{gelu, relu, silu};
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor, TensorData};
-use regrow_inference::{Layers, Stock};
+use regrow_inference::{DenseExecutor, LayerExecutor};
 
 use crate::config::{Activation, Config, Positions};
 use crate::rope::rotate;
@@ -66,7 +66,7 @@ pub struct Mlp {
 
 /// What all blocks need to know of a sequence.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct SequenceContext {
     /// Cosines and sines, where positions are rotary.
     pub(super) tables: Option<[Tensor<2>; 2]>,
     pub(super) sight: Sight,
@@ -84,12 +84,12 @@ pub(super) enum Sight {
     All,
     /// Itself and those before it.
     Before,
-    /// Those whose scores `[tokens, places]` this leaves as they are. It is added, not given as a mask:
+    /// Those whose scores `[tokens, positions]` this leaves as they are. It is added, not given as a mask:
     /// backends do not agree which tokens a mask names.
     By(Box<Tensor<2>>),
 }
 
-impl Places {
+impl SequenceContext {
     /// For sequences of `tokens` tokens.
     pub fn new(config: &Config, tokens: usize, device: &Device) -> Self {
         let tables = Self::tables(config, tokens, device);
@@ -113,10 +113,10 @@ impl Places {
     pub(super) fn at(place: usize, tables: Option<&[Tensor<2>; 2]>, window: Option<usize>, device: &Device) -> Self {
         let row = |table: &Tensor<2>| table.clone().narrow(0, place, 1);
         let tables = tables.map(|[cos, sin]| [row(cos), row(sin)]);
-        let (filled, places) = (kept(place + 1, window), kept_places(place + 1, window));
-        let sight = match filled == places {
+        let (filled, positions) = (kept(place + 1, window), kept_positions(place + 1, window));
+        let sight = match filled == positions {
             true => Sight::All,
-            false => Sight::By(Box::new(added(1, places, |_, to| to < filled, device))),
+            false => Sight::By(Box::new(added(1, positions, |_, to| to < filled, device))),
         };
         Self { tables, sight, window }
     }
@@ -128,11 +128,11 @@ fn within(tokens: usize, window: usize, device: &Device) -> Tensor<2> {
     added(tokens, tokens, |from, to| to <= from && from - to < window, device)
 }
 
-/// `[tokens, places]`: 0 where a token sees a place.
-fn added(tokens: usize, places: usize, seen: impl Fn(usize, usize) -> bool, device: &Device) -> Tensor<2> {
-    let added = |i: usize| if seen(i / places, i % places) { 0.0 } else { -1e9 };
-    let added: Vec<f32> = (0..tokens * places).map(added).collect();
-    Tensor::from_data(TensorData::new(added, [tokens, places]), device)
+/// `[tokens, positions]`: 0 where a token sees a place.
+fn added(tokens: usize, positions: usize, seen: impl Fn(usize, usize) -> bool, device: &Device) -> Tensor<2> {
+    let added = |i: usize| if seen(i / positions, i % positions) { 0.0 } else { -1e9 };
+    let added: Vec<f32> = (0..tokens * positions).map(added).collect();
+    Tensor::from_data(TensorData::new(added, [tokens, positions]), device)
 }
 
 /// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
@@ -142,7 +142,7 @@ pub type Observer<'a> = dyn FnMut(usize, Tensor<2>) + 'a;
 /// values of tokens before, where they are kept.
 pub(super) struct Company<'a, 'b> {
     pub(super) observe: &'a mut Observer<'b>,
-    pub(super) layers: &'a mut dyn Layers,
+    pub(super) layers: &'a mut dyn LayerExecutor,
     pub(super) kept: Option<&'a mut Kept>,
 }
 
@@ -155,11 +155,11 @@ fn kept(tokens: usize, window: Option<usize>) -> usize {
 }
 
 /// In how many places.
-fn kept_places(tokens: usize, window: Option<usize>) -> usize {
+fn kept_positions(tokens: usize, window: Option<usize>) -> usize {
     kept(tokens.next_multiple_of(ROOM), window)
 }
 
-/// The keys and values, `[1, heads, places, head_dim]`, that tokens to come will see. Behind those of the last token
+/// The keys and values, `[1, heads, positions, head_dim]`, that tokens to come will see. Behind those of the last token
 /// are zeros, with room for more; where there is a window, the first of those it has left gives its place to the next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
@@ -175,8 +175,8 @@ impl Kept {
     fn add(&mut self, new: [Tensor<4>; 2], window: Option<usize>) -> [Tensor<4>; 2] {
         let [_, heads, count, dim] = new[0].dims();
         self.tokens += count;
-        let places = kept_places(self.tokens, window);
-        let roomy = |x: Tensor<4>| match places - x.dims()[2] {
+        let positions = kept_positions(self.tokens, window);
+        let roomy = |x: Tensor<4>| match positions - x.dims()[2] {
             0 => x,
             more => Tensor::cat(vec![x.clone(), Tensor::zeros([1, heads, more, dim], &x.device())], 2),
         };
@@ -184,7 +184,7 @@ impl Kept {
             let last = kept(count, window);
             self.next = last;
             self.both = Some(new.clone().map(|x| roomy(x.narrow(2, count - last, last))));
-            // The first tokens see each other as `Places` says.
+            // The first tokens see each other as `SequenceContext` says.
             return new;
         };
         let place = if window == Some(self.next) { 0 } else { self.next };
@@ -200,17 +200,22 @@ impl Kept {
 impl Block {
     /// Hidden states `[batch, tokens, width]` after the block; `observe` sees the input of each group of
     /// linear layers.
-    pub fn forward(&self, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
-        self.forward_in(x, places, &mut Company { observe, layers: &mut Stock, kept: None })
+    pub fn forward(&self, x: Tensor<3>, context: &SequenceContext, observe: &mut Observer<'_>) -> Tensor<3> {
+        self.forward_in(x, context, &mut Company { observe, layers: &mut DenseExecutor, kept: None })
     }
 
     /// The same in other company.
-    pub(super) fn forward_in(&self, x: Tensor<3>, places: &Places, company: &mut Company<'_, '_>) -> Tensor<3> {
+    pub(super) fn forward_in(
+        &self,
+        x: Tensor<3>,
+        context: &SequenceContext,
+        company: &mut Company<'_, '_>,
+    ) -> Tensor<3> {
         if self.norms_after {
-            let x = self.norm1.forward(x.clone() + self.attention.forward(x, places, company));
+            let x = self.norm1.forward(x.clone() + self.attention.forward(x, context, company));
             return self.norm2.forward(x.clone() + self.mlp.forward(x, company));
         }
-        let y = self.attention.forward(self.norm1.forward(x.clone()), places, company);
+        let y = self.attention.forward(self.norm1.forward(x.clone()), context, company);
         let x = x + y;
         x.clone() + self.mlp.forward(self.norm2.forward(x), company)
     }
@@ -235,7 +240,7 @@ fn flat(x: &Tensor<3>) -> Tensor<2> {
 }
 
 impl Attention {
-    fn forward(&self, x: Tensor<3>, places: &Places, company: &mut Company<'_, '_>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, context: &SequenceContext, company: &mut Company<'_, '_>) -> Tensor<3> {
         company.see(0, &x);
         let [batch, tokens, _] = x.dims();
         let qkv = self.qkv.iter().enumerate();
@@ -246,15 +251,15 @@ impl Attention {
         let q = normed(split(q, self.heads), &self.query_norm).swap_dims(1, 2);
         let k = normed(split(k, self.kv_heads), &self.key_norm).swap_dims(1, 2);
         let v = split(v, self.kv_heads).swap_dims(1, 2);
-        let (q, k) = match &places.tables {
+        let (q, k) = match &context.tables {
             Some(tables) => (rotate(q, tables), rotate(k, tables)),
             None => (q, k),
         };
         let [k, v] = match &mut company.kept {
-            Some(kept) => kept.add([k, v], places.window),
+            Some(kept) => kept.add([k, v], context.window),
             None => [k, v],
         };
-        let mixed = self.mixed([q, k, v], &places.sight);
+        let mixed = self.mixed([q, k, v], &context.sight);
         let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, self.heads * self.head_dim]);
         company.see(1, &mixed);
         company.linear("attention.out", &self.out, mixed)
@@ -341,10 +346,10 @@ mod tests {
             assert_eq!(prompt.map(|x| x.dims()[2]), [first; 2]);
             for t in first..140 {
                 let [keys, values] = memory.add([tokens(t, t + 1), tokens(t, t + 1)], window);
-                assert_eq!(keys.dims()[2], kept_places(t + 1, window), "{first} {window:?} {t}");
+                assert_eq!(keys.dims()[2], kept_positions(t + 1, window), "{first} {window:?} {t}");
                 let mut found: Vec<f32> = keys.into_data().iter().collect();
                 assert_eq!(found, values.into_data().iter::<f32>().collect::<Vec<_>>());
-                // What no token has is behind those that are kept: `Places::at` hides it there.
+                // What no token has is behind those that are kept: `SequenceContext::at` hides it there.
                 let room = found.split_off(kept(t + 1, window));
                 assert!(room.iter().all(|v| *v == 0.0), "{first} {window:?} {t}");
                 found.sort_by(f32::total_cmp);

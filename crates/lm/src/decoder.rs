@@ -7,14 +7,16 @@ use burn::tensor::{Device, Int, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use regrow_checkpoint::Patch;
-use regrow_inference::{Compressed, Layered, Layers, Options, Stock, Verdict, Within, compress};
+use regrow_inference::{
+    Compressed, DenseExecutor, ForwardWith, LayerExecutor, LayerTiming, Options, ScopedExecutor, compress,
+};
 use regrow_sparse_core::layerwise::{BlockModel, LayerRef};
 use regrow_sparse_core::model::weight::{Select, transposed};
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::{Problem, StepContext};
 
-use crate::block::{Block, Company, Kept, Norm, Places};
+use crate::block::{Block, Company, Kept, Norm, SequenceContext};
 use crate::config::Config;
 use crate::generate::draw;
 use crate::text::batch;
@@ -150,36 +152,41 @@ impl Decoder {
 
     /// Logits `[batch, tokens, vocab]` of token numbers `[batch, tokens]`, for a model of this `config`.
     pub fn forward(&self, ids: Tensor<2, Int>, config: &Config) -> Tensor<3> {
-        let places = Places::new(config, ids.dims()[1], &ids.device());
-        self.head.forward(self.run(self.embedding.forward(ids), &places), &self.embedding)
+        let context = SequenceContext::new(config, ids.dims()[1], &ids.device());
+        self.head.forward(self.run(self.embedding.forward(ids), &context), &self.embedding)
     }
 
     /// Hidden states `[batch, tokens, width]` after all blocks.
-    pub(super) fn run(&self, hidden: Tensor<3>, places: &Places) -> Tensor<3> {
-        self.run_by(hidden, places, &mut Stock)
+    pub(super) fn run(&self, hidden: Tensor<3>, context: &SequenceContext) -> Tensor<3> {
+        self.run_by(hidden, context, &mut DenseExecutor)
     }
 
     /// The same, linear layers computed by `layers`.
-    pub(super) fn run_by(&self, hidden: Tensor<3>, places: &Places, layers: &mut dyn Layers) -> Tensor<3> {
+    pub(super) fn run_by(
+        &self,
+        hidden: Tensor<3>,
+        context: &SequenceContext,
+        layers: &mut dyn LayerExecutor,
+    ) -> Tensor<3> {
         let step = |x: Tensor<3>, (i, block): (usize, &Block)| {
-            let layers = &mut Within::new(format!("blocks.{i}"), &mut *layers);
-            block.forward_in(x, places, &mut Company { observe: &mut |_, _| {}, layers, kept: None })
+            let layers = &mut ScopedExecutor::new(format!("blocks.{i}"), &mut *layers);
+            block.forward_in(x, context, &mut Company { observe: &mut |_, _| {}, layers, kept: None })
         };
         self.blocks.iter().enumerate().fold(hidden, step)
     }
 
     /// Hidden states `[1, tokens, width]` of tokens that come after those in `memory`.
-    pub(super) fn step(&self, ids: Tensor<2, Int>, memory: &mut Memory, layers: &mut dyn Layers) -> Tensor<3> {
+    pub(super) fn step(&self, ids: Tensor<2, Int>, memory: &mut Memory, layers: &mut dyn LayerExecutor) -> Tensor<3> {
         let [_, tokens] = ids.dims();
-        let places = match memory.tokens {
+        let context = match memory.tokens {
             0 => memory.first.clone(),
-            place => Places::at(place, memory.tables.as_ref(), memory.first.window, &ids.device()),
+            place => SequenceContext::at(place, memory.tables.as_ref(), memory.first.window, &ids.device()),
         };
         let mut hidden = self.embedding.forward_at(ids, memory.tokens);
         for (i, (block, kept)) in self.blocks.iter().zip(&mut memory.kept).enumerate() {
-            let layers = &mut Within::new(format!("blocks.{i}"), &mut *layers);
+            let layers = &mut ScopedExecutor::new(format!("blocks.{i}"), &mut *layers);
             let company = &mut Company { observe: &mut |_, _| {}, layers, kept: Some(kept) };
-            hidden = block.forward_in(hidden, &places, company);
+            hidden = block.forward_in(hidden, &context, company);
         }
         memory.tokens += tokens;
         hidden
@@ -195,18 +202,18 @@ impl Decoder {
         ids: Tensor<2, Int>,
         config: &Config,
         options: &Options,
-    ) -> Result<(Compressed<Self>, Vec<Verdict>)> {
-        let places = Places::new(config, ids.dims()[1], &ids.device());
+    ) -> Result<(Compressed<Self>, Vec<LayerTiming>)> {
+        let context = SequenceContext::new(config, ids.dims()[1], &ids.device());
         let hidden = self.embedding.forward(ids);
-        compress(self, (hidden, &places), options)
+        compress(self, (hidden, &context), options)
     }
 }
 
-impl<'a> Layered<(Tensor<3>, &'a Places)> for Decoder {
+impl<'a> ForwardWith<(Tensor<3>, &'a SequenceContext)> for Decoder {
     type Output = Tensor<3>;
 
-    fn run(&self, (hidden, places): (Tensor<3>, &'a Places), layers: &mut dyn Layers) -> Tensor<3> {
-        let hidden = self.run_by(hidden, places, layers);
+    fn run(&self, (hidden, context): (Tensor<3>, &'a SequenceContext), layers: &mut dyn LayerExecutor) -> Tensor<3> {
+        let hidden = self.run_by(hidden, context, layers);
         self.head.forward_by(hidden, &self.embedding, layers)
     }
 }
@@ -216,7 +223,7 @@ pub(super) struct Memory {
     kept: Vec<Kept>,
     tokens: usize,
     /// For the first tokens, which come together.
-    first: Places,
+    first: SequenceContext,
     /// Cosines and sines for every token there may be, where positions are rotary.
     tables: Option<[Tensor<2>; 2]>,
 }
@@ -225,7 +232,8 @@ impl Memory {
     /// Of a text that begins with `first` tokens and may have `all`.
     pub(super) fn new(config: &Config, first: usize, all: usize, device: &Device) -> Self {
         let kept = vec![Kept::default(); config.layers];
-        let (first, tables) = (Places::new(config, first, device), Places::tables(config, all, device));
+        let (first, tables) =
+            (SequenceContext::new(config, first, device), SequenceContext::tables(config, all, device));
         Self { kept, tokens: 0, first, tables }
     }
 }

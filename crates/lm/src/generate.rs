@@ -4,7 +4,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_inference::{Layers, Stock};
+use regrow_inference::{DenseExecutor, LayerExecutor};
 use regrow_sparse_core::{Error, Result};
 
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub fn generate(
     say: &mut dyn FnMut(u32) -> Result<()>,
 ) -> Result<()> {
     check(&model.config, prompt, choice)?;
-    generate_by((&model.whole()?, &mut Stock), &model.config, model.device(), (prompt, tokens, choice), say)
+    generate_by((&model.whole()?, &mut DenseExecutor), &model.config, model.device(), (prompt, tokens, choice), say)
 }
 
 fn check(config: &Config, prompt: &[u32], choice: Choice) -> Result<()> {
@@ -56,7 +56,7 @@ fn check(config: &Config, prompt: &[u32], choice: Choice) -> Result<()> {
 /// # Errors
 /// As [`generate`].
 pub fn generate_by(
-    (decoder, layers): (&Decoder, &mut dyn Layers),
+    (decoder, layers): (&Decoder, &mut dyn LayerExecutor),
     config: &Config,
     device: &Device,
     (prompt, tokens, choice): (&[u32], usize, Choice),

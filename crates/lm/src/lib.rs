@@ -23,7 +23,7 @@ mod sentences;
 mod text;
 mod transformer;
 
-pub use block::{Block, Observer, Places};
+pub use block::{Block, Observer, SequenceContext};
 pub use config::{Activation, Config, NormKind, Positions};
 pub use decoder::{Decoder, NextToken};
 pub use fresh::Sizes;

@@ -2,10 +2,10 @@
 
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor};
-use regrow_inference::{Layers, Stock};
+use regrow_inference::{DenseExecutor, LayerExecutor};
 use regrow_sparse_core::Result;
 
-use crate::block::Places;
+use crate::block::SequenceContext;
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::text::{Window, batch};
@@ -46,8 +46,8 @@ pub fn perplexity(
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity> {
     let (embedding, head) = (model.embedding()?, model.head()?);
-    let mut run = |hidden: &mut [Tensor<3>], _: &mut dyn Layers| model.run(hidden);
-    over((&embedding, &head), model.device(), windows, (&mut run, &mut Stock), watch)
+    let mut run = |hidden: &mut [Tensor<3>], _: &mut dyn LayerExecutor| model.run(hidden);
+    over((&embedding, &head), model.device(), windows, (&mut run, &mut DenseExecutor), watch)
 }
 
 /// The same of a decoder that is in memory as a whole, `config` being its own, on `device`.
@@ -57,23 +57,23 @@ pub fn perplexity_of(
     windows: &[Window<'_>],
     device: &Device,
 ) -> Result<Perplexity> {
-    perplexity_by((decoder, &mut Stock), config, windows, device, &mut |_, _| {})
+    perplexity_by((decoder, &mut DenseExecutor), config, windows, device, &mut |_, _| {})
 }
 
 /// The same where `layers` computes the linear layers, `watch` told as in [`perplexity`].
 pub fn perplexity_by(
-    (decoder, layers): (&Decoder, &mut dyn Layers),
+    (decoder, layers): (&Decoder, &mut dyn LayerExecutor),
     config: &Config,
     windows: &[Window<'_>],
     device: &Device,
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity> {
-    let mut run = |hidden: &mut [Tensor<3>], layers: &mut dyn Layers| {
+    let mut run = |hidden: &mut [Tensor<3>], layers: &mut dyn LayerExecutor| {
         for x in hidden {
-            let places = Places::new(config, x.dims()[1], device);
+            let context = SequenceContext::new(config, x.dims()[1], device);
             // Nobody else holds it meanwhile: layers may work in its place.
             let own = std::mem::replace(x, Tensor::empty([1, 1, 1], device));
-            *x = decoder.run_by(own, &places, layers);
+            *x = decoder.run_by(own, &context, layers);
         }
         Ok(())
     };
@@ -89,14 +89,14 @@ pub fn together(windows: &[Window<'_>], device: &Device) -> Tensor<2, Int> {
 }
 
 /// What blocks do to hidden states, their linear layers computed by others.
-type Run<'a> = dyn FnMut(&mut [Tensor<3>], &mut dyn Layers) -> Result<()> + 'a;
+type Run<'a> = dyn FnMut(&mut [Tensor<3>], &mut dyn LayerExecutor) -> Result<()> + 'a;
 
 /// The perplexity of the model whose blocks are `run`, its linear layers computed by `layers`.
 fn over(
     (embedding, head): (&Embedding, &Head),
     device: &Device,
     windows: &[Window<'_>],
-    (run, layers): (&mut Run<'_>, &mut dyn Layers),
+    (run, layers): (&mut Run<'_>, &mut dyn LayerExecutor),
     watch: &mut dyn FnMut(usize, usize),
 ) -> Result<Perplexity> {
     let longest = windows.iter().map(|w| w.tokens.len()).max().unwrap_or(0).max(1);

@@ -6,12 +6,12 @@ use burn::module::{Module, Param, ParamId};
 use burn::nn::{LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use regrow_checkpoint::{Checkpoint, Patch};
-use regrow_inference::{Layers, Stock};
+use regrow_inference::{DenseExecutor, LayerExecutor};
 use regrow_sparse_core::layerwise::advance_all;
 use regrow_sparse_core::layerwise::{BlockModel, LayerRef};
 use regrow_sparse_core::{Error, Result};
 
-use crate::block::{Attention, Block, Mlp, Norm, Observer, Places};
+use crate::block::{Attention, Block, Mlp, Norm, Observer, SequenceContext};
 use crate::config::{Config, NormKind, Positions};
 
 /// A transformer of one of the families that [`Config`] reads, its weights in a checkpoint.
@@ -153,16 +153,16 @@ impl Transformer {
             // The values were copied; what the file is mapped to is not needed.
             self.layers(index).iter().for_each(|layer| self.checkpoint.release(&layer.tensor));
             for x in hidden.chunk_by_mut(|a, b| a.dims() == b.dims()) {
-                let places = self.places(x[0].dims()[1]);
-                advance_all(x, |x| block.forward(x, &places, &mut |_, _| {}));
+                let context = self.context(x[0].dims()[1]);
+                advance_all(x, |x| block.forward(x, &context, &mut |_, _| {}));
             }
         }
         Ok(())
     }
 
     /// What blocks need to know of sequences of `tokens` tokens.
-    pub fn places(&self, tokens: usize) -> Places {
-        Places::new(&self.config, tokens, &self.device)
+    pub fn context(&self, tokens: usize) -> SequenceContext {
+        SequenceContext::new(&self.config, tokens, &self.device)
     }
 
     pub(super) fn name(&self, part: &str) -> String {
@@ -262,7 +262,7 @@ fn finite(source: &Checkpoint, tensor: &str) -> Result<Vec<f32>> {
 
 impl BlockModel for Transformer {
     type Block = Block;
-    type Places = Places;
+    type SequenceContext = SequenceContext;
 
     fn blocks(&self) -> usize {
         self.config.layers
@@ -340,8 +340,8 @@ impl BlockModel for Transformer {
         block
     }
 
-    fn forward(&self, block: &Block, x: Tensor<3>, places: &Places, observe: &mut Observer<'_>) -> Tensor<3> {
-        block.forward(x, places, observe)
+    fn forward(&self, block: &Block, x: Tensor<3>, context: &SequenceContext, observe: &mut Observer<'_>) -> Tensor<3> {
+        block.forward(x, context, observe)
     }
 }
 
@@ -385,11 +385,16 @@ impl Head {
 
     /// Logits `[batch, tokens, vocab]` of hidden states `[batch, tokens, width]`; `embedding` is the model's.
     pub fn forward(&self, hidden: Tensor<3>, embedding: &Embedding) -> Tensor<3> {
-        self.forward_by(hidden, embedding, &mut Stock)
+        self.forward_by(hidden, embedding, &mut DenseExecutor)
     }
 
     /// The same where `layers` computes its matrix, as `head`.
-    pub(super) fn forward_by(&self, hidden: Tensor<3>, embedding: &Embedding, layers: &mut dyn Layers) -> Tensor<3> {
+    pub(super) fn forward_by(
+        &self,
+        hidden: Tensor<3>,
+        embedding: &Embedding,
+        layers: &mut dyn LayerExecutor,
+    ) -> Tensor<3> {
         let [batch, tokens, _] = hidden.dims();
         let flat = self.input(hidden);
         let logits = match &self.untied {

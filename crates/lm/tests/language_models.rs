@@ -10,8 +10,8 @@ use regrow_checkpoint::Patch;
 use regrow_device::current;
 use regrow_inference::{Options, is_possible};
 use regrow_lm::{Choice, Transformer, Words, batch, generate, generate_by, perplexity, sliding};
-use regrow_sparse_core::layerwise::Hidden;
-use regrow_sparse_core::layerwise::{BlockModel, Goal, LayerRef, LayerSolver, Solved, Walk, Watching};
+use regrow_sparse_core::layerwise::HiddenStates;
+use regrow_sparse_core::layerwise::{BlockModel, InputObserver, LayerRef, LayerSolver, LayerTarget, PrunedLayer, Walk};
 use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Error, Pattern, Result};
 use safetensors::tensor::{Dtype, TensorView};
@@ -42,12 +42,12 @@ fn write(folder: &Path, model: &Value) {
 
 /// Logits `[batch, tokens, vocab]`, of encoders the hidden states, block by block.
 fn logits(decoder: &Transformer, ids: &[&[u32]]) -> Tensor<3> {
-    let places = decoder.places(ids[0].len());
+    let context = decoder.context(ids[0].len());
     let embedding = decoder.embedding().unwrap();
     let mut hidden = embedding.forward(batch(ids, decoder.device()));
     for index in 0..decoder.blocks() {
         let block = decoder.load(decoder.checkpoint(), index).unwrap();
-        hidden = decoder.forward(&block, hidden, &places, &mut |_, _| {});
+        hidden = decoder.forward(&block, hidden, &context, &mut |_, _| {});
     }
     if decoder.config.encoder { hidden } else { decoder.head().unwrap().forward(hidden, &embedding) }
 }
@@ -129,26 +129,26 @@ impl LayerSolver for Mortal {
         "mortal"
     }
 
-    fn watch(&self, d_in: usize, _device: &Device) -> Box<dyn Watching> {
+    fn observe(&self, d_in: usize, _device: &Device) -> Box<dyn InputObserver> {
         let left = self.layers_left.get();
         self.layers_left.set(left.saturating_sub(1));
         Box::new(Sums(vec![0.0; d_in], left))
     }
 }
 
-impl Watching for Sums {
+impl InputObserver for Sums {
     fn add(&mut self, sequence: Tensor<2>) {
         let sums = sequence.abs().sum_dim(0).into_data();
         self.0.iter_mut().zip(sums.iter::<f32>()).for_each(|(a, s)| *a += s);
     }
 
-    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
+    fn solve(&self, weight: &Weight, goal: &LayerTarget) -> Result<PrunedLayer> {
         if self.1 == 0 {
             return Err(Error::Argument("killed".into()));
         }
         let scores: Vec<f32> =
             weight.values.iter().enumerate().map(|(i, w)| w.abs() * self.0[i % self.0.len()]).collect();
-        Ok(Solved { mask: goal.mask(weight, &scores)?, values: None })
+        Ok(PrunedLayer { mask: goal.mask(weight, &scores)?, values: None })
     }
 }
 
@@ -156,11 +156,11 @@ impl Watching for Sums {
 fn prune(folder: &Path, out: &Path, inputs: usize) -> Result<()> {
     let decoder = Transformer::open(folder, &regrow_device::current())?;
     let solver = Mortal { layers_left: Cell::new(inputs) };
-    let goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    let goal = LayerTarget { sparsity: 0.5, pattern: Pattern::Unstructured };
     let walk = Walk {
         model: &decoder,
         source: decoder.checkpoint(),
-        places: decoder.places(5),
+        context: decoder.context(5),
         solver: &solver,
         goal: &|_, _: &LayerRef| Some(goal),
         mend: None,
@@ -169,7 +169,7 @@ fn prune(folder: &Path, out: &Path, inputs: usize) -> Result<()> {
     let embedding = decoder.embedding()?;
     let hidden = [[1u32, 2, 3, 4, 5], [9, 8, 7, 6, 0]].map(|ids| embedding.forward(batch(&[&ids], decoder.device())));
     let mut patch = Patch::resume(decoder.checkpoint(), out, "half")?;
-    match walk.prune(Hidden::held(hidden.to_vec()), &mut patch, &mut |_| {}) {
+    match walk.prune(HiddenStates::in_memory(hidden.to_vec()), &mut patch, &mut |_| {}) {
         Ok(_) => Ok(patch.finish()?),
         Err(e) => {
             std::mem::forget(patch);

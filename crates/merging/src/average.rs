@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
-use regrow_sparse_core::model::deep_copy::apart;
+use regrow_sparse_core::model::deep_copy::deep_clone;
 use regrow_sparse_core::model::masked::masks;
 use regrow_sparse_core::{Error, Result};
 
@@ -46,7 +46,7 @@ pub fn average<M: Module>(models: &[M], weights: &[f64]) -> Result<M> {
         leaf.values = combined(&column, weights);
     }
     let mut replace = Replace { path: Vec::new(), values: mean.into_iter() };
-    Ok(apart(first).map(&mut replace))
+    Ok(deep_clone(first).map(&mut replace))
 }
 
 /// `1/m` for each of `m` models.

@@ -40,7 +40,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Tensor, TensorData};
-use regrow_sparse_core::model::deep_copy::apart;
+use regrow_sparse_core::model::deep_copy::deep_clone;
 use regrow_sparse_core::model::gradients::with_fixed_statistics;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::Classifier;
@@ -116,7 +116,7 @@ pub fn gather_on<M: Module, X, E: From<Error>>(
     if !model.devices().iter().all(burn::tensor::Device::is_autodiff) {
         return Err(refused("Fisher information needs the model on a device with gradients (`device.autodiff()`)"));
     }
-    let model = with_fixed_statistics(apart(model));
+    let model = with_fixed_statistics(deep_clone(model));
     let mut places = Places::default();
     model.visit(&mut places);
     if sums.examples == 0 {

@@ -15,7 +15,7 @@
 use burn::config::Config;
 use burn::module::Module;
 use regrow_device::parallel::side_by_side;
-use regrow_sparse_core::model::deep_copy::apart;
+use regrow_sparse_core::model::deep_copy::deep_clone;
 use regrow_sparse_core::model::masked;
 use regrow_sparse_core::{Error, MaskSet, Result};
 
@@ -87,7 +87,7 @@ pub trait SoupTrainer<M, E>: Sync {
         E: From<Error> + Send,
     {
         // Side by side, candidates must not share the statistics that training changes.
-        side_by_side(candidates, parallel, |candidate| self.retrain(apart(model), phase, candidate))
+        side_by_side(candidates, parallel, |candidate| self.retrain(deep_clone(model), phase, candidate))
     }
 
     /// Recomputes the batch-norm statistics of an average.

@@ -118,7 +118,8 @@ impl<'a> Merge<'a> {
 
     fn merged(&self, method: &dyn TensorMerge, planned: &Planned) -> Result<Vec<f32>> {
         let name = planned.name.as_str();
-        let read = |from: &'a Checkpoint| if method.propagates_nan() { Ok(from.values(name)?) } else { finite(from, name) };
+        let read =
+            |from: &'a Checkpoint| if method.propagates_nan() { Ok(from.values(name)?) } else { finite(from, name) };
         let base = self.base.map(read).transpose()?;
         let values = self.models.iter().map(|model| read(model.checkpoint)).collect::<Result<Vec<_>>>()?;
         let statistic = |model: &ModelInput<'a>| {

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use regrow_checkpoint::{Checkpoint, Patch, Pruned};
-use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::HiddenStates;
 use regrow_sparse_core::layerwise::{
-    BlockModel, Goal, LayerRef, LayerSolver, Mend, Tail, Walk, prune_unseen, read_weight as read,
+    BlockModel, BlockReconstruction, HeadTarget, LayerRef, LayerSolver, LayerTarget, Walk, prune_unseen,
+    read_weight as read,
 };
 use regrow_sparse_core::mask::budget::{Allocate, Layer};
 use regrow_sparse_core::mask::schedule::check_sparsity;
@@ -43,7 +44,7 @@ pub struct Layerwise<'a, M: BlockModel> {
     /// Which layers are pruned, by the names of their tensors.
     pub admits: &'a dyn Fn(&str) -> bool,
     /// What is done to each block after it is pruned, if anything.
-    pub mend: Option<&'a dyn Mend<M>>,
+    pub mend: Option<&'a dyn BlockReconstruction<M>>,
     /// The model's head, if it is to be pruned too: at the same sparsity, whatever the budget.
     pub head: Option<Head<'a>>,
     /// Its embedding, if that is to be pruned too, and a method that needs no inputs, as it reads numbers
@@ -78,22 +79,22 @@ impl<M: BlockModel> Layerwise<'_, M> {
     /// whatever loading, solving or writing runs into.
     pub fn prune(
         &self,
-        places: M::Places,
-        hidden: Hidden,
+        context: M::SequenceContext,
+        hidden: HiddenStates,
         out: &mut Patch,
         watch: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Vec<Pruned>> {
-        let goals = self.goals(&places, &hidden, &mut |done, all| watch(Stage::Looking, done, all))?;
+        let goals = self.goals(&context, &hidden, &mut |done, all| watch(Stage::Looking, done, all))?;
         let walk = Walk {
             model: self.model,
             source: self.source,
-            places,
+            context,
             solver: self.solver,
             goal: &|_, layer| goals.get(&layer.tensor).copied(),
             mend: self.mend,
-            tail: self.head.as_ref().map(|head| Tail {
+            tail: self.head.as_ref().map(|head| HeadTarget {
                 layer: head.layer.clone(),
-                goal: Goal { sparsity: self.sparsity, pattern: self.pattern },
+                goal: LayerTarget { sparsity: self.sparsity, pattern: self.pattern },
                 input: head.input,
             }),
         };
@@ -108,7 +109,7 @@ impl<M: BlockModel> Layerwise<'_, M> {
         let by_head = |layer: &LayerRef| self.head.as_ref().is_some_and(|head| head.layer.tensor == layer.tensor);
         match &self.embedding {
             Some((layer, solver)) if !by_head(layer) && out.done() < last => {
-                let goal = Goal { sparsity: self.sparsity, pattern: self.pattern };
+                let goal = LayerTarget { sparsity: self.sparsity, pattern: self.pattern };
                 prune_unseen(self.source, layer, *solver, &goal, out)?;
                 Ok(out.finish_step(last)?)
             }
@@ -122,10 +123,10 @@ impl<M: BlockModel> Layerwise<'_, M> {
     /// As [`Layerwise::prune`].
     pub fn goals(
         &self,
-        places: &M::Places,
-        hidden: &Hidden,
+        context: &M::SequenceContext,
+        hidden: &HiddenStates,
         watch: &mut dyn FnMut(usize, usize),
-    ) -> Result<BTreeMap<String, Goal>> {
+    ) -> Result<BTreeMap<String, LayerTarget>> {
         check_sparsity(self.sparsity)?;
         let layers: Vec<(usize, LayerRef)> = (0..self.model.blocks())
             .flat_map(|block| self.model.layers(block).into_iter().map(move |layer| (block, layer)))
@@ -134,11 +135,11 @@ impl<M: BlockModel> Layerwise<'_, M> {
         if layers.is_empty() {
             return Err(Error::Argument("no layer was chosen to be pruned".into()));
         }
-        let evidence = self.evidence(&layers, places, hidden, watch)?;
+        let evidence = self.evidence(&layers, context, hidden, watch)?;
         let sparsities = self.sparsities(&layers, &evidence)?;
         let patterns = self.patterns(&layers, &sparsities)?;
         let goal = |((_, layer), (sparsity, pattern)): ((usize, LayerRef), (f64, Pattern))| {
-            (layer.tensor, Goal { sparsity, pattern })
+            (layer.tensor, LayerTarget { sparsity, pattern })
         };
         Ok(layers.into_iter().zip(sparsities.into_iter().zip(patterns)).map(goal).collect())
     }
@@ -189,8 +190,8 @@ impl<M: BlockModel> Layerwise<'_, M> {
     fn evidence(
         &self,
         layers: &[(usize, LayerRef)],
-        places: &M::Places,
-        hidden: &Hidden,
+        context: &M::SequenceContext,
+        hidden: &HiddenStates,
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<Evidence> {
         let needs = self.budget.needs();
@@ -205,11 +206,11 @@ impl<M: BlockModel> Layerwise<'_, M> {
             let blocks = self.model.blocks();
             let owl = Owl { outlier, ..Owl::default() };
             let mut seen = |done| watch(done, blocks);
-            let found = owl.look(self.model, self.source, places, hidden, self.admits, &mut seen)?;
+            let found = owl.look(self.model, self.source, context, hidden, self.admits, &mut seen)?;
             evidence = evidence.with_outliers(layers.iter().map(|(block, _)| found.shares[*block]).collect());
         }
         if let (Some(amounts), Some(outputs)) = (&needs.distortions, self.outputs) {
-            let look = Look { model: self.model, source: self.source, places, amounts, admits: self.admits, outputs };
+            let look = Look { model: self.model, source: self.source, context, amounts, admits: self.admits, outputs };
             let curves = look.distortions(&hidden.first(LOOKED_AT)?, watch)?;
             evidence = evidence.with_distortions(curves.into_iter().map(|curve| curve.values).collect());
         }

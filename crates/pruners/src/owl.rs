@@ -7,8 +7,8 @@
 
 use regrow_checkpoint::Checkpoint;
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::layerwise::Hidden;
-use regrow_sparse_core::layerwise::{BlockModel, Squares, survey};
+use regrow_sparse_core::layerwise::HiddenStates;
+use regrow_sparse_core::layerwise::{BlockModel, Squares, calibrate};
 use regrow_sparse_core::mask::budget::{Allocate, Layer, Share, rounded};
 use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::model::evidence::{Evidence, Needs};
@@ -76,13 +76,13 @@ impl Owl {
         &self,
         model: &M,
         source: &Checkpoint,
-        places: &M::Places,
-        hidden: &Hidden,
+        context: &M::SequenceContext,
+        hidden: &HiddenStates,
         pruned: &dyn Fn(&str) -> bool,
         watch: &mut dyn FnMut(usize),
     ) -> Result<Outliers> {
         let mut found = Outliers::default();
-        survey(model, source, places, hidden, &mut |index, layers| {
+        calibrate(model, source, context, hidden, &mut |index, layers| {
             found.shares.push(self.share(layers)?);
             let admitted = layers.iter().filter(|(weight, _)| pruned(&weight.path));
             found.weights.push(admitted.map(|(weight, _)| weight.values.len()).sum());

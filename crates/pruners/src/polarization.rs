@@ -20,12 +20,12 @@ use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_sparse_core::model::channel_graph::ChannelGraph;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::Classifier;
 use regrow_train::classifier::{Examples, cross_entropy};
-use regrow_train::gated_forward::{Gateable, Gates};
+use regrow_train::gated_forward::{GatedForward, Gates};
 use regrow_train::{Problem, StepContext};
 
 /// Width of a gate's hidden layer.
@@ -62,16 +62,16 @@ struct Gate {
 #[derive(Clone, Debug)]
 struct Plan {
     grain: Grain,
-    layout: Layout,
+    layout: ChannelGraph,
 }
 
-impl<M: Gateable> Polarized<M> {
+impl<M: GatedForward> Polarized<M> {
     /// `net`, whose layers hang together as `layout` says, with gates that are open; their weights are
     /// drawn from `seed`.
     ///
     /// # Errors
     /// If the network has no residual block.
-    pub fn new(net: M, layout: &Layout, grain: Grain, seed: u64) -> Result<Self> {
+    pub fn new(net: M, layout: &ChannelGraph, grain: Grain, seed: u64) -> Result<Self> {
         let blocks = layout.removable();
         if blocks.is_empty() {
             return Err(Error::Argument("polarization gates need residual blocks, and this network has none".into()));
@@ -142,7 +142,7 @@ impl<M: Gateable> Polarized<M> {
 }
 
 /// Gates count as the network does, sample by sample.
-impl<M: Gateable> Classifier for Polarized<M> {
+impl<M: GatedForward> Classifier for Polarized<M> {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
         self.decided(images).0
     }
@@ -209,7 +209,7 @@ impl<'a, D: Examples> Polarizing<'a, D> {
     ///
     /// # Errors
     /// A target above 1, or below the share of what has no gate.
-    pub fn new(data: &'a D, layout: &Layout, target: f64) -> Result<Self> {
+    pub fn new(data: &'a D, layout: &ChannelGraph, target: f64) -> Result<Self> {
         let (rest, _) = layout.shares();
         match target > rest && target <= 1.0 {
             true => Ok(Self { data, target, polarization: 4.0, activity: 20.0 }),
@@ -232,7 +232,7 @@ impl<'a, D: Examples> Polarizing<'a, D> {
     }
 
     /// The two terms, `[1]`.
-    fn penalty<M: Gateable>(&self, net: &Polarized<M>, gates: Vec<Tensor<2>>, progress: f64) -> Tensor<1> {
+    fn penalty<M: GatedForward>(&self, net: &Polarized<M>, gates: Vec<Tensor<2>>, progress: f64) -> Tensor<1> {
         let means: Vec<Tensor<1>> = gates.into_iter().map(|g| g.mean_dim(0).squeeze_dim(0)).collect();
         let excess = (net.cost(&means) - self.target).powf_scalar(2.0);
         let ramp = (2.0 * progress).min(1.0);
@@ -246,7 +246,7 @@ fn polarization(means: Vec<Tensor<1>>) -> Tensor<1> {
     (m.clone() * (-m + 1.0)).mean()
 }
 
-impl<M: Gateable, D: Examples> Problem<Polarized<M>> for Polarizing<'_, D> {
+impl<M: GatedForward, D: Examples> Problem<Polarized<M>> for Polarizing<'_, D> {
     fn len(&self) -> usize {
         self.data.len()
     }
@@ -292,7 +292,7 @@ mod tests {
         }
     }
 
-    impl Gateable for Toy {
+    impl GatedForward for Toy {
         fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
             let x = images.flatten::<2>(1, 3);
             let Gates { whole, inside } = gates(0, x.clone());
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn gates_start_open_and_open_ones_change_nothing() {
-        let mut layout = Layout::default();
+        let mut layout = ChannelGraph::default();
         let (stream, inside) = (layout.group(4, 4), layout.group(3, 0));
         layout.linear(stream, inside);
         layout.linear(inside, stream);
@@ -329,7 +329,7 @@ mod tests {
             assert!((gated.cost(&[half]).into_scalar::<f32>() - 0.5).abs() < 1e-6);
             assert_eq!(floats(gated.settle(&consensus).logits(images())), floats(toy.logits(images())));
         }
-        assert!(Polarized::new(toy, &Layout::chain(&[4, 3, 4]), Grain::Layers, 0).is_err());
+        assert!(Polarized::new(toy, &ChannelGraph::chain(&[4, 3, 4]), Grain::Layers, 0).is_err());
     }
 
     #[test]

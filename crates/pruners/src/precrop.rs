@@ -10,7 +10,7 @@
 
 use regrow_sparse_core::mask::budget::rounded;
 use regrow_sparse_core::mask::schedule::check_sparsity;
-use regrow_sparse_core::model::channel_graph::{Group, Layout};
+use regrow_sparse_core::model::channel_graph::{ChannelGraph, Group};
 use regrow_sparse_core::{Error, MaskSet, Result};
 
 /// The width of each group of `layout` cropped to `sparsity` by the proxy's densities, see
@@ -18,7 +18,7 @@ use regrow_sparse_core::{Error, MaskSet, Result};
 ///
 /// # Errors
 /// As those.
-pub fn precrop(layout: &Layout, sparsity: f64, multiple: usize) -> Result<Vec<usize>> {
+pub fn precrop(layout: &ChannelGraph, sparsity: f64, multiple: usize) -> Result<Vec<usize>> {
     let sizes = layout.sizes(&layout.widths());
     let budget = left(layout, sparsity)?;
     widths(layout, &densities(&sizes, budget)?, budget, multiple)
@@ -28,7 +28,7 @@ pub fn precrop(layout: &Layout, sparsity: f64, multiple: usize) -> Result<Vec<us
 ///
 /// # Errors
 /// A sparsity outside [0, 1).
-pub fn left(layout: &Layout, sparsity: f64) -> Result<usize> {
+pub fn left(layout: &ChannelGraph, sparsity: f64) -> Result<usize> {
     check_sparsity(sparsity)?;
     let all = layout.weights(&layout.widths());
     Ok(all - rounded(sparsity, all))
@@ -73,8 +73,8 @@ pub fn densities_of(masks: &MaskSet) -> Vec<f64> {
 /// # Errors
 /// If a layer names no group, the densities are not one in (0, 1] per layer, or even the narrowest
 /// network has more weights.
-pub fn widths(layout: &Layout, densities: &[f64], budget: usize, multiple: usize) -> Result<Vec<usize>> {
-    let Layout { groups, layers } = layout;
+pub fn widths(layout: &ChannelGraph, densities: &[f64], budget: usize, multiple: usize) -> Result<Vec<usize>> {
+    let ChannelGraph { groups, layers } = layout;
     if layers.len() != densities.len() || densities.iter().any(|p| !(*p > 0.0 && *p <= 1.0)) {
         return Err(Error::Argument("every layer needs one density above 0 and at most 1".into()));
     }
@@ -101,8 +101,8 @@ pub fn widths(layout: &Layout, densities: &[f64], budget: usize, multiple: usize
 }
 
 /// The share of its width that each group's layers ask for, their geometric mean.
-fn asked(layout: &Layout, densities: &[f64]) -> Vec<f64> {
-    let Layout { groups, layers } = layout;
+fn asked(layout: &ChannelGraph, densities: &[f64]) -> Vec<f64> {
+    let ChannelGraph { groups, layers } = layout;
     let mut logs = vec![(0.0, 0usize); groups.len()];
     for (layer, p) in layers.iter().zip(densities) {
         let free = [layer.input, layer.output].into_iter().filter(|g| !groups[*g].is_fixed()).count();
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn all_of_it_is_the_original_and_a_group_that_is_added_has_one_width() {
-        let chain = Layout::chain(&[64, 128, 64, 10]);
+        let chain = ChannelGraph::chain(&[64, 128, 64, 10]);
         assert_eq!(precrop(&chain, 0.0, 1).unwrap(), [64, 128, 64, 10]);
         // Two layers that write the same group, as around a shortcut.
-        let mut ring = Layout::default();
+        let mut ring = ChannelGraph::default();
         for width in [8, 16, 16, 4] {
             ring.group(width, if width == 16 { 1 } else { width });
         }
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn impossible_wishes_are_refused() {
-        let chain = Layout::chain(&[64, 128, 10]);
+        let chain = ChannelGraph::chain(&[64, 128, 10]);
         assert!(widths(&chain, &[0.5], 100, 1).is_err());
         assert!(widths(&chain, &[0.5, 0.0], 100, 1).is_err());
         assert!(widths(&chain, &[0.5, 0.5], 73, 1).unwrap_err().to_string().contains("even the narrowest"));
@@ -170,7 +170,7 @@ mod tests {
         #[test]
         fn the_budget_is_met_and_nearly_used(hidden in prop::collection::vec(8usize..200, 1..5), share in 0.1f64..1.0) {
             let all: Vec<usize> = [32].into_iter().chain(hidden).chain([10]).collect();
-            let chain = Layout::chain(&all);
+            let chain = ChannelGraph::chain(&all);
             let sizes = chain.sizes(&all);
             let budget = ((share * sizes.iter().sum::<usize>() as f64) as usize).max(all.len() * 64);
             prop_assume!(budget <= sizes.iter().sum());

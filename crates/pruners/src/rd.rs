@@ -9,7 +9,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 use regrow_checkpoint::Checkpoint;
-use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::HiddenStates;
 use regrow_sparse_core::layerwise::{BlockModel, LayerRef, read_weight};
 use regrow_sparse_core::mask::budget::{Allocate, Layer, Share, rounded};
 use regrow_sparse_core::mask::schedule::check_sparsity;
@@ -92,7 +92,7 @@ pub struct Look<'a, M: BlockModel> {
     /// Its weights.
     pub source: &'a Checkpoint,
     /// What all blocks need to know of a sequence.
-    pub places: &'a M::Places,
+    pub context: &'a M::SequenceContext,
     /// Fractions of a layer's weights, as for [`distortions`].
     pub amounts: &'a [f64],
     /// Which layers are measured, by the names of their tensors.
@@ -109,7 +109,7 @@ impl<M: BlockModel> Look<'_, M> {
     ///
     /// # Errors
     /// As [`distortions`], and whatever loading a block runs into.
-    pub fn distortions(&self, hidden: &Hidden, watch: &mut dyn FnMut(usize, usize)) -> Result<Vec<Distortion>> {
+    pub fn distortions(&self, hidden: &HiddenStates, watch: &mut dyn FnMut(usize, usize)) -> Result<Vec<Distortion>> {
         check_amounts(self.amounts)?;
         let blocks = self.model.blocks();
         let mut whole = hidden.map(|x| x)?;
@@ -121,8 +121,8 @@ impl<M: BlockModel> Look<'_, M> {
             for layer in self.model.layers(index).iter().filter(|layer| (self.admits)(&layer.tensor)) {
                 found.push(self.curve((index, &block), layer, &inputs, &whole)?);
             }
-            let (model, places) = (self.model, self.places);
-            inputs.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+            let (model, context) = (self.model, self.context);
+            inputs.advance(|x| model.forward(&block, x, context, &mut |_, _| {}))?;
             watch(index + 1, blocks);
         }
         Ok(found)
@@ -134,15 +134,15 @@ impl<M: BlockModel> Look<'_, M> {
         &self,
         (index, block): (usize, &M::Block),
         layer: &LayerRef,
-        inputs: &Hidden,
-        whole: &Hidden,
+        inputs: &HiddenStates,
+        whole: &HiddenStates,
     ) -> Result<Distortion> {
         let weight = read_weight(self.source, layer)?;
-        let (model, places) = (self.model, self.places);
+        let (model, context) = (self.model, self.context);
         let without = |amount: &f64| {
             let values = smallest_gone(&weight, rounded(*amount, weight.values.len()))?;
             let block = self.model.replaced(block, layer, &values);
-            inputs.map(|x| model.forward(&block, x, places, &mut |_, _| {}))
+            inputs.map(|x| model.forward(&block, x, context, &mut |_, _| {}))
         };
         let mut pruned = self.amounts.iter().map(without).collect::<Result<Vec<_>>>()?;
         self.run(index + 1, &mut pruned)?;
@@ -151,19 +151,19 @@ impl<M: BlockModel> Look<'_, M> {
     }
 
     /// Takes hidden states through all blocks from `first` on.
-    fn run(&self, first: usize, all: &mut [Hidden]) -> Result<()> {
-        let (model, places) = (self.model, self.places);
+    fn run(&self, first: usize, all: &mut [HiddenStates]) -> Result<()> {
+        let (model, context) = (self.model, self.context);
         for index in first..model.blocks() {
             let block = model.load(self.source, index)?;
             for hidden in all.iter_mut() {
-                hidden.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+                hidden.advance(|x| model.forward(&block, x, context, &mut |_, _| {}))?;
             }
         }
         Ok(())
     }
 
     /// The mean over tokens of the squared distance of the outputs.
-    fn distance(&self, a: &Hidden, b: &Hidden) -> Result<f64> {
+    fn distance(&self, a: &HiddenStates, b: &HiddenStates) -> Result<f64> {
         let (mut sum, mut tokens) = (0.0, 0);
         for i in 0..a.len() {
             let (a, b) = ((self.outputs)(a.get(i)?), (self.outputs)(b.get(i)?));

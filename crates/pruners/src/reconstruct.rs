@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::layerwise::Hidden;
-use regrow_sparse_core::layerwise::{BlockModel, Mend};
+use regrow_sparse_core::layerwise::HiddenStates;
+use regrow_sparse_core::layerwise::{BlockModel, BlockReconstruction};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::{Problem, StepContext, Training};
@@ -62,22 +62,22 @@ impl Reconstruction {
     }
 }
 
-impl<M> Mend<M> for Reconstruction
+impl<M> BlockReconstruction<M> for Reconstruction
 where
     M: BlockModel + Sync,
     M::Block: Module,
-    M::Places: Sync,
+    M::SequenceContext: Sync,
 {
-    fn mend(
+    fn reconstruct(
         &self,
         model: &M,
         index: usize,
         block: M::Block,
-        places: &M::Places,
-        inputs: &Hidden,
-        wanted: &Hidden,
+        context: &M::SequenceContext,
+        inputs: &HiddenStates,
+        wanted: &HiddenStates,
     ) -> Result<M::Block> {
-        let outputs = Outputs { model, places, inputs, wanted, failed: Mutex::default() };
+        let outputs = Outputs { model, context, inputs, wanted, failed: Mutex::default() };
         let pruned = outputs.error(&block)?;
         let trained = self.perp.retrain(block.clone(), &outputs, &self.training, None, &mut |_| {})?;
         outputs.check()?;
@@ -95,9 +95,9 @@ where
 /// The outputs that a block gave, to be given again.
 struct Outputs<'a, M: BlockModel> {
     model: &'a M,
-    places: &'a M::Places,
-    inputs: &'a Hidden,
-    wanted: &'a Hidden,
+    context: &'a M::SequenceContext,
+    inputs: &'a HiddenStates,
+    wanted: &'a HiddenStates,
     /// Why sequences could not be read while the loss was computed.
     failed: Mutex<Option<Error>>,
 }
@@ -105,7 +105,7 @@ struct Outputs<'a, M: BlockModel> {
 impl<M: BlockModel> Outputs<'_, M> {
     /// The mean squared distance of sequence `index`, `[1]`.
     fn distance(&self, block: &M::Block, index: usize) -> Result<Tensor<1>> {
-        let given = self.model.forward(block, self.inputs.get(index)?, self.places, &mut |_, _| {});
+        let given = self.model.forward(block, self.inputs.get(index)?, self.context, &mut |_, _| {});
         Ok((given - self.wanted.get(index)?).powf_scalar(2.0).mean())
     }
 
@@ -128,7 +128,7 @@ impl<M: BlockModel> Outputs<'_, M> {
 impl<M> Problem<M::Block> for Outputs<'_, M>
 where
     M: BlockModel + Sync,
-    M::Places: Sync,
+    M::SequenceContext: Sync,
 {
     fn len(&self) -> usize {
         self.inputs.len()

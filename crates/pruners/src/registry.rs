@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regrow_sparse_core::layerwise::{LayerSolver, Unwatched};
+use regrow_sparse_core::layerwise::{DataFree, LayerSolver};
 use regrow_sparse_core::mask::budget::{Allocate, Budget};
 use regrow_sparse_core::mask::schedule::Curve;
 use regrow_sparse_core::model::score::{Recipe, Score};
@@ -156,7 +156,7 @@ pub const LAYER_SOLVERS: &[Entry<dyn LayerSolver>] = &[
 /// A score that needs no evidence, as a layer solver.
 fn data_free(name: &str, params: &Params) -> Result<Box<dyn LayerSolver>> {
     let score: Arc<dyn Score> = Arc::from(find(SCORES, name)?.build(&Params::new(params.seed))?);
-    Ok(Box::new(Unwatched(score)))
+    Ok(Box::new(DataFree(score)))
 }
 
 const SPARSITY: Param =

@@ -14,7 +14,7 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Mat, MatMut, MatRef, Side, get_global_parallelism};
 use rayon::prelude::*;
-use regrow_sparse_core::layerwise::{Goal, LayerSolver, Solved, Watching};
+use regrow_sparse_core::layerwise::{InputObserver, LayerSolver, LayerTarget, PrunedLayer};
 use regrow_sparse_core::mask::budget::rounded;
 use regrow_sparse_core::mask::top_k::top_k;
 use regrow_sparse_core::model::weight::{Weight, transposed};
@@ -64,7 +64,7 @@ impl LayerSolver for SparseGpt {
         "sparsegpt"
     }
 
-    fn watch(&self, d_in: usize, device: &Device) -> Box<dyn Watching> {
+    fn observe(&self, d_in: usize, device: &Device) -> Box<dyn InputObserver> {
         let moment = Tensor::zeros([d_in, d_in], device);
         Box::new(Moments { settings: *self, moment, sequences: 0, factor: OnceCell::new() })
     }
@@ -104,14 +104,14 @@ impl Moments {
     }
 }
 
-impl Watching for Moments {
+impl InputObserver for Moments {
     fn add(&mut self, sequence: Tensor<2>) {
         self.moment = self.moment.clone() + sequence.clone().transpose().matmul(sequence);
         self.sequences += 1;
         self.factor = OnceCell::new();
     }
 
-    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
+    fn solve(&self, weight: &Weight, goal: &LayerTarget) -> Result<PrunedLayer> {
         let (rows, cols) = weight.dims();
         if self.moment.dims() != [cols, cols] || weight.values.iter().any(|v| !v.is_finite()) {
             return Err(Error::tensor(&weight.path, "its weights are not finite, or do not fit its inputs"));
@@ -128,7 +128,7 @@ impl Watching for Moments {
             layer.prune(start..(start + block).min(cols), goal)?;
         }
         let Layer { values, kept, .. } = layer;
-        Ok(Solved { mask: Mask::from_fn(weight.shape.clone(), |i| kept[i]), values: Some(values) })
+        Ok(PrunedLayer { mask: Mask::from_fn(weight.shape.clone(), |i| kept[i]), values: Some(values) })
     }
 }
 
@@ -197,7 +197,7 @@ struct Layer<'a> {
 
 impl Layer<'_> {
     /// Prunes a block of columns and hands its errors to the columns behind it.
-    fn prune(&mut self, block: std::ops::Range<usize>, goal: &Goal) -> Result<()> {
+    fn prune(&mut self, block: std::ops::Range<usize>, goal: &LayerTarget) -> Result<()> {
         let (width, cols) = (block.len(), self.cols);
         let pieces: Vec<f32> = self.values.chunks(cols).flat_map(|row| &row[block.clone()]).copied().collect();
         let diagonal: Vec<f32> = block.clone().map(|j| self.upper[j * cols + j]).collect();
@@ -271,13 +271,19 @@ mod tests {
     use crate::Wanda;
     use crate::testing::{bits, weight};
 
-    const GOAL: Goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    const GOAL: LayerTarget = LayerTarget { sparsity: 0.5, pattern: Pattern::Unstructured };
 
-    fn solve(solver: &dyn LayerSolver, inputs: &[f32], cols: usize, weight: &Weight, goal: &Goal) -> Solved {
+    fn solve(
+        solver: &dyn LayerSolver,
+        inputs: &[f32],
+        cols: usize,
+        weight: &Weight,
+        goal: &LayerTarget,
+    ) -> PrunedLayer {
         let device = regrow_device::current();
-        let mut watching = solver.watch(cols, &device);
-        watching.add(Tensor::from_data(TensorData::new(inputs.to_vec(), [inputs.len() / cols, cols]), &device));
-        watching.solve(weight, goal).unwrap()
+        let mut observer = solver.observe(cols, &device);
+        observer.add(Tensor::from_data(TensorData::new(inputs.to_vec(), [inputs.len() / cols, cols]), &device));
+        observer.solve(weight, goal).unwrap()
     }
 
     /// `tokens` inputs of `cols` values that depend on each other.
@@ -295,7 +301,7 @@ mod tests {
         let solved = solve(&SparseGpt::default(), &identity, 4, &layer, &GOAL);
         assert_eq!(bits(&solved.mask), "00011110");
         assert_eq!(solved.values.unwrap(), [0.0, 0.0, 0.0, 4.0, 9.0, 8.0, -7.0, 0.0]);
-        let two_of_four = Goal { pattern: Pattern::NofM { n: 2, m: 4 }, ..GOAL };
+        let two_of_four = LayerTarget { pattern: Pattern::NofM { n: 2, m: 4 }, ..GOAL };
         assert_eq!(bits(&solve(&SparseGpt::default(), &identity, 4, &layer, &two_of_four).mask), "00111100");
     }
 
@@ -305,7 +311,7 @@ mod tests {
         let inputs = correlated(40, 5);
         let layer = weight("a", &[1, 5], |i| [0.01, 1.0, -1.2, 0.9, 1.1][i]);
         let solver = SparseGptConfig::new().with_block(128).with_damping(0.0).init().unwrap();
-        let solved = solve(&solver, &inputs, 5, &layer, &Goal { sparsity: 0.2, ..GOAL });
+        let solved = solve(&solver, &inputs, 5, &layer, &LayerTarget { sparsity: 0.2, ..GOAL });
         assert_eq!(bits(&solved.mask), "01111");
         let x = Mat::<f64>::from_fn(40, 5, |i, j| f64::from(inputs[i * 5 + j]));
         let inverse = (x.transpose() * &x).llt(Side::Lower).unwrap().L().to_owned();
@@ -325,7 +331,7 @@ mod tests {
         let (rows, cols) = (12, 40);
         let inputs = correlated(200, cols);
         let layer = weight("a", &[rows, cols], |i| ((i * 29) as f32 * 0.61).sin());
-        let error = |solved: &Solved| -> f64 {
+        let error = |solved: &PrunedLayer| -> f64 {
             let kept =
                 |i: usize| if solved.mask.keeps(i) { solved.values.as_ref().unwrap_or(&layer.values)[i] } else { 0.0 };
             let one = |t: usize, r: usize| -> f64 {
@@ -335,7 +341,7 @@ mod tests {
             };
             (0..200 * rows).map(|i| one(i / rows, i % rows).powi(2)).sum()
         };
-        for goal in [GOAL, Goal { pattern: Pattern::NofM { n: 2, m: 4 }, ..GOAL }] {
+        for goal in [GOAL, LayerTarget { pattern: Pattern::NofM { n: 2, m: 4 }, ..GOAL }] {
             let ours = solve(
                 &SparseGptConfig::new().with_block(16).with_damping(0.01).init().unwrap(),
                 &inputs,
@@ -354,11 +360,13 @@ mod tests {
         let mut inputs = correlated(40, 4);
         inputs.iter_mut().step_by(4).for_each(|x| *x = 0.0);
         let layer = weight("a", &[3, 4], |i| 1.0 + i as f32);
-        let values = solve(&SparseGpt::default(), &inputs, 4, &layer, &Goal { sparsity: 0.0, ..GOAL }).values.unwrap();
+        let values =
+            solve(&SparseGpt::default(), &inputs, 4, &layer, &LayerTarget { sparsity: 0.0, ..GOAL }).values.unwrap();
         assert!(values.iter().step_by(4).all(|w| *w == 0.0));
         let device = regrow_device::current();
         let says = |pattern| {
-            let refused = SparseGpt::default().watch(4, &device).solve(&layer, &Goal { sparsity: 0.5, pattern });
+            let refused =
+                SparseGpt::default().observe(4, &device).solve(&layer, &LayerTarget { sparsity: 0.5, pattern });
             refused.unwrap_err().to_string()
         };
         assert!(says(Pattern::NofM { n: 2, m: 3 }).contains("does not divide"));

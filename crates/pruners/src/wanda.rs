@@ -5,7 +5,7 @@
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use rayon::prelude::*;
-use regrow_sparse_core::layerwise::{Goal, LayerSolver, Solved, Squares, Watching};
+use regrow_sparse_core::layerwise::{InputObserver, LayerSolver, LayerTarget, PrunedLayer, Squares};
 use regrow_sparse_core::mask::budget::rounded;
 use regrow_sparse_core::mask::top_k::{Scores, top_k_rows};
 use regrow_sparse_core::model::evidence::{Evidence, Needs};
@@ -61,7 +61,7 @@ impl LayerSolver for Wanda {
         "wanda"
     }
 
-    fn watch(&self, d_in: usize, _device: &Device) -> Box<dyn Watching> {
+    fn observe(&self, d_in: usize, _device: &Device) -> Box<dyn InputObserver> {
         Box::new(Norms { group: self.group, squares: Squares::new(d_in) })
     }
 }
@@ -72,12 +72,12 @@ struct Norms {
     squares: Squares,
 }
 
-impl Watching for Norms {
+impl InputObserver for Norms {
     fn add(&mut self, sequence: Tensor<2>) {
         self.squares.add(sequence);
     }
 
-    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
+    fn solve(&self, weight: &Weight, goal: &LayerTarget) -> Result<PrunedLayer> {
         let (_, cols) = weight.dims();
         let norms = self.squares.norms(weight)?;
         // eq. 1, for a row.
@@ -98,10 +98,10 @@ impl Watching for Norms {
                 goal.mask(weight, &scores)?
             }
         };
-        Ok(Solved { mask, values: None })
+        Ok(PrunedLayer { mask, values: None })
     }
 
-    fn kept_on_device(&self, values: &Tensor<2>, outputs: usize, goal: &Goal) -> Option<Tensor<2, Bool>> {
+    fn kept_on_device(&self, values: &Tensor<2>, outputs: usize, goal: &LayerTarget) -> Option<Tensor<2, Bool>> {
         let (len, cols) = (values.shape().num_elements(), values.dims()[1 - outputs]);
         let along = if outputs == 0 { [1, cols] } else { [cols, 1] };
         let norms = TensorData::new(self.squares.roots(cols)?, along);
@@ -128,16 +128,16 @@ mod tests {
     use super::*;
     use crate::testing::{bits, weight};
 
-    fn solve(inputs: &[[f32; 4]], values: [f32; 8], goal: Goal, wanda: Wanda) -> String {
+    fn solve(inputs: &[[f32; 4]], values: [f32; 8], goal: LayerTarget, wanda: Wanda) -> String {
         let device = regrow_device::current();
-        let mut watching = wanda.watch(4, &device);
+        let mut observer = wanda.observe(4, &device);
         for row in inputs {
-            watching.add(Tensor::from_data(TensorData::new(row.to_vec(), [1, 4]), &device));
+            observer.add(Tensor::from_data(TensorData::new(row.to_vec(), [1, 4]), &device));
         }
-        bits(&watching.solve(&weight("a", &[2, 4], |i| values[i]), &goal).unwrap().mask)
+        bits(&observer.solve(&weight("a", &[2, 4], |i| values[i]), &goal).unwrap().mask)
     }
 
-    const HALF: Goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    const HALF: LayerTarget = LayerTarget { sparsity: 0.5, pattern: Pattern::Unstructured };
     const VALUES: [f32; 8] = [1.0, -2.0, 3.0, 4.0, 9.0, 8.0, -7.0, 6.0];
 
     #[test]
@@ -160,42 +160,42 @@ mod tests {
             (Group::Layer, Pattern::Unstructured),
             (Group::Row, Pattern::NofM { n: 2, m: 4 }),
         ] {
-            let goal = Goal { pattern, ..HALF };
-            let mut watching = Wanda::default().with_group(group).watch(24, &device);
-            watching.add(Tensor::from_data(TensorData::new(inputs.clone(), [3, 24]), &device));
-            let want = watching.solve(&weight("a", &[10, 24], |i| values[i]), &goal).unwrap().mask.to_bools();
+            let goal = LayerTarget { pattern, ..HALF };
+            let mut observer = Wanda::default().with_group(group).observe(24, &device);
+            observer.add(Tensor::from_data(TensorData::new(inputs.clone(), [3, 24]), &device));
+            let want = observer.solve(&weight("a", &[10, 24], |i| values[i]), &goal).unwrap().mask.to_bools();
             let rows = Tensor::<2>::from_data(TensorData::new(values.clone(), [10, 24]), &device);
             for (placed, outputs) in [(rows.clone(), 0), (rows.swap_dims(0, 1), 1)] {
-                let kept = watching.kept_on_device(&placed, outputs, &goal).unwrap();
+                let kept = observer.kept_on_device(&placed, outputs, &goal).unwrap();
                 let kept = if outputs == 1 { kept.swap_dims(0, 1) } else { kept };
                 assert_eq!(kept.into_data().convert::<bool>().iter::<bool>().collect::<Vec<_>>(), want);
             }
             let narrow = Tensor::<2>::ones([10, 23], &device);
-            assert!(watching.kept_on_device(&narrow, 0, &goal).is_none());
+            assert!(observer.kept_on_device(&narrow, 0, &goal).is_none());
         }
     }
 
     #[test]
     fn a_large_layer_of_a_model_is_pruned_as_one_on_disk() {
         let device = regrow_device::current();
-        let mut watching = Wanda::default().watch(1024, &device);
-        watching.add(Tensor::random([16, 1024], Distribution::Normal(0.0, 1.0), &device));
+        let mut observer = Wanda::default().observe(1024, &device);
+        observer.add(Tensor::random([16, 1024], Distribution::Normal(0.0, 1.0), &device));
         let layer = LinearConfig::new(1024, 1040).init(&device);
-        let want = watching.solve(&weights(&layer, &Select::default()).unwrap()[0], &HALF).unwrap().mask;
-        let (layer, mask) = prune_layer(layer, "weight", watching.as_ref(), &HALF).unwrap();
+        let want = observer.solve(&weights(&layer, &Select::default()).unwrap()[0], &HALF).unwrap().mask;
+        let (layer, mask) = prune_layer(layer, "weight", observer.as_ref(), &HALF).unwrap();
         assert_eq!(mask.first_difference(&want), None);
         assert_eq!(masks(&layer).unwrap().get("weight"), Some(&want));
     }
 
     #[test]
     fn a_dead_input_goes_first_and_two_of_four_stay() {
-        let goal = Goal { sparsity: 0.25, ..HALF };
+        let goal = LayerTarget { sparsity: 0.25, ..HALF };
         assert_eq!(solve(&[[1.0, 1.0, 1.0, 0.0]], VALUES, goal, Wanda::default()), "11101110");
-        let two_of_four = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 4 } };
+        let two_of_four = LayerTarget { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 4 } };
         assert_eq!(solve(&[[1.0, 1.0, 0.1, 0.1]], VALUES, two_of_four, Wanda::default()), "11001100");
-        let odd = Goal { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 3 } };
+        let odd = LayerTarget { sparsity: 0.5, pattern: Pattern::NofM { n: 2, m: 3 } };
         let device = regrow_device::current();
-        let refused = Wanda::default().watch(4, &device).solve(&weight("a", &[2, 4], |_| 1.0), &odd).unwrap_err();
+        let refused = Wanda::default().observe(4, &device).solve(&weight("a", &[2, 4], |_| 1.0), &odd).unwrap_err();
         assert!(refused.to_string().contains("does not divide"), "{refused}");
     }
 }

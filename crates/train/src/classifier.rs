@@ -34,7 +34,7 @@ pub trait Headed: Classifier {
 }
 
 /// A classifier whose convolutions' outputs can be changed before anything else sees them.
-pub trait Tapped: Headed + ModuleDisplay {
+pub trait ConvHooks: Headed + ModuleDisplay {
     /// Output channels and kernel of each convolution, in the order in which they are applied.
     fn convolutions(&self) -> Vec<(usize, [usize; 2])>;
 

@@ -18,7 +18,7 @@ pub struct Gates {
 
 /// A classifier of residual blocks, numbered as the removable groups of its
 /// [layout](regrow_sparse_core::model::channel_graph::Layout::removable).
-pub trait Gateable: Classifier + ModuleDisplay {
+pub trait GatedForward: Classifier + ModuleDisplay {
     /// Logits `[batch, classes]` of `images` `[batch, channels, height, width]`, where `gates(block,
     /// input)` decides on each block from its input `[batch, channels]`, averaged over pixels.
     ///

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use regrow_sparse_core::model::channel_graph::{Group, Layout};
+use regrow_sparse_core::model::channel_graph::{ChannelGraph, Group};
 use regrow_sparse_core::{Error, Result};
 
 use crate::data::Normalization;
@@ -105,13 +105,13 @@ impl Arch {
 
     /// How its layers hang together, for `classes` classes: what can be made narrower. The last
     /// group is the classes.
-    pub fn layout(self, classes: usize) -> Layout {
+    pub fn layout(self, classes: usize) -> ChannelGraph {
         match self {
             Self::CifarLeNet => LeNet5::layout(3, classes),
             Self::LeNet5 => LeNet5::layout(1, classes),
-            Self::Mlp => Layout::chain(&[784, 300, 100, classes]),
+            Self::Mlp => ChannelGraph::chain(&[784, 300, 100, classes]),
             Self::MlpResidual => ResidualMlp::layout(classes),
-            Self::MlpSmall => Layout::chain(&[64, 128, 64, classes]),
+            Self::MlpSmall => ChannelGraph::chain(&[64, 128, 64, classes]),
             Self::MnistCnn => MnistCnn::layout(classes),
             Self::ResNet20 => ResNet::layout(3, classes),
             Self::ResNet32 => ResNet::layout(5, classes),

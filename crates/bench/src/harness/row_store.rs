@@ -40,7 +40,7 @@ fn as_read<P: Serialize>(plan: &P, path: &Path) -> Result<Value> {
 }
 
 /// The seeds of a plan, and the rest of it.
-fn apart(mut plan: Value) -> (Value, Value) {
+fn split_seeds(mut plan: Value) -> (Value, Value) {
     let seeds = plan.as_object_mut().and_then(|plan| plan.remove("seeds")).unwrap_or_default();
     (seeds, plan)
 }
@@ -94,8 +94,8 @@ impl RowStore {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         let bad = |e: serde_json::Error| Error::format(&path, e.to_string());
         let Part { plan: of_part, rows } = serde_json::from_str(&text).map_err(bad)?;
-        let (seeds, others) = apart(as_read(plan, &path)?);
-        if apart(of_part).1 != others {
+        let (seeds, others) = split_seeds(as_read(plan, &path)?);
+        if split_seeds(of_part).1 != others {
             return Err(Error::format(&path, "belongs to a table with other settings; move its folder away"));
         }
         let [first, count] = serde_json::from_value::<[u64; 2]>(seeds).map_err(bad)?;

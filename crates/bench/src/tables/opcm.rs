@@ -63,9 +63,12 @@ impl Table for OpcmTable {
         let mut rows = Vec::new();
         for order in 0..self.orders {
             let arrivals = Arrivals::new(&family, &own, seed, order);
-            let sum = |on: &[usize], by: f64| arrivals.merged(on, &TaskArithmeticConfig::new().with_lambda(by).init(on.len())?);
-            let ties =
-                |on: &[usize], by: f64| arrivals.merged(on, &TiesConfig::new().with_density(0.2.into()).with_lambda(by).init(on.len())?);
+            let sum = |on: &[usize], by: f64| {
+                arrivals.merged(on, &TaskArithmeticConfig::new().with_lambda(by).init(on.len())?)
+            };
+            let ties = |on: &[usize], by: f64| {
+                arrivals.merged(on, &TiesConfig::new().with_density(0.2.into()).with_lambda(by).init(on.len())?)
+            };
             let best = |on: &[usize], by: &dyn Fn(f64) -> Result<Merged>| family.best_factor(on, &LAMBDAS, by);
             rows.extend([
                 arrivals.plain("parent", parent),

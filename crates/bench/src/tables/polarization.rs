@@ -11,7 +11,7 @@ use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::model::weight::{Select, weights};
 use regrow_sparse_core::seed::mix;
 use regrow_train::classifier::Examples;
-use regrow_train::gated_forward::Gateable;
+use regrow_train::gated_forward::GatedForward;
 use regrow_train::lr::LrSchedule;
 use regrow_zoo::Net;
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use regrow_inference::{Layers, Options, Stock};
+use regrow_inference::{DenseExecutor, LayerExecutor, Options};
 use regrow_lm::{self, Perplexity, Transformer, Window, sliding};
 
 use super::{Bar, check_window, read, words};
@@ -35,14 +35,16 @@ pub fn perplexity_sparse(
     let (model, tokens) = opened(folder, file, window)?;
     let windows: Vec<Window<'_>> = sliding(&tokens, window, stride.unwrap_or(window))?;
     let (config, device) = (&model.config, model.device());
-    let (model, verdicts) = model.whole()?.compress(regrow_lm::together(&windows, device), config, &Options::default())?;
+    let (model, verdicts) =
+        model.whole()?.compress(regrow_lm::together(&windows, device), config, &Options::default())?;
     sparse::report(&verdicts, out)?;
     let (bar, all) = (Bar::new("tokens"), windows.iter().map(|w| w.scored).sum::<usize>());
     let (mut times, mut dense, mut sparse) = (Both::default(), NONE, NONE);
     for part in windows.chunks(TURN.div_ceil(window)) {
-        let run =
-            |layers: &mut dyn Layers| regrow_lm::perplexity_by((&model.model, layers), config, part, device, &mut |_, _| ());
-        add(&mut dense, timed(&mut times.dense, || run(&mut Stock))?);
+        let run = |layers: &mut dyn LayerExecutor| {
+            regrow_lm::perplexity_by((&model.model, layers), config, part, device, &mut |_, _| ())
+        };
+        add(&mut dense, timed(&mut times.dense, || run(&mut DenseExecutor))?);
         add(&mut sparse, timed(&mut times.sparse, || run(&mut model.layers()))?);
         bar.at(dense.tokens, all);
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use regrow_inference::{Layers, Options, Stock};
+use regrow_inference::{DenseExecutor, LayerExecutor, Options};
 use regrow_lm::{self, Choice, Transformer, Words};
 
 use super::words;
@@ -78,9 +78,10 @@ fn both(
     let (config, device) = (&model.config, model.device());
     let decoder = model.whole()?;
     // What cannot be continued is refused before anything is measured.
-    regrow_lm::generate_by((&decoder, &mut Stock), config, device, (prompt, 0, choice), &mut |_| Ok(()))?;
-    let (decoder, verdicts) = decoder.compress(regrow_lm::batch(&[&prompt[..1]], device), config, &Options::default())?;
-    let say = |layers: &mut dyn Layers, text: &mut Vec<u32>| {
+    regrow_lm::generate_by((&decoder, &mut DenseExecutor), config, device, (prompt, 0, choice), &mut |_| Ok(()))?;
+    let (decoder, verdicts) =
+        decoder.compress(regrow_lm::batch(&[&prompt[..1]], device), config, &Options::default())?;
+    let say = |layers: &mut dyn LayerExecutor, text: &mut Vec<u32>| {
         text.clear();
         let mut add = |token| {
             text.push(token);
@@ -92,7 +93,7 @@ fn both(
     let (mut dense, mut sparse) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let mut times = Both::default();
-        timed(&mut times.dense, || say(&mut Stock, &mut dense))?;
+        timed(&mut times.dense, || say(&mut DenseExecutor, &mut dense))?;
         timed(&mut times.sparse, || say(&mut decoder.layers(), &mut sparse))?;
         least = Both { dense: least.dense.min(times.dense), sparse: least.sparse.min(times.sparse) };
     }

@@ -12,8 +12,8 @@ use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::registry::{BUDGETS, LAYER_SOLVERS, Params, find};
 use regrow_pruners::{Allocate, Head, Layerwise, Perp, Reconstruction, Stage};
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::layerwise::Hidden;
-use regrow_sparse_core::layerwise::{BlockModel, Mend};
+use regrow_sparse_core::layerwise::HiddenStates;
+use regrow_sparse_core::layerwise::{BlockModel, BlockReconstruction};
 use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_train::Training;
 
@@ -140,7 +140,7 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
     let model = Transformer::open(job.folder, &device)?;
     selection.check(&model)?;
     let looks = budget.needs();
-    let blind = !solver.watches() && looks.is_none() && mending.is_none();
+    let blind = !solver.needs_inputs() && looks.is_none() && mending.is_none();
     let (window, samples) = calibration(job, &model, blind)?;
     let form = form(&model, job.form.0, job.form.1);
     form.check(model.checkpoint())?;
@@ -167,7 +167,7 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
         budget: budget.as_ref(),
         outputs: looks.distortions.is_some().then_some(&outputs as &dyn Fn(Tensor<3>) -> Tensor<3>),
         admits: &|tensor| selection.admits(tensor),
-        mend: mending.as_ref().map(|m| m as &dyn Mend<Transformer>),
+        mend: mending.as_ref().map(|m| m as &dyn BlockReconstruction<Transformer>),
         head: ends
             .as_ref()
             .filter(|_| job.head)
@@ -175,7 +175,7 @@ pub fn prune(job: &Job<'_>, out: &mut dyn Write) -> Result<()> {
         embedding: job.embedding.then(|| (model.embedding_layer(), by_magnitude.as_ref())),
     };
     let (looking, pruning) = (Bar::new("blocks looked at"), Bar::new("blocks"));
-    let pruned = run.prune(model.places(window), hidden, &mut patch, &mut |stage, done, all| match stage {
+    let pruned = run.prune(model.context(window), hidden, &mut patch, &mut |stage, done, all| match stage {
         Stage::Looking => looking.at(done, all),
         Stage::Pruning => pruning.at(done, all),
     })?;
@@ -234,12 +234,12 @@ impl Job<'_> {
 }
 
 /// The calibration windows as the first block sees them, in memory or in a file in `spill`.
-fn embedded(model: &Transformer, samples: &[Vec<u32>], spill: Option<&Path>) -> Result<Hidden> {
+fn embedded(model: &Transformer, samples: &[Vec<u32>], spill: Option<&Path>) -> Result<HiddenStates> {
     let (embedding, device) = (model.embedding()?, model.device());
     let hidden = samples.iter().map(|sample| embedding.forward(batch(&[sample], device)));
     Ok(match spill {
-        Some(folder) => Hidden::spilled(folder, device, hidden)?,
-        None => Hidden::held(hidden.collect()),
+        Some(folder) => HiddenStates::on_disk(folder, device, hidden)?,
+        None => HiddenStates::in_memory(hidden.collect()),
     })
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use regrow_checkpoint::{Contents, Dtype, Plan, Planned, Writer};
 use regrow_lm::{Head, NextToken, Transformer, batch};
 use regrow_merging::{information, stream};
-use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::HiddenStates;
+use regrow_sparse_core::layerwise::{BlockInputs, Calibration, InputStatistic, SecondMoment};
 use regrow_sparse_core::layerwise::{BlockModel, LayerRef};
-use regrow_sparse_core::layerwise::{SecondMoment, Seen, Statistic, Survey};
 
 use super::kept::Kept;
 use super::{Args, Tensors, count, write};
@@ -62,12 +62,12 @@ pub fn moments(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     let embedding = model.embedding()?;
     let hidden = windows.iter().map(|window| embedding.forward(batch(&[window], model.device())));
     let hidden = match &args.spill {
-        Some(folder) => Hidden::spilled(folder, model.device(), hidden)?,
-        None => Hidden::held(hidden.collect()),
+        Some(folder) => HiddenStates::on_disk(folder, model.device(), hidden)?,
+        None => HiddenStates::in_memory(hidden.collect()),
     };
     drop(embedding);
-    let places = model.places(windows[0].len());
-    let walk = Walk::new(&model, Survey::new(&model, model.checkpoint(), &places, hidden))?;
+    let places = model.context(windows[0].len());
+    let walk = Walk::new(&model, Calibration::new(&model, model.checkpoint(), &places, hidden))?;
     let plan = walk.plan()?;
     let (tensors, tokens) = (plan.tensors().count(), windows.len() * windows[0].len());
     let (settings, begin) =
@@ -92,12 +92,12 @@ struct Walk<'a> {
 
 /// How far it has come, and what the last block has seen.
 struct At<'a> {
-    survey: Survey<'a, Transformer>,
-    seen: Option<Seen<SecondMoment>>,
+    survey: Calibration<'a, Transformer>,
+    seen: Option<BlockInputs<SecondMoment>>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(model: &'a Transformer, survey: Survey<'a, Transformer>) -> Result<Self> {
+    fn new(model: &'a Transformer, survey: Calibration<'a, Transformer>) -> Result<Self> {
         let head = if model.config.encoder { None } else { Some((model.head_layer()?, model.head()?)) };
         let head = head.filter(|(_, head)| head.has_own());
         Ok(Self { model, head, at: Mutex::new(At { survey, seen: None }), bar: Bar::new("blocks") })
@@ -146,7 +146,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The moment of what the head reads, after all blocks.
-    fn of_head(&self, tensor: &Planned, hidden: &Hidden) -> Core<Contents<'static>> {
+    fn of_head(&self, tensor: &Planned, hidden: &HiddenStates) -> Core<Contents<'static>> {
         let none = || regrow_sparse_core::Error::tensor(&tensor.name, "is no linear layer of this model");
         let (layer, head) = self.head.as_ref().filter(|(layer, _)| layer.tensor == tensor.name).ok_or_else(none)?;
         let mut sum: Option<SecondMoment> = None;

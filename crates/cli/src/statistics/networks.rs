@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use regrow_checkpoint::{Checkpoint, Dtype, Planned};
-use regrow_inference::Layered;
+use regrow_inference::ForwardWith;
 use regrow_merging::information;
 use regrow_sparse_core::layerwise::Moments;
 use regrow_sparse_core::model::gradients::with_fixed_statistics;

@@ -1,7 +1,7 @@
 //! The inner loops, for each kind of processor: a row times some inputs, a row spread over lanes.
 //!
 //! All of `unsafe` in this folder is here: loads whose bounds the forms guarantee (`Bits`, `Csr`), and calls
-//! of functions for instructions that a [`Level`] promises.
+//! of functions for instructions that a [`SimdLevel`] promises.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -15,7 +15,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-use super::Level;
+use super::SimdLevel;
 use regrow_sparse_core::mask::simd::Kind;
 
 /// Inputs are padded with zeros to a multiple of this, and so are rows of bits.
@@ -42,23 +42,23 @@ pub(super) trait Number: Copy + Default + Send + Sync + 'static {
     fn wide(self) -> f32;
 
     /// Whether inputs to [`Number::bits`] come with the even ones of every 32 before the odd ones.
-    fn sorts(level: Level) -> bool;
+    fn sorts(level: SimdLevel) -> bool;
 
     /// The products of a row of bits with `B` inputs. `values` begins with the row's own and goes on for
     /// [`SLACK`] at least; inputs have a number for every bit.
-    fn bits<const B: usize>(level: Level, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
+    fn bits<const B: usize>(level: SimdLevel, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
 
     /// Adds the products of a row of bits with [`LANES`] inputs to `sums`, and tells how many bits are set. Inputs lie
     /// in `x` as `[columns / 16, LANES, 16]`; `values` as for [`Number::bits`]. Memory is asked for what lies `ahead`
     /// values further on.
-    fn beside(level: Level, words: &[u64], values: &[Self], x: &[f32], ahead: usize, sums: &mut Sums) -> usize;
+    fn beside(level: SimdLevel, words: &[u64], values: &[Self], x: &[f32], ahead: usize, sums: &mut Sums) -> usize;
 
     /// The products of a row, its columns given, with `B` inputs, which are longer than any column.
-    fn listed<const B: usize>(level: Level, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
+    fn listed<const B: usize>(level: SimdLevel, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
 
     /// A row of bits with its zeros, a number for every bit, and how many bits are set; `values` as for
     /// [`Number::bits`].
-    fn expand(level: Level, words: &[u64], values: &[Self], out: &mut [f32]) -> usize;
+    fn expand(level: SimdLevel, words: &[u64], values: &[Self], out: &mut [f32]) -> usize;
 
     /// `values` as f32: they themselves, or in `room`.
     fn widened<'a>(values: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32];
@@ -77,11 +77,11 @@ macro_rules! number {
                 $wide(self)
             }
 
-            fn sorts(level: Level) -> bool {
+            fn sorts(level: SimdLevel) -> bool {
                 level.is_avx512() && $sorted
             }
 
-            fn bits<const B: usize>(level: Level, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B] {
+            fn bits<const B: usize>(level: SimdLevel, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B] {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: there is no such level where the processor lacks the instructions.
                 match level.kind() {
@@ -92,7 +92,14 @@ macro_rules! number {
                 portable::bits(words, values, x)
             }
 
-            fn beside(level: Level, words: &[u64], values: &[Self], x: &[f32], ahead: usize, sums: &mut Sums) -> usize {
+            fn beside(
+                level: SimdLevel,
+                words: &[u64],
+                values: &[Self],
+                x: &[f32],
+                ahead: usize,
+                sums: &mut Sums,
+            ) -> usize {
                 #[cfg(target_arch = "x86_64")]
                 if level.is_avx512() {
                     assert!(x.len() >= words.len() * WORD * LANES, "an input for every bit");
@@ -102,7 +109,7 @@ macro_rules! number {
                 portable::beside(words, values, x, ahead, sums)
             }
 
-            fn listed<const B: usize>(level: Level, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B] {
+            fn listed<const B: usize>(level: SimdLevel, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B] {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 match level.kind() {
@@ -113,7 +120,7 @@ macro_rules! number {
                 portable::listed(columns.iter().map(|c| usize::from(*c)), values, x)
             }
 
-            fn expand(level: Level, words: &[u64], values: &[Self], out: &mut [f32]) -> usize {
+            fn expand(level: SimdLevel, words: &[u64], values: &[Self], out: &mut [f32]) -> usize {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 match level.kind() {
@@ -199,7 +206,7 @@ impl Place for u16 {
 /// Adds all `values[i] * source[places[i] ..][.. out.len()]` to `out`, which has 1, 2 or 4 times [`LANES`].
 ///
 /// Every place leaves as many numbers of `source` behind it.
-pub(super) fn spread<P: Place>(level: Level, places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
+pub(super) fn spread<P: Place>(level: SimdLevel, places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
     debug_assert!(places.iter().all(|p| p.offset(out.len() / LANES) + out.len() <= source.len()));
     match out.len() / LANES {
         1 => spread_over::<P, 1>(level, places, values, source, out),
@@ -208,7 +215,13 @@ pub(super) fn spread<P: Place>(level: Level, places: &[P], values: &[f32], sourc
     }
 }
 
-fn spread_over<P: Place, const T: usize>(level: Level, places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
+fn spread_over<P: Place, const T: usize>(
+    level: SimdLevel,
+    places: &[P],
+    values: &[f32],
+    source: &[f32],
+    out: &mut [f32],
+) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: there is no such level where the processor lacks the instructions; places leave room.
     match level.kind() {
@@ -226,7 +239,7 @@ pub(super) const TILE: usize = 16;
 
 /// Adds the rows of `weights`, each [`BLOCK`]` / (lanes / LANES)` numbers apart, times `source`, `[cols, lanes]`, to
 /// `out`, `[rows, lanes]`: a plain product of what lies in the nearest caches. There are 1, 2 or 4 times [`LANES`].
-pub(super) fn tile(level: Level, weights: &[f32], source: &[f32], lanes: usize, out: &mut [f32]) {
+pub(super) fn tile(level: SimdLevel, weights: &[f32], source: &[f32], lanes: usize, out: &mut [f32]) {
     match lanes / LANES {
         1 => tiles::<16, 1>(level, weights, source, out),
         2 => tiles::<8, 2>(level, weights, source, out),
@@ -235,7 +248,7 @@ pub(super) fn tile(level: Level, weights: &[f32], source: &[f32], lanes: usize, 
 }
 
 /// `R` rows at a time, what is left one by one.
-fn tiles<const R: usize, const T: usize>(level: Level, weights: &[f32], source: &[f32], out: &mut [f32]) {
+fn tiles<const R: usize, const T: usize>(level: SimdLevel, weights: &[f32], source: &[f32], out: &mut [f32]) {
     let (width, lanes) = (BLOCK / T, T * LANES);
     debug_assert!(source.len() / lanes <= width && weights.len() >= out.len() / lanes * width);
     for (weights, out) in weights.chunks(R * width).zip(out.chunks_mut(R * lanes)) {
@@ -249,7 +262,7 @@ fn tiles<const R: usize, const T: usize>(level: Level, weights: &[f32], source: 
     }
 }
 
-fn tile_of<const R: usize, const T: usize>(level: Level, weights: &[f32], source: &[f32], out: &mut [f32]) {
+fn tile_of<const R: usize, const T: usize>(level: SimdLevel, weights: &[f32], source: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: there is no such level where the processor lacks the instructions; `tiles` cuts whole rows.
     match level.kind() {
@@ -261,7 +274,7 @@ fn tile_of<const R: usize, const T: usize>(level: Level, weights: &[f32], source
 }
 
 /// The columns whose bit is set, of no more than a u16 counts.
-pub(super) fn columns(level: Level, words: &[u64], out: &mut Vec<u16>) {
+pub(super) fn columns(level: SimdLevel, words: &[u64], out: &mut Vec<u16>) {
     #[cfg(target_arch = "x86_64")]
     if level.is_avx512() {
         out.resize(words.len() * WORD, 0);
@@ -274,7 +287,7 @@ pub(super) fn columns(level: Level, words: &[u64], out: &mut Vec<u16>) {
 
 /// `to[c][r] = from[r][c]`; rows of `from` are `apart` numbers apart, those of `to` `apart_to`.
 pub(super) fn turn(
-    level: Level,
+    level: SimdLevel,
     from: &[f32],
     [rows, cols]: [usize; 2],
     apart: usize,
@@ -290,7 +303,14 @@ pub(super) fn turn(
 }
 
 /// The same of no more than 16 rows and columns.
-fn turn_square(level: Level, from: &[f32], [rows, cols]: [usize; 2], apart: usize, to: &mut [f32], apart_to: usize) {
+fn turn_square(
+    level: SimdLevel,
+    from: &[f32],
+    [rows, cols]: [usize; 2],
+    apart: usize,
+    to: &mut [f32],
+    apart_to: usize,
+) {
     let holds = |numbers: usize, lines: usize, width: usize, apart: usize| (lines - 1) * apart + width <= numbers;
     assert!(holds(from.len(), rows, cols, apart) && holds(to.len(), cols, rows, apart_to), "rows that fit");
     #[cfg(target_arch = "x86_64")]

@@ -71,11 +71,11 @@ impl Draft<'_> {
     /// No modules; a target that exists and is not empty, is an input or cannot be written, or the rest of a
     /// run with other settings; what the factors run into, or factors that are not of their module's shape.
     pub fn write(&self, to: &Target<'_>, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
-        let mut places = BTreeMap::new();
+        let mut indices = BTreeMap::new();
         let mut tensors = Vec::with_capacity(2 * self.modules.len() + self.rest.len());
         for (index, module) in self.modules.iter().enumerate() {
             for (name, shape) in stored(module) {
-                places.insert(name.clone(), index);
+                indices.insert(name.clone(), index);
                 tensors.push(Planned { name, dtype: self.dtype, shape });
             }
         }
@@ -85,7 +85,7 @@ impl Draft<'_> {
         // Factors may take longer than a note that they are there.
         let mut writer = to.begin(Plan::one(MODEL, tensors)?, "an adapter", None)?.with_patience(Duration::ZERO);
         let halves = Together::new(self.modules.len());
-        let make = |tensor: &Planned| match places.get(&tensor.name) {
+        let make = |tensor: &Planned| match indices.get(&tensor.name) {
             Some(index) => {
                 let values = halves.take(*index, &tensor.name, || self.stored_values(*index))?;
                 Ok::<_, Error>(Contents::Values(values))

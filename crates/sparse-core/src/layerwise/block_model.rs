@@ -24,7 +24,7 @@ pub trait BlockModel: Sync {
     /// A block in memory.
     type Block: Sync;
     /// What all blocks need to know of a sequence.
-    type Places: Sync;
+    type SequenceContext: Sync;
 
     /// How many blocks there are.
     fn blocks(&self) -> usize;
@@ -54,7 +54,7 @@ pub trait BlockModel: Sync {
         &self,
         block: &Self::Block,
         hidden: Tensor<3>,
-        places: &Self::Places,
+        context: &Self::SequenceContext,
         observe: &mut dyn FnMut(usize, Tensor<2>),
     ) -> Tensor<3>;
 }
@@ -67,10 +67,10 @@ pub(crate) fn observed<M: BlockModel>(
     model: &M,
     block: &M::Block,
     x: Tensor<3>,
-    places: &M::Places,
+    context: &M::SequenceContext,
 ) -> (Tensor<3>, Inputs) {
     let mut inputs = Vec::new();
-    let x = model.forward(block, x, places, &mut |input, values| inputs.push((input, values)));
+    let x = model.forward(block, x, context, &mut |input, values| inputs.push((input, values)));
     (x, inputs)
 }
 

@@ -1,33 +1,33 @@
 //! What the layers of a model see of some inputs, block by block: the model runs as it is.
 //!
-//! A [`Survey`] holds one block and what it sees at a time; [`Survey::advance`] gives what its inputs have been
+//! A [`Calibration`] holds one block and what it sees at a time; [`Calibration::advance`] gives what its inputs have been
 //! like, and goes on.
 
 use burn::tensor::Tensor;
 use regrow_checkpoint::Checkpoint;
 
 use crate::layerwise::block_model::{BlockModel, LayerRef, observed, read_weight, release, told};
-use crate::layerwise::{Hidden, Squares, Statistic};
+use crate::layerwise::{HiddenStates, InputStatistic, Squares};
 use crate::model::weight::Weight;
 use crate::{Error, Result};
 
 /// A walk over the blocks of a model.
-pub struct Survey<'a, M: BlockModel> {
+pub struct Calibration<'a, M: BlockModel> {
     model: &'a M,
     source: &'a Checkpoint,
-    places: &'a M::Places,
-    hidden: Hidden,
+    context: &'a M::SequenceContext,
+    hidden: HiddenStates,
     index: usize,
 }
 
 /// What one block's inputs have been like.
-pub struct Seen<S> {
+pub struct BlockInputs<S> {
     /// The block's linear layers.
     pub layers: Vec<LayerRef>,
     inputs: Vec<Option<S>>,
 }
 
-impl<S> Seen<S> {
+impl<S> BlockInputs<S> {
     /// Of the input of a layer.
     ///
     /// # Errors
@@ -38,15 +38,15 @@ impl<S> Seen<S> {
     }
 }
 
-impl<'a, M: BlockModel> Survey<'a, M> {
+impl<'a, M: BlockModel> Calibration<'a, M> {
     /// Before the first block of `model`, whose weights are in `source`; `hidden` are the inputs as that block sees
     /// them, `[1, tokens, width]` each.
-    pub fn new(model: &'a M, source: &'a Checkpoint, places: &'a M::Places, hidden: Hidden) -> Self {
-        Self { model, source, places, hidden, index: 0 }
+    pub fn new(model: &'a M, source: &'a Checkpoint, context: &'a M::SequenceContext, hidden: HiddenStates) -> Self {
+        Self { model, source, context, hidden, index: 0 }
     }
 
     /// The inputs as the next block sees them, or as the last has left them.
-    pub fn hidden(&self) -> &Hidden {
+    pub fn hidden(&self) -> &HiddenStates {
         &self.hidden
     }
 
@@ -58,14 +58,14 @@ impl<'a, M: BlockModel> Survey<'a, M> {
     /// Runs the next block without a look at what its inputs are like; whether there was one.
     ///
     /// # Errors
-    /// As [`Survey::advance`].
+    /// As [`Calibration::advance`].
     pub fn pass(&mut self) -> Result<bool> {
         if self.index >= self.model.blocks() {
             return Ok(false);
         }
         let block = self.model.load(self.source, self.index)?;
-        let (model, places) = (self.model, self.places);
-        self.hidden.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+        let (model, context) = (self.model, self.context);
+        self.hidden.advance(|x| model.forward(&block, x, context, &mut |_, _| {}))?;
         self.release();
         Ok(true)
     }
@@ -80,7 +80,7 @@ impl<'a, M: BlockModel> Survey<'a, M> {
     ///
     /// # Errors
     /// Tensors that are missing or not finite, a file of hidden states that cannot be read or written.
-    pub fn advance<S: Statistic>(&mut self) -> Result<Option<Seen<S>>> {
+    pub fn advance<S: InputStatistic>(&mut self) -> Result<Option<BlockInputs<S>>> {
         if self.index >= self.model.blocks() {
             return Ok(None);
         }
@@ -93,16 +93,16 @@ impl<'a, M: BlockModel> Survey<'a, M> {
             let begin = || S::begin(values.dims()[1], &values.device());
             inputs[input].get_or_insert_with(begin).add(values);
         };
-        let (model, places) = (self.model, self.places);
+        let (model, context) = (self.model, self.context);
         match self.hidden.one_by_one()? {
-            true => self.hidden.advance_each(|x| model.forward(&block, x, places, &mut add))?,
+            true => self.hidden.advance_each(|x| model.forward(&block, x, context, &mut add))?,
             false => {
-                self.hidden.advance_seen(|x| observed(model, &block, x, places), |inputs| told(inputs, &mut add))?
+                self.hidden.advance_seen(|x| observed(model, &block, x, context), |inputs| told(inputs, &mut add))?
             }
         }
         let layers = self.model.layers(self.index);
         self.release();
-        Ok(Some(Seen { layers, inputs }))
+        Ok(Some(BlockInputs { layers, inputs }))
     }
 }
 
@@ -114,14 +114,14 @@ pub type Visit<'a> = dyn FnMut(usize, &[(Weight, &Squares)]) -> Result<()> + 'a;
 ///
 /// # Errors
 /// Whatever loading or `visit` runs into, a layer that no input reaches.
-pub fn survey<M: BlockModel>(
+pub fn calibrate<M: BlockModel>(
     model: &M,
     source: &Checkpoint,
-    places: &M::Places,
-    hidden: &Hidden,
+    context: &M::SequenceContext,
+    hidden: &HiddenStates,
     visit: &mut Visit<'_>,
 ) -> Result<()> {
-    let mut survey = Survey::new(model, source, places, hidden.map(|x| x)?);
+    let mut survey = Calibration::new(model, source, context, hidden.map(|x| x)?);
     while let Some(seen) = survey.advance::<Squares>()? {
         let reached = |layer: &LayerRef| Ok((read_weight(source, layer)?, seen.of(layer)?));
         let layers = seen.layers.iter().map(reached).collect::<Result<Vec<_>>>()?;

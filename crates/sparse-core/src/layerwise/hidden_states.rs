@@ -13,20 +13,20 @@ use regrow_device::parallel::map_on;
 
 /// The hidden states of some sequences, `[batch, tokens, width]` each, on their way through a model.
 #[derive(Debug)]
-pub struct Hidden(Store);
+pub struct HiddenStates(Store);
 
 #[derive(Debug)]
 enum Store {
-    Held(Vec<Tensor<3>>),
-    Spilled(Spilled),
+    InMemory(Vec<Tensor<3>>),
+    OnDisk(OnDisk),
 }
 
 /// Sequences one after the other in a file without a name, in f32.
 #[derive(Debug)]
-struct Spilled {
+struct OnDisk {
     folder: PathBuf,
     file: File,
-    places: Vec<Place>,
+    context: Vec<Place>,
     device: Device,
 }
 
@@ -40,10 +40,10 @@ struct Place {
     shape: [usize; 3],
 }
 
-impl Hidden {
+impl HiddenStates {
     /// In memory.
-    pub fn held(sequences: Vec<Tensor<3>>) -> Self {
-        Self(Store::Held(sequences))
+    pub fn in_memory(sequences: Vec<Tensor<3>>) -> Self {
+        Self(Store::InMemory(sequences))
     }
 
     /// In a file in `folder` that goes with this process, one sequence in memory at a time; they come
@@ -51,21 +51,21 @@ impl Hidden {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn spilled(
+    pub fn on_disk(
         folder: impl AsRef<Path>,
         device: &Device,
         sequences: impl IntoIterator<Item = Tensor<3>>,
     ) -> Result<Self> {
-        let mut spilled = Spilled::new(folder.as_ref(), device)?;
-        sequences.into_iter().try_for_each(|x| spilled.push(x))?;
-        Ok(Self(Store::Spilled(spilled)))
+        let mut on_disk = OnDisk::new(folder.as_ref(), device)?;
+        sequences.into_iter().try_for_each(|x| on_disk.push(x))?;
+        Ok(Self(Store::OnDisk(on_disk)))
     }
 
     /// How many sequences there are.
     pub fn len(&self) -> usize {
         match &self.0 {
-            Store::Held(sequences) => sequences.len(),
-            Store::Spilled(spilled) => spilled.places.len(),
+            Store::InMemory(sequences) => sequences.len(),
+            Store::OnDisk(on_disk) => on_disk.context.len(),
         }
     }
 
@@ -81,15 +81,15 @@ impl Hidden {
     pub fn get(&self, index: usize) -> Result<Tensor<3>> {
         let none = || Error::Argument(format!("there is no sequence {index} of {}", self.len()));
         match &self.0 {
-            Store::Held(sequences) => sequences.get(index).cloned().ok_or_else(none),
-            Store::Spilled(spilled) => spilled.read(*spilled.places.get(index).ok_or_else(none)?),
+            Store::InMemory(sequences) => sequences.get(index).cloned().ok_or_else(none),
+            Store::OnDisk(on_disk) => on_disk.read(*on_disk.context.get(index).ok_or_else(none)?),
         }
     }
 
     /// Hands every sequence to `visit`, in order.
     ///
     /// # Errors
-    /// As [`Hidden::get`].
+    /// As [`HiddenStates::get`].
     pub fn each(&self, mut visit: impl FnMut(Tensor<3>)) -> Result<()> {
         (0..self.len()).try_for_each(|i| self.get(i).map(&mut visit))
     }
@@ -97,7 +97,7 @@ impl Hidden {
     /// Replaces every sequence by what `change` makes of it, which has its shape.
     ///
     /// # Errors
-    /// As [`Hidden::get`], a file that cannot be written, another shape in a file.
+    /// As [`HiddenStates::get`], a file that cannot be written, another shape in a file.
     pub fn advance(&mut self, change: impl Fn(Tensor<3>) -> Tensor<3> + Sync) -> Result<()> {
         self.advance_seen(|x| (change(x), ()), |()| ())
     }
@@ -105,15 +105,15 @@ impl Hidden {
     /// The same, one sequence after the other.
     ///
     /// # Errors
-    /// As [`Hidden::advance`].
+    /// As [`HiddenStates::advance`].
     pub fn advance_each(&mut self, mut change: impl FnMut(Tensor<3>) -> Tensor<3>) -> Result<()> {
         (0..self.len()).try_for_each(|i| self.put(i, change(self.get(i)?)))
     }
 
-    /// The same as [`Hidden::advance`]; what `change` has seen besides goes to `see`, in the order of the sequences.
+    /// The same as [`HiddenStates::advance`]; what `change` has seen besides goes to `see`, in the order of the sequences.
     ///
     /// # Errors
-    /// As [`Hidden::advance`].
+    /// As [`HiddenStates::advance`].
     pub fn advance_seen<T: Send>(
         &mut self,
         change: impl Fn(Tensor<3>) -> (Tensor<3>, T) + Sync,
@@ -132,7 +132,7 @@ impl Hidden {
     /// What `look` sees of every sequence goes to `see`, in their order.
     ///
     /// # Errors
-    /// As [`Hidden::get`].
+    /// As [`HiddenStates::get`].
     pub fn look<T: Send>(&self, look: impl Fn(Tensor<3>) -> T + Sync, mut see: impl FnMut(T)) -> Result<()> {
         for group in self.groups()? {
             self.work(group, &look)?.into_iter().for_each(&mut see);
@@ -143,7 +143,7 @@ impl Hidden {
     /// What `change` makes of every sequence, kept where these are kept.
     ///
     /// # Errors
-    /// As [`Hidden::advance`].
+    /// As [`HiddenStates::advance`].
     pub fn map(&self, change: impl Fn(Tensor<3>) -> Tensor<3> + Sync) -> Result<Self> {
         let mut new = self.empty()?;
         for group in self.groups()? {
@@ -155,7 +155,7 @@ impl Hidden {
     /// A copy of the first `count` sequences, or of all if there are no more.
     ///
     /// # Errors
-    /// As [`Hidden::advance`].
+    /// As [`HiddenStates::advance`].
     pub fn first(&self, count: usize) -> Result<Self> {
         let mut new = self.empty()?;
         (0..count.min(self.len())).try_for_each(|i| new.push(self.get(i)?))?;
@@ -166,7 +166,7 @@ impl Hidden {
     /// and several would need their memory several times.
     ///
     /// # Errors
-    /// As [`Hidden::get`].
+    /// As [`HiddenStates::get`].
     pub fn one_by_one(&self) -> Result<bool> {
         Ok(self.is_empty() || side_by_side(&self.get(0)?) == 1)
     }
@@ -187,16 +187,16 @@ impl Hidden {
 
     fn put(&mut self, index: usize, x: Tensor<3>) -> Result<()> {
         match &mut self.0 {
-            Store::Held(sequences) => sequences[index] = x,
-            Store::Spilled(spilled) => spilled.write(spilled.places[index], x)?,
+            Store::InMemory(sequences) => sequences[index] = x,
+            Store::OnDisk(on_disk) => on_disk.write(on_disk.context[index], x)?,
         }
         Ok(())
     }
 
     fn push(&mut self, x: Tensor<3>) -> Result<()> {
         match &mut self.0 {
-            Store::Held(sequences) => sequences.push(x),
-            Store::Spilled(spilled) => spilled.push(x)?,
+            Store::InMemory(sequences) => sequences.push(x),
+            Store::OnDisk(on_disk) => on_disk.push(x)?,
         }
         Ok(())
     }
@@ -204,8 +204,8 @@ impl Hidden {
     /// No sequences yet, to be kept where these are.
     fn empty(&self) -> Result<Self> {
         Ok(Self(match &self.0 {
-            Store::Held(_) => Store::Held(Vec::new()),
-            Store::Spilled(spilled) => Store::Spilled(Spilled::new(&spilled.folder, &spilled.device)?),
+            Store::InMemory(_) => Store::InMemory(Vec::new()),
+            Store::OnDisk(on_disk) => Store::OnDisk(OnDisk::new(&on_disk.folder, &on_disk.device)?),
         }))
     }
 }
@@ -229,17 +229,17 @@ fn side_by_side(x: &Tensor<3>) -> usize {
     }
 }
 
-impl Spilled {
+impl OnDisk {
     fn new(folder: &Path, device: &Device) -> Result<Self> {
         let file = tempfile::tempfile_in(folder).map_err(|e| Error::io(folder, e))?;
-        Ok(Self { folder: folder.into(), file, places: Vec::new(), device: device.clone() })
+        Ok(Self { folder: folder.into(), file, context: Vec::new(), device: device.clone() })
     }
 
     fn push(&mut self, x: Tensor<3>) -> Result<()> {
         let after = |last: &Place| last.start + 4 * last.shape.iter().product::<usize>() as u64;
-        let place = Place { start: self.places.last().map_or(0, after), shape: x.dims() };
+        let place = Place { start: self.context.last().map_or(0, after), shape: x.dims() };
         self.write(place, x)?;
-        self.places.push(place);
+        self.context.push(place);
         Ok(())
     }
 
@@ -275,7 +275,7 @@ mod tests {
         Tensor::from_data(TensorData::new(values, [1, tokens, 2]), &regrow_device::current())
     }
 
-    fn numbers(hidden: &Hidden) -> Vec<Vec<f32>> {
+    fn numbers(hidden: &HiddenStates) -> Vec<Vec<f32>> {
         let mut found = Vec::new();
         hidden.each(|x| found.push(x.into_data().iter::<f32>().collect())).unwrap();
         found
@@ -285,17 +285,17 @@ mod tests {
     fn in_a_file_as_in_memory() {
         let (folder, device) = (tempfile::tempdir().unwrap(), regrow_device::current());
         let all = || vec![sequence(2, 0.0), sequence(3, 10.0), sequence(1, 20.0)];
-        let mut held = Hidden::held(all());
-        let mut spilled = Hidden::spilled(folder.path(), &device, all()).unwrap();
-        assert_eq!((spilled.len(), held.len()), (3, 3));
-        assert_eq!(numbers(&spilled), numbers(&held));
-        let doubled = spilled.map(|x| x * 2.0).unwrap();
-        assert_eq!(numbers(&doubled), numbers(&held.map(|x| x * 2.0).unwrap()));
-        assert_eq!(numbers(&spilled.first(2).unwrap()), numbers(&held)[..2]);
-        held.advance(|x| x + 1.0).unwrap();
-        spilled.advance(|x| x + 1.0).unwrap();
-        assert_eq!(numbers(&spilled), numbers(&held));
-        assert_eq!(spilled.get(2).unwrap().into_data(), held.get(2).unwrap().into_data());
+        let mut in_memory = HiddenStates::in_memory(all());
+        let mut on_disk = HiddenStates::on_disk(folder.path(), &device, all()).unwrap();
+        assert_eq!((on_disk.len(), in_memory.len()), (3, 3));
+        assert_eq!(numbers(&on_disk), numbers(&in_memory));
+        let doubled = on_disk.map(|x| x * 2.0).unwrap();
+        assert_eq!(numbers(&doubled), numbers(&in_memory.map(|x| x * 2.0).unwrap()));
+        assert_eq!(numbers(&on_disk.first(2).unwrap()), numbers(&in_memory)[..2]);
+        in_memory.advance(|x| x + 1.0).unwrap();
+        on_disk.advance(|x| x + 1.0).unwrap();
+        assert_eq!(numbers(&on_disk), numbers(&in_memory));
+        assert_eq!(on_disk.get(2).unwrap().into_data(), in_memory.get(2).unwrap().into_data());
         // The file has no name: nothing is left behind, whatever happens.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn side_by_side_as_one_by_one() {
         let all = || (0..7).map(|i| sequence(3, 10.0 * i as f32)).collect::<Vec<_>>();
-        let (mut a, mut b) = (Hidden::held(all()), Hidden::held(all()));
+        let (mut a, mut b) = (HiddenStates::in_memory(all()), HiddenStates::in_memory(all()));
         let first = |x: &Tensor<3>| x.clone().into_data().iter::<f32>().next().unwrap();
         let (mut seen, mut order) = (Vec::new(), Vec::new());
         a.look(|x| first(&x), |value| order.push(value)).unwrap();
@@ -311,19 +311,19 @@ mod tests {
         a.advance_seen(|x| (x.clone() * 2.0, first(&x)), |value| seen.push(value)).unwrap();
         b.advance_each(|x| x * 2.0).unwrap();
         assert_eq!((numbers(&a), seen), (numbers(&b), order));
-        let mut held = all();
-        advance_all(&mut held, |x| x * 2.0);
-        assert_eq!(numbers(&Hidden::held(held)), numbers(&b));
+        let mut in_memory = all();
+        advance_all(&mut in_memory, |x| x * 2.0);
+        assert_eq!(numbers(&HiddenStates::in_memory(in_memory)), numbers(&b));
         let large = Tensor::zeros([1, 1 << 10, 1 << 10], &regrow_device::current());
-        assert!(Hidden::held(vec![large]).one_by_one().unwrap());
+        assert!(HiddenStates::in_memory(vec![large]).one_by_one().unwrap());
     }
 
     #[test]
     fn what_cannot_be_is_refused() {
         let (folder, device) = (tempfile::tempdir().unwrap(), regrow_device::current());
-        let mut spilled = Hidden::spilled(folder.path(), &device, [sequence(2, 0.0)]).unwrap();
-        assert!(spilled.get(1).unwrap_err().to_string().contains("sequence 1 of 1"));
-        assert!(spilled.advance(|x| x.narrow(1, 0, 1)).unwrap_err().to_string().contains("became [1, 1, 2]"));
-        assert!(Hidden::spilled(folder.path().join("none"), &device, []).is_err());
+        let mut on_disk = HiddenStates::on_disk(folder.path(), &device, [sequence(2, 0.0)]).unwrap();
+        assert!(on_disk.get(1).unwrap_err().to_string().contains("sequence 1 of 1"));
+        assert!(on_disk.advance(|x| x.narrow(1, 0, 1)).unwrap_err().to_string().contains("became [1, 1, 2]"));
+        assert!(HiddenStates::on_disk(folder.path().join("none"), &device, []).is_err());
     }
 }

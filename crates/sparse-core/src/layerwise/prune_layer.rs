@@ -4,25 +4,30 @@
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::{Tensor, TensorData};
 
-use crate::layerwise::{Goal, Solved, Watching};
+use crate::layerwise::{InputObserver, LayerTarget, PrunedLayer};
 use crate::model::masked::{Base, Gradient, apply_masks, attach, everything};
 use crate::model::on_device::chosen_of;
 use crate::model::weight::{Slot, slots, weights};
 use crate::{Error, Mask, MaskSet, Result};
 
-/// Prunes the weight at `path` of `model`, as `layers.0.weight`, by what `watching` has seen of its inputs: what is
+/// Prunes the weight at `path` of `model`, as `layers.0.weight`, by what `observer` has seen of its inputs: what is
 /// pruned is set to zero and masked, what is kept has the solver's values. Returns the model with the weight's mask.
 ///
 /// A mask that it carries is replaced; what that prunes counts as zero. A weight of a million numbers or more stays on a
 /// device with a memory of its own, such as a GPU, where the solver can choose there
-/// ([`Watching::kept_on_device`]).
+/// ([`InputObserver::kept_on_device`]).
 ///
 /// # Errors
 /// No such weight; weights or inputs that are not finite; a pattern that does not divide a row.
-pub fn prune_layer<M: Module>(model: M, path: &str, watching: &dyn Watching, goal: &Goal) -> Result<(M, Mask)> {
+pub fn prune_layer<M: Module>(
+    model: M,
+    path: &str,
+    observer: &dyn InputObserver,
+    goal: &LayerTarget,
+) -> Result<(M, Mask)> {
     let slot = slots(&model, &everything()).into_iter().find(|slot| slot.path == path);
     let slot = slot.ok_or_else(|| Error::tensor(path, "the model has no such weight"))?;
-    let keep = |values: &Tensor<2>, outputs: usize| watching.kept_on_device(values, outputs, goal);
+    let keep = |values: &Tensor<2>, outputs: usize| observer.kept_on_device(values, outputs, goal);
     if let Some(chosen) = chosen_of(&model, &slot, &keep) {
         let mask = chosen.masks.get(path).cloned();
         let mask = mask.ok_or_else(|| Error::tensor(path, "has no mask"))?;
@@ -30,7 +35,7 @@ pub fn prune_layer<M: Module>(model: M, path: &str, watching: &dyn Watching, goa
     }
     let only = everything().only(ParamGroup::from_ids(vec![slot.id]));
     let weight = weights(&model, &only)?.swap_remove(0);
-    let Solved { mask, values } = watching.solve(&weight, goal)?;
+    let PrunedLayer { mask, values } = observer.solve(&weight, goal)?;
     let model = match values {
         Some(values) => model.map(&mut Write { values: Some(slot.to_stored(values)), slot: &slot }),
         None => model,
@@ -68,12 +73,12 @@ mod tests {
 
     use super::*;
     use crate::Pattern;
-    use crate::layerwise::{LayerSolver, Unwatched};
+    use crate::layerwise::{DataFree, LayerSolver};
     use crate::model::evidence::Evidence;
     use crate::model::score::{LayerView, Score, magnitudes};
     use crate::model::weight::Weight;
 
-    const HALF: Goal = Goal { sparsity: 0.5, pattern: Pattern::Unstructured };
+    const HALF: LayerTarget = LayerTarget { sparsity: 0.5, pattern: Pattern::Unstructured };
 
     #[derive(Clone)]
     struct Size;
@@ -91,13 +96,13 @@ mod tests {
     /// Keeps the first half, doubled.
     struct Halves;
 
-    impl Watching for Halves {
+    impl InputObserver for Halves {
         fn add(&mut self, _sequence: Tensor<2>) {}
 
-        fn solve(&self, weight: &Weight, _goal: &Goal) -> Result<Solved> {
+        fn solve(&self, weight: &Weight, _goal: &LayerTarget) -> Result<PrunedLayer> {
             let half = weight.values.len() / 2;
             let values = weight.values.iter().map(|w| 2.0 * w).collect();
-            Ok(Solved { mask: Mask::from_fn(weight.shape.clone(), |i| i < half), values: Some(values) })
+            Ok(PrunedLayer { mask: Mask::from_fn(weight.shape.clone(), |i| i < half), values: Some(values) })
         }
     }
 
@@ -115,8 +120,8 @@ mod tests {
     fn a_layer_is_masked_and_has_the_solvers_values() {
         let plain = regrow_device::current();
         for device in [plain.clone(), plain.autodiff()] {
-            let watching = Unwatched(Size).watch(3, &device);
-            let (small, mask) = prune_layer(layer(&device), "weight", watching.as_ref(), &HALF).unwrap();
+            let observer = DataFree(Size).observe(3, &device);
+            let (small, mask) = prune_layer(layer(&device), "weight", observer.as_ref(), &HALF).unwrap();
             assert_eq!(values(&small), [0.0, 4.0, 0.0, 5.0, 0.0, 6.0]);
             assert_eq!(mask.to_bools(), [false, false, false, true, true, true]);
             // Another mask replaces it; what was pruned was zero.

@@ -11,14 +11,14 @@ use crate::{Error, Mask, Pattern, Result};
 
 /// How much of a layer is to go, and where zeros may stand.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Goal {
+pub struct LayerTarget {
     /// The fraction of weights to prune, in [0, 1).
     pub sparsity: f64,
     /// Unstructured or N:M.
     pub pattern: Pattern,
 }
 
-impl Goal {
+impl LayerTarget {
     /// The mask of a layer with these scores, larger kept: `round(sparsity * n)` of all its weights go, or
     /// what the pattern says.
     ///
@@ -32,7 +32,7 @@ impl Goal {
 
 /// A layer's new weights.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Solved {
+pub struct PrunedLayer {
     /// What is kept.
     pub mask: Mask,
     /// New values, row-major `[d_out, d_in]`, where kept weights change too.
@@ -45,16 +45,16 @@ pub trait LayerSolver {
     fn name(&self) -> &'static str;
 
     /// Whether it looks at inputs at all; where it does not, blocks are neither loaded nor run.
-    fn watches(&self) -> bool {
+    fn needs_inputs(&self) -> bool {
         true
     }
 
     /// Begins to watch an input of `d_in` columns, whose values come on `device`.
-    fn watch(&self, d_in: usize, device: &Device) -> Box<dyn Watching>;
+    fn observe(&self, d_in: usize, device: &Device) -> Box<dyn InputObserver>;
 }
 
 /// What a solver remembers of an input.
-pub trait Watching {
+pub trait InputObserver {
     /// One more sequence: its values `[tokens, d_in]`.
     fn add(&mut self, sequence: Tensor<2>);
 
@@ -62,42 +62,42 @@ pub trait Watching {
     ///
     /// # Errors
     /// Weights or inputs that are not finite, a pattern that does not divide a row.
-    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved>;
+    fn solve(&self, weight: &Weight, goal: &LayerTarget) -> Result<PrunedLayer>;
 
-    /// What [`Watching::solve`] keeps of a layer whose weight stays on its device, true where kept; none, as without
+    /// What [`InputObserver::solve`] keeps of a layer whose weight stays on its device, true where kept; none, as without
     /// this, where it also changes values, or it must be the processor that solves. It must be the same to the last
     /// bit: [`Scores`](crate::mask::top_k::Scores) helps.
     ///
     /// `values` are the weight's, finite, `outputs` is the dimension of them that counts outputs.
-    fn kept_on_device(&self, _values: &Tensor<2>, _outputs: usize, _goal: &Goal) -> Option<Tensor<2, Bool>> {
+    fn kept_on_device(&self, _values: &Tensor<2>, _outputs: usize, _goal: &LayerTarget) -> Option<Tensor<2, Bool>> {
         None
     }
 }
 
 /// A score that looks at weights alone, as a layer solver: each layer by itself.
 #[derive(Clone, Debug)]
-pub struct Unwatched<S>(pub S);
+pub struct DataFree<S>(pub S);
 
-impl<S: Score + Clone + 'static> LayerSolver for Unwatched<S> {
+impl<S: Score + Clone + 'static> LayerSolver for DataFree<S> {
     fn name(&self) -> &'static str {
         self.0.name()
     }
 
-    fn watches(&self) -> bool {
+    fn needs_inputs(&self) -> bool {
         false
     }
 
-    fn watch(&self, _d_in: usize, _device: &Device) -> Box<dyn Watching> {
+    fn observe(&self, _d_in: usize, _device: &Device) -> Box<dyn InputObserver> {
         Box::new(self.clone())
     }
 }
 
-impl<S: Score + Clone + 'static> Watching for Unwatched<S> {
+impl<S: Score + Clone + 'static> InputObserver for DataFree<S> {
     fn add(&mut self, _sequence: Tensor<2>) {}
 
-    fn solve(&self, weight: &Weight, goal: &Goal) -> Result<Solved> {
+    fn solve(&self, weight: &Weight, goal: &LayerTarget) -> Result<PrunedLayer> {
         let scores = self.0.score(&LayerView { weight, index: 0 }, &Evidence::NONE)?;
         let mask = goal.mask(weight, &scores)?;
-        Ok(Solved { mask, values: None })
+        Ok(PrunedLayer { mask, values: None })
     }
 }

@@ -9,12 +9,12 @@ use burn::tensor::ops::UnfoldOptions;
 use burn::tensor::{Device, Tensor};
 
 use crate::layerwise::LayerRef;
-use crate::model::executor::Layers;
+use crate::model::executor::LayerExecutor;
 use crate::model::weight::Weight;
 use crate::{Error, Result};
 
 /// What is remembered of an input.
-pub trait Statistic {
+pub trait InputStatistic {
     /// Of an input of `d_in` columns, whose values come on `device`, before any.
     fn begin(d_in: usize, device: &Device) -> Self;
 
@@ -59,7 +59,7 @@ impl Squares {
     }
 }
 
-impl Statistic for Squares {
+impl InputStatistic for Squares {
     fn begin(d_in: usize, _device: &Device) -> Self {
         Self::new(d_in)
     }
@@ -95,7 +95,7 @@ impl SecondMoment {
     }
 }
 
-impl Statistic for SecondMoment {
+impl InputStatistic for SecondMoment {
     fn begin(d_in: usize, device: &Device) -> Self {
         Self { sum: Tensor::zeros([d_in, d_in], device), rows: 0 }
     }
@@ -107,7 +107,7 @@ impl Statistic for SecondMoment {
 }
 
 /// The second moments of what the layers of a network read, by the layers' names: a network that runs with these as
-/// its [`Layers`] tells them. A convolution `[out, in, height, width]` reads windows of `in height width` numbers, in
+/// its [`LayerExecutor`] tells them. A convolution `[out, in, height, width]` reads windows of `in height width` numbers, in
 /// the order of its weights; one in groups is passed over.
 #[derive(Clone, Debug, Default)]
 pub struct Moments(BTreeMap<String, SecondMoment>);
@@ -127,7 +127,7 @@ impl Moments {
     }
 }
 
-impl Layers for Moments {
+impl LayerExecutor for Moments {
     fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
         self.add(name, x.clone());
         layer.forward(x)

@@ -8,18 +8,18 @@
 use burn::tensor::Tensor;
 use regrow_checkpoint::{Checkpoint, Patch, Pruned};
 
-use crate::layerwise::Hidden;
+use crate::layerwise::HiddenStates;
 use crate::layerwise::block_model::{BlockModel, LayerRef, observed, read_weight, release, told};
-use crate::layerwise::solver::{Goal, LayerSolver, Solved, Watching};
+use crate::layerwise::solver::{InputObserver, LayerSolver, LayerTarget, PrunedLayer};
 use crate::model::weight::{Weight, transposed};
 use crate::{Error, Result};
 
 /// The place of number `index`, made if it is not there yet.
-fn slot<T>(places: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
-    if places.len() <= index {
-        places.resize_with(index + 1, || None);
+fn slot<T>(context: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
+    if context.len() <= index {
+        context.resize_with(index + 1, || None);
     }
-    &mut places[index]
+    &mut context[index]
 }
 
 fn unreached(layer: &LayerRef) -> Error {
@@ -27,29 +27,29 @@ fn unreached(layer: &LayerRef) -> Error {
 }
 
 /// What is done to a block once its layers are pruned, before the next block sees its outputs.
-pub trait Mend<M: BlockModel> {
+pub trait BlockReconstruction<M: BlockModel> {
     /// The block to be written in place of `block`, which is pruned: zeros stay where they are. `inputs`
     /// is what it sees, `wanted` what it gave of that before it was pruned.
     ///
     /// # Errors
     /// Whatever mending runs into.
-    fn mend(
+    fn reconstruct(
         &self,
         model: &M,
         index: usize,
         block: M::Block,
-        places: &M::Places,
-        inputs: &Hidden,
-        wanted: &Hidden,
+        context: &M::SequenceContext,
+        inputs: &HiddenStates,
+        wanted: &HiddenStates,
     ) -> Result<M::Block>;
 }
 
 /// A linear layer behind the last block, as a language model's head.
-pub struct Tail<'a> {
+pub struct HeadTarget<'a> {
     /// The layer.
     pub layer: LayerRef,
     /// What to do with it.
-    pub goal: Goal,
+    pub goal: LayerTarget,
     /// What it reads, `[tokens, d_in]`, of hidden states after the last block.
     pub input: &'a dyn Fn(Tensor<3>) -> Tensor<2>,
 }
@@ -61,15 +61,15 @@ pub struct Walk<'a, M: BlockModel> {
     /// Its weights.
     pub source: &'a Checkpoint,
     /// What all blocks need to know of a calibration sequence.
-    pub places: M::Places,
+    pub context: M::SequenceContext,
     /// The method.
     pub solver: &'a dyn LayerSolver,
     /// What to do with a layer of block `index`; `None` leaves it.
-    pub goal: &'a dyn Fn(usize, &LayerRef) -> Option<Goal>,
+    pub goal: &'a dyn Fn(usize, &LayerRef) -> Option<LayerTarget>,
     /// What is done to each block after that, if anything.
-    pub mend: Option<&'a dyn Mend<M>>,
+    pub mend: Option<&'a dyn BlockReconstruction<M>>,
     /// What is pruned behind the last block, if anything.
-    pub tail: Option<Tail<'a>>,
+    pub tail: Option<HeadTarget<'a>>,
 }
 
 impl<M: BlockModel> Walk<'_, M> {
@@ -80,9 +80,14 @@ impl<M: BlockModel> Walk<'_, M> {
     ///
     /// # Errors
     /// Whatever loading, solving or writing runs into.
-    pub fn prune(&self, mut hidden: Hidden, out: &mut Patch, watch: &mut dyn FnMut(usize)) -> Result<Vec<Pruned>> {
+    pub fn prune(
+        &self,
+        mut hidden: HiddenStates,
+        out: &mut Patch,
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Pruned>> {
         let (first, blocks) = (out.done(), self.model.blocks());
-        let runs = self.solver.watches() || self.mend.is_some();
+        let runs = self.solver.needs_inputs() || self.mend.is_some();
         for index in 0..blocks {
             if index >= first {
                 self.solve_block(index, &hidden, out)?;
@@ -91,8 +96,8 @@ impl<M: BlockModel> Walk<'_, M> {
             // The last block's outputs may go nowhere.
             if runs && (index + 1 < blocks || self.tail.is_some()) {
                 let block = self.model.load(&out.checkpoint()?, index)?;
-                let (model, places) = (self.model, &self.places);
-                hidden.advance(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+                let (model, context) = (self.model, &self.context);
+                hidden.advance(|x| model.forward(&block, x, context, &mut |_, _| {}))?;
             }
             release(self.model, self.source, index);
             watch(index + 1);
@@ -105,44 +110,44 @@ impl<M: BlockModel> Walk<'_, M> {
     }
 
     /// Prunes the layer behind the last block and writes it.
-    fn solve_tail(&self, tail: &Tail<'_>, hidden: &Hidden, out: &mut Patch) -> Result<()> {
+    fn solve_tail(&self, tail: &HeadTarget<'_>, hidden: &HiddenStates, out: &mut Patch) -> Result<()> {
         let weight = read_weight(self.source, &tail.layer)?;
-        let mut watching: Option<Box<dyn Watching>> = None;
-        if self.solver.watches() {
+        let mut observer: Option<Box<dyn InputObserver>> = None;
+        if self.solver.needs_inputs() {
             hidden.each(|x| {
                 let values = (tail.input)(x);
-                let fresh = || self.solver.watch(values.dims()[1], &values.device());
-                watching.get_or_insert_with(fresh).add(values);
+                let fresh = || self.solver.observe(values.dims()[1], &values.device());
+                observer.get_or_insert_with(fresh).add(values);
             })?;
         }
-        let watching = watching.unwrap_or_else(|| self.solver.watch(weight.dims().1, &regrow_device::current()));
-        let solved = watching.solve(&weight, &tail.goal)?;
+        let observer = observer.unwrap_or_else(|| self.solver.observe(weight.dims().1, &regrow_device::current()));
+        let solved = observer.solve(&weight, &tail.goal)?;
         write(self.source, &tail.layer, weight, solved, out)
     }
 
     /// Prunes block `index`, mends it, and writes it.
-    fn solve_block(&self, index: usize, hidden: &Hidden, out: &mut Patch) -> Result<()> {
+    fn solve_block(&self, index: usize, hidden: &HiddenStates, out: &mut Patch) -> Result<()> {
         let Some(mend) = self.mend else { return self.solve_layers(index, hidden, out) };
         let block = self.model.load(self.source, index)?;
-        let (model, places) = (self.model, &self.places);
-        let wanted = hidden.map(|x| model.forward(&block, x, places, &mut |_, _| {}))?;
+        let (model, context) = (self.model, &self.context);
+        let wanted = hidden.map(|x| model.forward(&block, x, context, &mut |_, _| {}))?;
         drop(block);
         self.solve_layers(index, hidden, out)?;
         let block = self.model.load(&out.checkpoint()?, index)?;
-        let block = mend.mend(self.model, index, block, &self.places, hidden, &wanted)?;
+        let block = mend.reconstruct(self.model, index, block, &self.context, hidden, &wanted)?;
         self.model.store_block(index, &block, out)
     }
 
     /// Prunes the layers of block `index` and writes them.
-    fn solve_layers(&self, index: usize, hidden: &Hidden, out: &mut Patch) -> Result<()> {
-        let seen = if self.solver.watches() { self.watched(index, hidden)? } else { Vec::new() };
+    fn solve_layers(&self, index: usize, hidden: &HiddenStates, out: &mut Patch) -> Result<()> {
+        let seen = if self.solver.needs_inputs() { self.watched(index, hidden)? } else { Vec::new() };
         for layer in self.model.layers(index) {
             let Some(goal) = (self.goal)(index, &layer) else { continue };
             let weight = read_weight(self.source, &layer)?;
             let solved = match seen.get(layer.input).and_then(Option::as_ref) {
-                Some(watching) => watching.solve(&weight, &goal)?,
-                None if self.solver.watches() => return Err(unreached(&layer)),
-                None => self.solver.watch(weight.dims().1, &regrow_device::current()).solve(&weight, &goal)?,
+                Some(observer) => observer.solve(&weight, &goal)?,
+                None if self.solver.needs_inputs() => return Err(unreached(&layer)),
+                None => self.solver.observe(weight.dims().1, &regrow_device::current()).solve(&weight, &goal)?,
             };
             write(self.source, &layer, weight, solved, out)?;
         }
@@ -150,17 +155,17 @@ impl<M: BlockModel> Walk<'_, M> {
     }
 
     /// What the solver has seen of each input of block `index`.
-    fn watched(&self, index: usize, hidden: &Hidden) -> Result<Vec<Option<Box<dyn Watching>>>> {
+    fn watched(&self, index: usize, hidden: &HiddenStates) -> Result<Vec<Option<Box<dyn InputObserver>>>> {
         let block = self.model.load(self.source, index)?;
-        let mut seen: Vec<Option<Box<dyn Watching>>> = Vec::new();
-        let (model, places) = (self.model, &self.places);
+        let mut seen: Vec<Option<Box<dyn InputObserver>>> = Vec::new();
+        let (model, context) = (self.model, &self.context);
         let mut add = |input: usize, values: Tensor<2>| {
-            let watching = slot(&mut seen, input);
-            watching.get_or_insert_with(|| self.solver.watch(values.dims()[1], &values.device())).add(values);
+            let observer = slot(&mut seen, input);
+            observer.get_or_insert_with(|| self.solver.observe(values.dims()[1], &values.device())).add(values);
         };
         match hidden.one_by_one()? {
-            true => hidden.each(|x| drop(model.forward(&block, x, places, &mut add)))?,
-            false => hidden.look(|x| observed(model, &block, x, places).1, |inputs| told(inputs, &mut add))?,
+            true => hidden.each(|x| drop(model.forward(&block, x, context, &mut add)))?,
+            false => hidden.look(|x| observed(model, &block, x, context).1, |inputs| told(inputs, &mut add))?,
         }
         Ok(seen)
     }
@@ -174,17 +179,17 @@ pub fn prune_unseen(
     source: &Checkpoint,
     layer: &LayerRef,
     solver: &dyn LayerSolver,
-    goal: &Goal,
+    goal: &LayerTarget,
     out: &mut Patch,
 ) -> Result<()> {
     let weight = read_weight(source, layer)?;
-    let solved = solver.watch(weight.dims().1, &regrow_device::current()).solve(&weight, goal)?;
+    let solved = solver.observe(weight.dims().1, &regrow_device::current()).solve(&weight, goal)?;
     write(source, layer, weight, solved, out)
 }
 
 /// Writes a layer as it was solved.
-fn write(source: &Checkpoint, layer: &LayerRef, weight: Weight, solved: Solved, out: &mut Patch) -> Result<()> {
-    let Solved { mask, values } = solved;
+fn write(source: &Checkpoint, layer: &LayerRef, weight: Weight, solved: PrunedLayer, out: &mut Patch) -> Result<()> {
+    let PrunedLayer { mask, values } = solved;
     let mut values = values.unwrap_or(weight.values);
     mask.fill_pruned(&mut values, 0.0);
     let values = if layer.transposed {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::mask::simd::{Level, Work};
+use crate::mask::simd::{SimdKernel, SimdLevel};
 
 /// Words of one parallel piece: fewer are sooner done than shared out.
 const PIECE: usize = 1 << 10;
@@ -28,7 +28,7 @@ pub(crate) fn words(bools: &[bool]) -> Vec<u64> {
 pub(crate) fn bools(words: &[u64], len: usize) -> Vec<bool> {
     let mut bools = vec![false; len];
     let pieces = bools.par_chunks_mut(64 * PIECE).zip(words.par_chunks(PIECE));
-    pieces.for_each(|(bools, words)| Level::best().run(Bools { words, bools }));
+    pieces.for_each(|(bools, words)| SimdLevel::best().run(Bools { words, bools }));
     bools
 }
 
@@ -37,11 +37,11 @@ struct Bools<'a> {
     bools: &'a mut [bool],
 }
 
-impl Work for Bools<'_> {
+impl SimdKernel for Bools<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn done(self, _level: Level) {
+    fn done(self, _level: SimdLevel) {
         let (whole, rest) = self.bools.as_chunks_mut::<64>();
         for (bools, word) in whole.iter_mut().zip(self.words) {
             for (b, bool) in bools.iter_mut().enumerate() {
@@ -58,7 +58,7 @@ impl Work for Bools<'_> {
 pub(crate) fn bools_transposed(words: &[u64], rows: usize, cols: usize) -> Vec<bool> {
     let mut bools = vec![false; rows * cols];
     let bands = bools.par_chunks_mut((SIDE * rows).max(1)).enumerate();
-    bands.for_each(|(band, bools)| Level::best().run(Band { words, rows, cols, left: band * SIDE, bools }));
+    bands.for_each(|(band, bools)| SimdLevel::best().run(Band { words, rows, cols, left: band * SIDE, bools }));
     bools
 }
 
@@ -71,11 +71,11 @@ struct Band<'a> {
     bools: &'a mut [bool],
 }
 
-impl Work for Band<'_> {
+impl SimdKernel for Band<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn done(self, _level: Level) {
+    fn done(self, _level: SimdLevel) {
         for top in (0..self.rows).step_by(SIDE) {
             let height = SIDE.min(self.rows - top);
             let mut square = [0u64; SIDE];
@@ -107,7 +107,7 @@ fn word_at(words: &[u64], start: usize) -> u64 {
 /// Sets to `value` those of `values` whose bit is not set.
 pub(crate) fn fill_unset(words: &[u64], values: &mut [f32], value: f32) {
     let pieces = values.par_chunks_mut(64 * PIECE).zip(words.par_chunks(PIECE));
-    pieces.for_each(|(values, words)| Level::best().run(Fill { words, values, value }));
+    pieces.for_each(|(values, words)| SimdLevel::best().run(Fill { words, values, value }));
 }
 
 struct Fill<'a> {
@@ -116,11 +116,11 @@ struct Fill<'a> {
     value: f32,
 }
 
-impl Work for Fill<'_> {
+impl SimdKernel for Fill<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn done(self, _level: Level) {
+    fn done(self, _level: SimdLevel) {
         // Arithmetic rather than a jump: which bits are set no processor can foresee.
         let chosen = |word: u64, b: usize, old: f32| {
             let kept = ((word >> b & 1) as u32).wrapping_neg();
@@ -163,7 +163,7 @@ mod tests {
         #[test]
         fn every_level_does_the_same(truths in prop::collection::vec(any::<bool>(), 1..300)) {
             let packed = words(&truths);
-            for level in Level::all() {
+            for level in SimdLevel::all() {
                 let mut out = vec![false; truths.len()];
                 level.run(Bools { words: &packed, bools: &mut out });
                 prop_assert_eq!(&out, &truths);

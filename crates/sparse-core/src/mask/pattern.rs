@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::mask::matrix_dims;
-use crate::mask::simd::{Level, Work};
+use crate::mask::simd::{SimdKernel, SimdLevel};
 use crate::mask::top_k::top_k;
 use crate::{Error, Mask, Result};
 
@@ -160,7 +160,7 @@ const PIECE: usize = 1 << 10;
 fn whole_groups<const M: usize, const G: usize>(scores: &[f32], n: usize) -> Result<Vec<u64>> {
     let mut words = vec![0u64; scores.len().div_ceil(64)];
     let pieces = words.par_chunks_mut(PIECE).zip(scores.par_chunks(64 * PIECE));
-    let nan = pieces.map(|(words, scores)| Level::best().run(Groups::<M, G> { scores, n, words }));
+    let nan = pieces.map(|(words, scores)| SimdLevel::best().run(Groups::<M, G> { scores, n, words }));
     match nan.reduce(|| false, |a, b| a || b) {
         true => Err(Error::Argument("a score is NaN".into())),
         false => Ok(words),
@@ -174,12 +174,12 @@ struct Groups<'a, const M: usize, const G: usize> {
     words: &'a mut [u64],
 }
 
-impl<const M: usize, const G: usize> Work for Groups<'_, M, G> {
+impl<const M: usize, const G: usize> SimdKernel for Groups<'_, M, G> {
     /// Whether a score is NaN.
     type Output = bool;
 
     #[inline(always)]
-    fn done(self, _level: Level) -> bool {
+    fn done(self, _level: SimdLevel) -> bool {
         let (whole, rest) = self.scores.as_chunks::<64>();
         let mut nan = false;
         for (word, scores) in self.words.iter_mut().zip(whole) {
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn every_level_chooses_the_same_of_each_group() {
         let scores: Vec<f32> = (0..300).map(|i| (i * 7919 % 13) as f32 - 4.0).collect();
-        for level in Level::all() {
+        for level in SimdLevel::all() {
             for n in 1..=4 {
                 let mut words = [0u64; 5];
                 assert!(!level.run(Groups::<4, 16> { scores: &scores, n, words: &mut words }), "{level}");

@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 
 /// A set of instructions that this processor has: there is no other way to a value of this type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Level(Kind);
+pub struct SimdLevel(Kind);
 
-/// The name of a [`Level`]; having it does not prove that the processor has the instructions.
+/// The name of a [`SimdLevel`]; having it does not prove that the processor has the instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// What every processor of the architecture has.
@@ -20,7 +20,7 @@ pub enum Kind {
     Avx512,
 }
 
-impl Level {
+impl SimdLevel {
     #[cfg(target_arch = "x86_64")]
     pub(crate) const AVX2: Self = Self(Kind::Avx2);
     #[cfg(target_arch = "x86_64")]
@@ -49,7 +49,7 @@ impl Level {
 
     /// The fastest of them.
     pub fn best() -> Self {
-        static BEST: OnceLock<Level> = OnceLock::new();
+        static BEST: OnceLock<SimdLevel> = OnceLock::new();
         *BEST.get_or_init(|| Self::all().pop().unwrap_or(Self(Kind::Portable)))
     }
 
@@ -69,18 +69,18 @@ impl Level {
 }
 
 /// An inner loop that is compiled for each level; the compiler makes vectors of it.
-pub trait Work {
+pub trait SimdKernel {
     /// What comes of it.
     type Output;
 
     /// Does it, on `level`. To be marked `#[inline(always)]`, and so is what it calls: what is not inlined knows
     /// nothing of the instructions.
-    fn done(self, level: Level) -> Self::Output;
+    fn done(self, level: SimdLevel) -> Self::Output;
 }
 
-impl Level {
+impl SimdLevel {
     /// Does `work` with these instructions.
-    pub fn run<W: Work>(self, work: W) -> W::Output {
+    pub fn run<W: SimdKernel>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: there is no such level where the processor lacks the instructions.
         match self.0 {
@@ -94,17 +94,17 @@ impl Level {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi2")]
-fn with_avx512<W: Work>(work: W) -> W::Output {
-    work.done(Level::AVX512)
+fn with_avx512<W: SimdKernel>(work: W) -> W::Output {
+    work.done(SimdLevel::AVX512)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
-fn with_avx2<W: Work>(work: W) -> W::Output {
-    work.done(Level::AVX2)
+fn with_avx2<W: SimdKernel>(work: W) -> W::Output {
+    work.done(SimdLevel::AVX2)
 }
 
-impl fmt::Display for Level {
+impl fmt::Display for SimdLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Kind::Portable => "portable",

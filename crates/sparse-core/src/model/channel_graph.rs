@@ -35,14 +35,14 @@ pub struct Link {
 
 /// The groups of a network and the layers between them, layers in the order of the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Layout {
+pub struct ChannelGraph {
     /// Groups of activations.
     pub groups: Vec<Group>,
     /// Layers.
     pub layers: Vec<Link>,
 }
 
-impl Layout {
+impl ChannelGraph {
     /// Adds a group of so many channels, which may have as few as `least`; its index.
     pub fn group(&mut self, width: usize, least: usize) -> usize {
         self.groups.push(Group { width, least });
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_chain_by_hand() {
-        let chain = Layout::chain(&[64, 128, 10]);
+        let chain = ChannelGraph::chain(&[64, 128, 10]);
         assert_eq!(chain.sizes(&[64, 128, 10]), [64 * 128, 1280]);
         assert_eq!(chain.weights(&[64, 2, 10]), 148);
         assert_eq!(chain.groups.iter().map(Group::is_fixed).collect::<Vec<_>>(), [true, false, true]);
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_residual_block_may_go() {
-        let mut layout = Layout::default();
+        let mut layout = ChannelGraph::default();
         let (input, stream) = (layout.group(3, 3), layout.group(4, 1));
         let inside = layout.group(5, 0);
         layout.convolution(input, stream, 9, 100);

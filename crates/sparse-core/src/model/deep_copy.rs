@@ -7,7 +7,7 @@ use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Device;
 
 /// A copy of `model`, on its device and in its mode, whose running statistics are its own.
-pub fn apart<M: Module>(model: &M) -> M {
+pub fn deep_clone<M: Module>(model: &M) -> M {
     let mut flags = Flags(Vec::new());
     model.visit(&mut flags);
     // Only this makes new statistics; it turns gradients and flags off.
@@ -17,8 +17,8 @@ pub fn apart<M: Module>(model: &M) -> M {
 }
 
 /// A copy of `model` as [`apart`] makes it, on `device` and in the model's mode.
-pub fn onto<M: Module>(model: &M, device: &Device) -> M {
-    let own = apart(model);
+pub fn clone_to_device<M: Module>(model: &M, device: &Device) -> M {
+    let own = deep_clone(model);
     let trains = own.devices().iter().all(Device::is_autodiff);
     let device = if trains { device.clone().autodiff() } else { device.clone() };
     if own.devices() == [device.clone()] { own } else { own.fork(&device) }
@@ -69,10 +69,10 @@ mod tests {
         let plain = regrow_device::current();
         for device in [plain.clone(), plain.autodiff()] {
             let norm = BatchNormConfig::new(2).init(&device);
-            let copy = apart(&norm).map(&mut Times(3.0));
+            let copy = deep_clone(&norm).map(&mut Times(3.0));
             assert_eq!((variance(&copy), variance(&norm)), (vec![3.0; 2], vec![1.0; 2]));
             let numbers = Tensor::<4>::from_data([[[[1.0, 5.0]], [[2.0, -2.0]]]], &device);
-            let _ = apart(&norm).forward(numbers);
+            let _ = deep_clone(&norm).forward(numbers);
             assert_eq!(variance(&norm), [1.0; 2]);
             assert_eq!(copy.devices(), norm.devices());
         }
@@ -83,7 +83,7 @@ mod tests {
         let plain = regrow_device::current();
         for device in [plain.clone(), plain.clone().autodiff()] {
             let norm = BatchNormConfig::new(2).init(&device);
-            let copy = onto(&norm, &plain).map(&mut Times(3.0));
+            let copy = clone_to_device(&norm, &plain).map(&mut Times(3.0));
             assert_eq!((copy.devices(), variance(&norm)), (vec![device], vec![1.0; 2]));
         }
     }
@@ -97,10 +97,10 @@ mod tests {
             norm.visit(&mut flags);
             flags.0
         };
-        assert!(enabled(&apart(&norm)).iter().all(|on| *on) && !enabled(&norm).is_empty());
-        assert!(apart(&norm).gamma.is_require_grad());
-        let fixed = with_fixed_statistics(apart(&norm));
-        assert!(enabled(&apart(&fixed)).iter().all(|on| !*on));
+        assert!(enabled(&deep_clone(&norm)).iter().all(|on| *on) && !enabled(&norm).is_empty());
+        assert!(deep_clone(&norm).gamma.is_require_grad());
+        let fixed = with_fixed_statistics(deep_clone(&norm));
+        assert!(enabled(&deep_clone(&fixed)).iter().all(|on| !*on));
         assert!(enabled(&norm).iter().all(|on| *on));
     }
 }

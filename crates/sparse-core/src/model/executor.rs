@@ -5,7 +5,7 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
 /// Computes layers for a model that runs; each has a name of its own in it.
-pub trait Layers {
+pub trait LayerExecutor {
     /// The outputs `[batch, d_out]` of `layer` for `x`, `[batch, d_in]`.
     fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2>;
 
@@ -15,9 +15,9 @@ pub trait Layers {
 
 /// Layers as they are.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stock;
+pub struct DenseExecutor;
 
-impl Layers for Stock {
+impl LayerExecutor for DenseExecutor {
     fn linear(&mut self, _name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
         layer.forward(x)
     }
@@ -29,19 +29,19 @@ impl Layers for Stock {
 
 /// Every layer computes itself; what convolutions give is told to someone, with their number, who says what
 /// goes on in its place.
-pub struct Tap<'a> {
+pub struct ConvTap<'a> {
     after: &'a mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>,
     convolutions: usize,
 }
 
-impl<'a> Tap<'a> {
+impl<'a> ConvTap<'a> {
     /// Before the first convolution.
     pub fn new(after: &'a mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Self {
         Self { after, convolutions: 0 }
     }
 }
 
-impl Layers for Tap<'_> {
+impl LayerExecutor for ConvTap<'_> {
     fn linear(&mut self, _name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
         layer.forward(x)
     }
@@ -53,19 +53,19 @@ impl Layers for Tap<'_> {
 }
 
 /// Layers of a part of a model, whose names begin with that of the part.
-pub struct Within<'a> {
+pub struct ScopedExecutor<'a> {
     part: String,
-    all: &'a mut dyn Layers,
+    all: &'a mut dyn LayerExecutor,
 }
 
-impl<'a> Within<'a> {
+impl<'a> ScopedExecutor<'a> {
     /// Of this part.
-    pub fn new(part: impl Into<String>, all: &'a mut dyn Layers) -> Self {
+    pub fn new(part: impl Into<String>, all: &'a mut dyn LayerExecutor) -> Self {
         Self { part: part.into(), all }
     }
 }
 
-impl Layers for Within<'_> {
+impl LayerExecutor for ScopedExecutor<'_> {
     fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
         self.all.linear(&format!("{}.{name}", self.part), layer, x)
     }
@@ -81,7 +81,7 @@ impl Layers for Within<'_> {
 /// use burn::module::Module;
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::tensor::{Device, Tensor, activation::relu};
-/// use regrow_inference::{Layered, Layers, Options, compress};
+/// use regrow_inference::{ForwardWith, LayerExecutor, Options, compress};
 ///
 /// #[derive(Module, Debug)]
 /// struct Net {
@@ -89,10 +89,10 @@ impl Layers for Within<'_> {
 ///     second: Linear,
 /// }
 ///
-/// impl Layered<Tensor<2>> for Net {
+/// impl ForwardWith<Tensor<2>> for Net {
 ///     type Output = Tensor<2>;
 ///
-///     fn run(&self, x: Tensor<2>, layers: &mut dyn Layers) -> Tensor<2> {
+///     fn run(&self, x: Tensor<2>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
 ///         let x = relu(layers.linear("first", &self.first, x));
 ///         layers.linear("second", &self.second, x)
 ///     }
@@ -107,10 +107,10 @@ impl Layers for Within<'_> {
 /// assert_eq!(net.run(sample).dims(), [1, 4]);
 /// # Ok::<(), regrow_sparse_core::Error>(())
 /// ```
-pub trait Layered<I> {
+pub trait ForwardWith<I> {
     /// What it gives.
     type Output;
 
     /// The output for `input`, its layers computed by `layers`.
-    fn run(&self, input: I, layers: &mut dyn Layers) -> Self::Output;
+    fn run(&self, input: I, layers: &mut dyn LayerExecutor) -> Self::Output;
 }

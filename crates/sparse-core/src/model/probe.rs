@@ -22,9 +22,9 @@ use rayon::prelude::*;
 
 use crate::layerwise::Moments;
 use crate::mask::budget::rounded;
-use crate::model::deep_copy::apart;
+use crate::model::deep_copy::deep_clone;
 use crate::model::evidence::{Evidence, Needs};
-use crate::model::executor::Layers;
+use crate::model::executor::LayerExecutor;
 use crate::model::gradients::{gradient, norm, shifted, with_fixed_statistics};
 use crate::model::masked::{Base, Gradient, apply_masks};
 use crate::model::score::magnitudes;
@@ -36,7 +36,7 @@ const REACH: f64 = 1e-3;
 
 type Loss<'a, M> = dyn Fn(&M) -> Tensor<1> + Send + 'a;
 type Response<'a, M> = dyn Fn(&M, &Device, DType) -> Tensor<1> + Send + 'a;
-type Inputs<'a, M> = dyn Fn(&M, &mut dyn Layers) + Send + 'a;
+type Inputs<'a, M> = dyn Fn(&M, &mut dyn LayerExecutor) + Send + 'a;
 type Outputs<'a, M> = dyn Fn(&M) -> Tensor<2> + Send + 'a;
 
 /// How to run a model for evidence about its weights. The model itself is left as it is: every run has a copy with
@@ -88,7 +88,7 @@ impl<M> Probe<M> {
 
     /// With a run over calibration inputs, every layer by way of the second argument
     /// (`layers.linear("fc", &model.fc, x)`, by the path of its parameters), for statistics of what layers read.
-    pub fn with_inputs(mut self, run: impl Fn(&M, &mut dyn Layers) + Send + 'static) -> Self {
+    pub fn with_inputs(mut self, run: impl Fn(&M, &mut dyn LayerExecutor) + Send + 'static) -> Self {
         self.inputs = Some(Box::new(run));
         self
     }
@@ -147,7 +147,7 @@ impl<M: Module> Probe<M> {
 
     /// The model for the loss, apart from the caller's: clones of a module share the statistics of their batch norms.
     fn copy(&self, model: &M) -> M {
-        let copy = apart(model);
+        let copy = deep_clone(model);
         if self.fixed { with_fixed_statistics(copy) } else { copy }
     }
 

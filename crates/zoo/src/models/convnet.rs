@@ -6,10 +6,10 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_inference::{Layered, Layers, Stock, Tap};
+use regrow_inference::{ConvTap, DenseExecutor, ForwardWith, LayerExecutor};
 use regrow_train::Classifier;
+use regrow_train::classifier::ConvHooks;
 use regrow_train::classifier::Headed;
-use regrow_train::classifier::Tapped;
 
 /// Three times `conv` 3x3, `norm`, ReLU and 2x2 max-pool, with 16, 32 and 64 channels; the mean over pixels;
 /// `head`.
@@ -44,7 +44,7 @@ impl ConvNet {
 
 impl Classifier for ConvNet {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.run(images, &mut Stock)
+        self.run(images, &mut DenseExecutor)
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
@@ -53,7 +53,7 @@ impl Classifier for ConvNet {
 }
 
 impl ConvNet {
-    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let step = |x, (i, (conv, norm)): (usize, (&Conv2d, &BatchNorm))| {
             self.pool.forward(relu(norm.forward(layers.conv2d(&format!("convs.{i}"), conv, x))))
         };
@@ -62,10 +62,10 @@ impl ConvNet {
     }
 }
 
-impl Layered<Tensor<4>> for ConvNet {
+impl ForwardWith<Tensor<4>> for ConvNet {
     type Output = Tensor<2>;
 
-    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn run(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = self.features_by(images, layers);
         layers.linear("head", &self.head, x)
     }
@@ -73,7 +73,7 @@ impl Layered<Tensor<4>> for ConvNet {
 
 impl Headed for ConvNet {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.features_by(images, &mut Stock)
+        self.features_by(images, &mut DenseExecutor)
     }
 
     fn head(&self) -> &Linear {
@@ -85,12 +85,12 @@ impl Headed for ConvNet {
     }
 }
 
-impl Tapped for ConvNet {
+impl ConvHooks for ConvNet {
     fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
         WIDTHS.map(|width| (width, [3, 3])).into()
     }
 
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        self.features_by(images, &mut Tap::new(after))
+        self.features_by(images, &mut ConvTap::new(after))
     }
 }

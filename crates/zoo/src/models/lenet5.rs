@@ -6,11 +6,11 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_inference::{Layered, Layers, Stock, Tap};
-use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_inference::{ConvTap, DenseExecutor, ForwardWith, LayerExecutor};
+use regrow_sparse_core::model::channel_graph::ChannelGraph;
 use regrow_train::Classifier;
+use regrow_train::classifier::ConvHooks;
 use regrow_train::classifier::Headed;
-use regrow_train::classifier::Tapped;
 
 /// `conv1` 6 5x5, `conv2` 16 5x5 (each ReLU and 2x2 max-pool), `fc1` 120, `fc2` 84, `fc3`.
 #[derive(Module, Debug)]
@@ -43,8 +43,8 @@ impl LeNet5 {
     }
 
     /// How its layers hang together.
-    pub fn layout(channels: usize, classes: usize) -> Layout {
-        let mut chain = Layout::chain(&Self::widths(channels, classes));
+    pub fn layout(channels: usize, classes: usize) -> ChannelGraph {
+        let mut chain = ChannelGraph::chain(&Self::widths(channels, classes));
         // 5x5 kernels; `fc1` reads maps of 5x5.
         chain.layers[..3].iter_mut().for_each(|layer| layer.area = 25);
         (chain.layers[0].positions, chain.layers[1].positions) = (28 * 28, 10 * 10);
@@ -54,12 +54,12 @@ impl LeNet5 {
 
 impl Classifier for LeNet5 {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.run(images, &mut Stock)
+        self.run(images, &mut DenseExecutor)
     }
 }
 
 impl LeNet5 {
-    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = self.pool.forward(relu(layers.conv2d("conv1", &self.conv1, images)));
         let x = self.pool.forward(relu(layers.conv2d("conv2", &self.conv2, x)));
         let x = relu(layers.linear("fc1", &self.fc1, x.flatten::<2>(1, 3)));
@@ -67,10 +67,10 @@ impl LeNet5 {
     }
 }
 
-impl Layered<Tensor<4>> for LeNet5 {
+impl ForwardWith<Tensor<4>> for LeNet5 {
     type Output = Tensor<2>;
 
-    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn run(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = self.features_by(images, layers);
         layers.linear("fc3", &self.fc3, x)
     }
@@ -78,7 +78,7 @@ impl Layered<Tensor<4>> for LeNet5 {
 
 impl Headed for LeNet5 {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.features_by(images, &mut Stock)
+        self.features_by(images, &mut DenseExecutor)
     }
 
     fn head(&self) -> &Linear {
@@ -90,12 +90,12 @@ impl Headed for LeNet5 {
     }
 }
 
-impl Tapped for LeNet5 {
+impl ConvHooks for LeNet5 {
     fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
         [&self.conv1, &self.conv2].map(|conv| (conv.weight.lazy_shape()[0], [5, 5])).into()
     }
 
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        self.features_by(images, &mut Tap::new(after))
+        self.features_by(images, &mut ConvTap::new(after))
     }
 }

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_inference::{Layered, Layers, Stock};
+use regrow_inference::{DenseExecutor, ForwardWith, LayerExecutor};
 use regrow_train::Classifier;
 use regrow_train::classifier::Headed;
 
@@ -30,21 +30,21 @@ impl Mlp {
 
 impl Classifier for Mlp {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.run(images, &mut Stock)
+        self.run(images, &mut DenseExecutor)
     }
 }
 
 impl Mlp {
-    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = relu(layers.linear("fc1", &self.fc1, images.flatten::<2>(1, 3)));
         relu(layers.linear("fc2", &self.fc2, x))
     }
 }
 
-impl Layered<Tensor<4>> for Mlp {
+impl ForwardWith<Tensor<4>> for Mlp {
     type Output = Tensor<2>;
 
-    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn run(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = self.features_by(images, layers);
         layers.linear("fc3", &self.fc3, x)
     }
@@ -52,7 +52,7 @@ impl Layered<Tensor<4>> for Mlp {
 
 impl Headed for Mlp {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.features_by(images, &mut Stock)
+        self.features_by(images, &mut DenseExecutor)
     }
 
     fn head(&self) -> &Linear {

@@ -6,11 +6,11 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_inference::{Layered, Layers, Stock, Tap};
-use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_inference::{ConvTap, DenseExecutor, ForwardWith, LayerExecutor};
+use regrow_sparse_core::model::channel_graph::ChannelGraph;
 use regrow_train::Classifier;
+use regrow_train::classifier::ConvHooks;
 use regrow_train::classifier::Headed;
-use regrow_train::classifier::Tapped;
 
 /// `conv1` 20 5x5, `conv2` 50 5x5 (each ReLU and 2x2 max-pool), `fc1` 500, `fc2`; images 28x28.
 #[derive(Module, Debug)]
@@ -29,8 +29,8 @@ impl MnistCnn {
     }
 
     /// How its layers hang together.
-    pub fn layout(classes: usize) -> Layout {
-        let mut chain = Layout::chain(&Self::widths(classes));
+    pub fn layout(classes: usize) -> ChannelGraph {
+        let mut chain = ChannelGraph::chain(&Self::widths(classes));
         // 5x5 kernels; `fc1` reads maps of 4x4.
         chain.layers[..2].iter_mut().for_each(|layer| layer.area = 25);
         chain.layers[2].area = 16;
@@ -52,22 +52,22 @@ impl MnistCnn {
 
 impl Classifier for MnistCnn {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.run(images, &mut Stock)
+        self.run(images, &mut DenseExecutor)
     }
 }
 
 impl MnistCnn {
-    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = self.pool.forward(relu(layers.conv2d("conv1", &self.conv1, images)));
         let x = self.pool.forward(relu(layers.conv2d("conv2", &self.conv2, x)));
         relu(layers.linear("fc1", &self.fc1, x.flatten::<2>(1, 3)))
     }
 }
 
-impl Layered<Tensor<4>> for MnistCnn {
+impl ForwardWith<Tensor<4>> for MnistCnn {
     type Output = Tensor<2>;
 
-    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn run(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = self.features_by(images, layers);
         layers.linear("fc2", &self.fc2, x)
     }
@@ -75,7 +75,7 @@ impl Layered<Tensor<4>> for MnistCnn {
 
 impl Headed for MnistCnn {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.features_by(images, &mut Stock)
+        self.features_by(images, &mut DenseExecutor)
     }
 
     fn head(&self) -> &Linear {
@@ -87,12 +87,12 @@ impl Headed for MnistCnn {
     }
 }
 
-impl Tapped for MnistCnn {
+impl ConvHooks for MnistCnn {
     fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
         [&self.conv1, &self.conv2].map(|conv| (conv.weight.lazy_shape()[0], [5, 5])).into()
     }
 
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        self.features_by(images, &mut Tap::new(after))
+        self.features_by(images, &mut ConvTap::new(after))
     }
 }

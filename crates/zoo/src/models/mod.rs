@@ -11,10 +11,10 @@ pub mod resnet;
 use burn::module::Module;
 use burn::nn::{BatchNorm, Linear};
 use burn::tensor::Tensor;
-use regrow_inference::{Layered, Layers};
+use regrow_inference::{ForwardWith, LayerExecutor};
 use regrow_train::Classifier;
-use regrow_train::classifier::{Headed, Tapped};
-use regrow_train::gated_forward::{Gateable, Gates};
+use regrow_train::classifier::{ConvHooks, Headed};
+use regrow_train::gated_forward::{GatedForward, Gates};
 
 pub use convnet::ConvNet;
 pub use lenet5::LeNet5;
@@ -62,10 +62,10 @@ impl Classifier for Net {
     }
 }
 
-impl Layered<Tensor<4>> for Net {
+impl ForwardWith<Tensor<4>> for Net {
     type Output = Tensor<2>;
 
-    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn run(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         match self {
             Self::Mlp(net) => net.run(images, layers),
             Self::LeNet5(net) => net.run(images, layers),
@@ -113,7 +113,7 @@ impl Headed for Net {
 }
 
 /// Multilayer perceptrons have no convolution.
-impl Tapped for Net {
+impl ConvHooks for Net {
     fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
         match self {
             Self::LeNet5(net) => net.convolutions(),
@@ -136,7 +136,7 @@ impl Tapped for Net {
 }
 
 /// Networks without residual blocks have nothing to switch off.
-impl Gateable for Net {
+impl GatedForward for Net {
     fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
         match self {
             Self::ResidualMlp(net) => net.gated(images, gates),

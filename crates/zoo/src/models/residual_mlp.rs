@@ -4,11 +4,11 @@ use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use regrow_inference::{Layered, Layers, Stock, Within};
-use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_inference::{DenseExecutor, ForwardWith, LayerExecutor, ScopedExecutor};
+use regrow_sparse_core::model::channel_graph::ChannelGraph;
 use regrow_train::Classifier;
 use regrow_train::classifier::Headed;
-use regrow_train::gated_forward::{Gateable, Gates};
+use regrow_train::gated_forward::{GatedForward, Gates};
 
 use super::narrow;
 
@@ -35,8 +35,8 @@ pub struct Block {
 impl ResidualMlp {
     /// How its layers hang together. Groups: the image, what the blocks add to, the inside of each
     /// block, the classes.
-    pub fn layout(classes: usize) -> Layout {
-        let mut layout = Layout::default();
+    pub fn layout(classes: usize) -> ChannelGraph {
+        let mut layout = ChannelGraph::default();
         let (image, stream) = (layout.group(64, 64), layout.group(64, 1));
         layout.linear(image, stream);
         for _ in 0..BLOCKS {
@@ -71,7 +71,7 @@ impl ResidualMlp {
 
 impl Classifier for ResidualMlp {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.run(images, &mut Stock)
+        self.run(images, &mut DenseExecutor)
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
@@ -82,19 +82,19 @@ impl Classifier for ResidualMlp {
 }
 
 impl ResidualMlp {
-    fn features_by(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn features_by(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = relu(layers.linear("input", &self.input, images.flatten::<2>(1, 3)));
         let step = |x, (i, block): (usize, &Block)| {
-            block.forward(x, None, &mut Within::new(format!("blocks.{i}"), &mut *layers))
+            block.forward(x, None, &mut ScopedExecutor::new(format!("blocks.{i}"), &mut *layers))
         };
         self.blocks.iter().enumerate().fold(x, step)
     }
 }
 
-impl Layered<Tensor<4>> for ResidualMlp {
+impl ForwardWith<Tensor<4>> for ResidualMlp {
     type Output = Tensor<2>;
 
-    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn run(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = self.features_by(images, layers);
         layers.linear("output", &self.output, x)
     }
@@ -102,7 +102,7 @@ impl Layered<Tensor<4>> for ResidualMlp {
 
 impl Headed for ResidualMlp {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.features_by(images, &mut Stock)
+        self.features_by(images, &mut DenseExecutor)
     }
 
     fn head(&self) -> &Linear {
@@ -114,12 +114,12 @@ impl Headed for ResidualMlp {
     }
 }
 
-impl Gateable for ResidualMlp {
+impl GatedForward for ResidualMlp {
     fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
         let x = relu(self.input.forward(images.flatten::<2>(1, 3)));
         let step = |x: Tensor<2>, (i, block): (usize, &Block)| {
             let gate = gates(i, x.clone());
-            block.forward(x, Some(gate), &mut Stock)
+            block.forward(x, Some(gate), &mut DenseExecutor)
         };
         self.output.forward(self.blocks.iter().enumerate().fold(x, step))
     }
@@ -136,7 +136,7 @@ impl Gateable for ResidualMlp {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<2>, gates: Option<Gates>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, gates: Option<Gates>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let Self { fc1: Some(fc1), bn1: Some(bn1), fc2: Some(fc2), bn2: Some(bn2) } = self else { return x };
         let (whole, inside) = gates.map_or((None, None), |gates| (Some(gates.whole), gates.inside));
         let gated = |y: Tensor<2>, gate: Option<Tensor<2>>| if let Some(gate) = gate { y * gate } else { y };

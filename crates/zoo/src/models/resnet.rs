@@ -7,12 +7,12 @@ use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, Pa
 use burn::tensor::activation::relu;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
-use regrow_inference::{Layered, Layers, Stock, Tap, Within};
-use regrow_sparse_core::model::channel_graph::Layout;
+use regrow_inference::{ConvTap, DenseExecutor, ForwardWith, LayerExecutor, ScopedExecutor};
+use regrow_sparse_core::model::channel_graph::ChannelGraph;
 use regrow_train::Classifier;
+use regrow_train::classifier::ConvHooks;
 use regrow_train::classifier::Headed;
-use regrow_train::classifier::Tapped;
-use regrow_train::gated_forward::{Gateable, Gates};
+use regrow_train::gated_forward::{GatedForward, Gates};
 
 use super::narrow;
 
@@ -41,8 +41,8 @@ pub struct Block {
 impl ResNet {
     /// How the layers of depth `6 * blocks + 2` hang together. Groups: the image, the three stages
     /// (what blocks add to each other has one width), the inside of each block, the classes.
-    pub fn layout(blocks: usize, classes: usize) -> Layout {
-        let mut layout = Layout::default();
+    pub fn layout(blocks: usize, classes: usize) -> ChannelGraph {
+        let mut layout = ChannelGraph::default();
         let image = layout.group(3, 3);
         let stages = [(16, 32 * 32), (32, 16 * 16), (64, 8 * 8)];
         let [first, second, third] = stages.map(|(width, _)| layout.group(width, 1));
@@ -95,14 +95,14 @@ impl ResNet {
     fn through(
         &self,
         images: Tensor<4>,
-        layers: &mut dyn Layers,
+        layers: &mut dyn LayerExecutor,
         mut gates: impl FnMut(usize, &Tensor<4>) -> Option<Gates>,
     ) -> Tensor<2> {
         let x = relu(self.bn1.forward(layers.conv2d("conv1", &self.conv1, images)));
         let step = |x, (i, block): (usize, &Block)| {
             let gates = gates(i, &x);
             let (stage, place) = (1 + i / self.layer1.len(), i % self.layer1.len());
-            block.forward(x, gates, &mut Within::new(format!("layer{stage}.{place}"), &mut *layers))
+            block.forward(x, gates, &mut ScopedExecutor::new(format!("layer{stage}.{place}"), &mut *layers))
         };
         pooled(self.blocks().enumerate().fold(x, step))
     }
@@ -110,7 +110,7 @@ impl ResNet {
 
 impl Classifier for ResNet {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.run(images, &mut Stock)
+        self.run(images, &mut DenseExecutor)
     }
 
     fn batch_norms(&mut self, f: &mut dyn FnMut(&mut BatchNorm)) {
@@ -121,10 +121,10 @@ impl Classifier for ResNet {
     }
 }
 
-impl Layered<Tensor<4>> for ResNet {
+impl ForwardWith<Tensor<4>> for ResNet {
     type Output = Tensor<2>;
 
-    fn run(&self, images: Tensor<4>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn run(&self, images: Tensor<4>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = self.through(images, layers, |_, _| None);
         layers.linear("linear", &self.linear, x)
     }
@@ -132,7 +132,7 @@ impl Layered<Tensor<4>> for ResNet {
 
 impl Headed for ResNet {
     fn features(&self, images: Tensor<4>) -> Tensor<2> {
-        self.through(images, &mut Stock, |_, _| None)
+        self.through(images, &mut DenseExecutor, |_, _| None)
     }
 
     fn head(&self) -> &Linear {
@@ -144,20 +144,20 @@ impl Headed for ResNet {
     }
 }
 
-impl Tapped for ResNet {
+impl ConvHooks for ResNet {
     fn convolutions(&self) -> Vec<(usize, [usize; 2])> {
         let inside = self.blocks().flat_map(|block| block.conv1.iter().chain(&block.conv2));
         std::iter::once(&self.conv1).chain(inside).map(|conv| (conv.weight.lazy_shape()[0], [3, 3])).collect()
     }
 
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2> {
-        self.through(images, &mut Tap::new(after), |_, _| None)
+        self.through(images, &mut ConvTap::new(after), |_, _| None)
     }
 }
 
-impl Gateable for ResNet {
+impl GatedForward for ResNet {
     fn gated(&self, images: Tensor<4>, gates: &mut dyn FnMut(usize, Tensor<2>) -> Gates) -> Tensor<2> {
-        self.linear.forward(self.through(images, &mut Stock, |i, x| Some(gates(i, pooled(x.clone())))))
+        self.linear.forward(self.through(images, &mut DenseExecutor, |i, x| Some(gates(i, pooled(x.clone())))))
     }
 
     fn narrowed(mut self, kept: &[Vec<bool>]) -> Self {
@@ -191,7 +191,7 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, gates: Option<Gates>, layers: &mut dyn Layers) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, gates: Option<Gates>, layers: &mut dyn LayerExecutor) -> Tensor<4> {
         let Self { conv1: Some(conv1), bn1: Some(bn1), conv2: Some(conv2), bn2: Some(bn2), .. } = self else {
             return relu(self.shortcut(x));
         };

@@ -12,7 +12,7 @@ use regrow_lm::{NextToken, Transformer, batch, perplexity, perplexity_of, slidin
 use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::registry::{LAYER_SOLVERS, Params, find};
 use regrow_pruners::{Allocate, Budget, Layerwise, Owl, Perp};
-use regrow_sparse_core::layerwise::Hidden;
+use regrow_sparse_core::layerwise::HiddenStates;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Pattern, Result};
 use regrow_train::Training;
@@ -178,7 +178,7 @@ impl Table<'_> {
             head: None,
             embedding: None,
         };
-        run.prune(model.places(data.window), Hidden::held(hidden), &mut patch, &mut |_, _, _| {})?;
+        run.prune(model.context(data.window), HiddenStates::in_memory(hidden), &mut patch, &mut |_, _, _| {})?;
         Ok(patch.finish()?)
     }
 

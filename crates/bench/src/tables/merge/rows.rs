@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use regrow_inference::Layered;
+use regrow_inference::ForwardWith;
 use regrow_merging::{MergeEntry, MergeParams, Operand, Operands, Soup, information, tensor_methods};
 use regrow_sparse_core::layerwise::Moments;
-use regrow_sparse_core::model::deep_copy::apart;
+use regrow_sparse_core::model::deep_copy::deep_clone;
 use regrow_sparse_core::model::gradients::with_fixed_statistics;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::{Examples, correct, count_correct, mean_loss, probabilities, recalibrate};
@@ -181,7 +181,7 @@ fn of_tensors(net: &Net, inputs: &Inputs<'_>, entry: &MergeEntry, parameters: &M
         let base = inputs.base.map(of);
         new.insert(name.clone(), method.merge(&Operands::new(name, shape, base.as_deref(), &operands)?)?);
     }
-    Ok(map_values(apart(net), &mut |name, _| new.remove(name)))
+    Ok(map_values(deep_clone(net), &mut |name, _| new.remove(name)))
 }
 
 fn tensors(net: &Net) -> Tensors {

@@ -10,7 +10,7 @@ use regrow_device::pool::DevicePool;
 use regrow_merging::{SmsConfig, Soup as Merge, average, equal_weights};
 use regrow_pruners::{Imp, Magnitude};
 use regrow_sparse_core::Result;
-use regrow_sparse_core::model::deep_copy::{apart, onto};
+use regrow_sparse_core::model::deep_copy::{clone_to_device, deep_clone};
 use regrow_train::classifier::{Examples, correct, probabilities};
 use regrow_zoo::data::{Augmentation, DataSet};
 use regrow_zoo::{Arch, Net};
@@ -140,7 +140,10 @@ impl Cell<'_> {
         let runs = self.table.pool.run(self.m, |device, i| {
             let seed = self.seed.on(device);
             let retrain = |net, phase| seed.retrain(net, plan.phase_epochs, phase, i, self.m);
-            Ok::<_, regrow_sparse_core::Error>(onto(&imp.run(onto(dense, device), None, retrain)?, self.table.device))
+            Ok::<_, regrow_sparse_core::Error>(clone_to_device(
+                &imp.run(clone_to_device(dense, device), None, retrain)?,
+                self.table.device,
+            ))
         })?;
         let seconds = started.elapsed().as_secs_f64();
         let mut rows = vec![
@@ -148,8 +151,9 @@ impl Cell<'_> {
             self.best_record(IMP_BEST, &runs, seconds),
         ];
         let started = Instant::now();
-        let longer =
-            imp.run(apart(dense), None, |net, phase| self.seed.retrain(net, plan.phase_epochs * self.m, phase, 0, 1))?;
+        let longer = imp.run(deep_clone(dense), None, |net, phase| {
+            self.seed.retrain(net, plan.phase_epochs * self.m, phase, 0, 1)
+        })?;
         rows.push(self.record(IMP_LONGER, &longer, started.elapsed().as_secs_f64()));
         let started = Instant::now();
         let repruned = self.repruned(imp, &runs)?;
@@ -170,7 +174,7 @@ impl Cell<'_> {
     /// IMP with one candidate up to the last phase, whose m candidates are averaged.
     fn one_phase(&self, imp: &Imp<Magnitude>, dense: &Net) -> Result<Net> {
         let plan = self.table.plan;
-        let mut net = apart(dense);
+        let mut net = deep_clone(dense);
         for phase in 1..plan.phases {
             net = self.seed.retrain(imp.prune(net, phase)?.0, plan.phase_epochs, phase, 0, 1)?;
         }
@@ -187,10 +191,11 @@ impl Cell<'_> {
         let sms = sms.with_candidates(self.m);
         let started = Instant::now();
         let mut candidates = Vec::new();
-        let uniform = sms.init()?.run(apart(dense), &soup_trainer, &mut |phase| candidates.clone_from(&phase.candidates))?;
+        let uniform =
+            sms.init()?.run(deep_clone(dense), &soup_trainer, &mut |phase| candidates.clone_from(&phase.candidates))?;
         let seconds = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let greedy = sms.with_soup(Merge::Greedy).init()?.run(apart(dense), &soup_trainer, &mut |_| {})?;
+        let greedy = sms.with_soup(Merge::Greedy).init()?.run(deep_clone(dense), &soup_trainer, &mut |_| {})?;
         let greedy_seconds = started.elapsed().as_secs_f64();
         Ok(vec![
             self.mean_record(MEAN, &candidates, seconds),

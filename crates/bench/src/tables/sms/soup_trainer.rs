@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use regrow_device::pool::DevicePool;
 use regrow_merging::sms::SoupTrainer;
 use regrow_pruners::{Imp, Magnitude, Retrain};
-use regrow_sparse_core::model::deep_copy::onto;
+use regrow_sparse_core::model::deep_copy::clone_to_device;
 use regrow_sparse_core::model::score::Recipe;
 use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::model::weight::Select;
@@ -100,9 +100,9 @@ impl SoupTrainer<Net, Error> for Soup<'_> {
     fn retrain_all(&self, model: &Net, phase: usize, candidates: usize, _parallel: usize) -> Result<Vec<Net>> {
         let home = self.seed.trainer.device;
         self.pool.run(candidates, |device, candidate| {
-            let net = onto(model, device);
+            let net = clone_to_device(model, device);
             let net = self.seed.on(device).retrain(net, self.seed.plan.phase_epochs, phase, candidate, self.m)?;
-            Ok(onto(&net, home))
+            Ok(clone_to_device(&net, home))
         })
     }
 

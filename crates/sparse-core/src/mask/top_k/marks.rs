@@ -1,7 +1,7 @@
 //! 64 keys beside the ends of a bracket: bits, by whatever instructions there are.
 
 use crate::mask::bitpack::packed;
-use crate::mask::simd::Level;
+use crate::mask::simd::SimdLevel;
 
 /// A bit for each key, low bit first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,12 +16,12 @@ pub(super) struct Marks {
 
 /// Which of `keys` are above `high`, and which not below `low`.
 #[inline(always)]
-pub(super) fn marks(level: Level, keys: &[f32; 64], low: f32, high: f32) -> Marks {
+pub(super) fn marks(level: SimdLevel, keys: &[f32; 64], low: f32, high: f32) -> Marks {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: there is no such level where the processor lacks the instructions.
     match level {
-        Level::AVX512 => return unsafe { x86::avx512(keys, low, high) },
-        Level::AVX2 => return unsafe { x86::avx2(keys, low, high) },
+        SimdLevel::AVX512 => return unsafe { x86::avx512(keys, low, high) },
+        SimdLevel::AVX2 => return unsafe { x86::avx2(keys, low, high) },
         _ => {}
     }
     portable(keys, low, high)
@@ -94,7 +94,7 @@ mod tests {
                 };
                 let (above, least) = (bit(|key, end| key > end, high), bit(|key, end| key >= end, low));
                 let want = Marks { above, least, nan: keys.iter().any(|key| key.is_nan()) };
-                for level in Level::all() {
+                for level in SimdLevel::all() {
                     assert_eq!(marks(level, &keys, low, high), want, "{level}, {low} to {high}");
                 }
             }

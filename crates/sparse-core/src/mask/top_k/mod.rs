@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use crate::mask::simd::{Level, Work};
+use crate::mask::simd::{SimdKernel, SimdLevel};
 use crate::{Error, Result};
 
 use marks::{Marks, marks};
@@ -38,16 +38,16 @@ pub fn top_k(scores: &[f32], keep: usize, key: impl Fn(f32) -> f32 + Sync) -> Re
     loop {
         let mut words = vec![0u64; scores.len().div_ceil(64)];
         let pieces = scores.par_chunks(PIECE).zip(words.par_chunks_mut(PIECE / 64));
-        let sifted: Vec<Sifted> =
-            pieces.map(|(scores, words)| bracket.sift(scores, &key, |at, word| words[at] = word)).collect();
-        if let Some(beyond) = bracket.missed(&sifted, keep)? {
+        let partitioned: Vec<Partitioned> =
+            pieces.map(|(scores, words)| bracket.partition(scores, &key, |at, word| words[at] = word)).collect();
+        if let Some(beyond) = bracket.missed(&partitioned, keep)? {
             bracket = beyond;
             continue;
         }
-        let mut threshold = Threshold::of(&sifted, keep);
-        let shares: Vec<Threshold> = sifted.iter().map(|sifted| threshold.share(sifted)).collect();
-        let pieces = words.par_chunks_mut(PIECE / 64).zip(sifted.par_iter().zip(shares));
-        pieces.for_each(|(words, (sifted, mut share))| share.mark(sifted, words));
+        let mut threshold = Threshold::of(&partitioned, keep);
+        let shares: Vec<Threshold> = partitioned.iter().map(|partitioned| threshold.share(partitioned)).collect();
+        let pieces = words.par_chunks_mut(PIECE / 64).zip(partitioned.par_iter().zip(shares));
+        pieces.for_each(|(words, (partitioned, mut share))| share.mark(partitioned, words));
         return Ok(words);
     }
 }
@@ -90,11 +90,11 @@ fn top_k_of_row(keys: &[f32], keep: usize) -> Result<Vec<u64>> {
     let mut bracket = Bracket::around(keep, keys.len(), &mut sample(keys, stride(keys.len()), &|key| key));
     loop {
         let mut words = vec![0u64; keys.len().div_ceil(64)];
-        let sifted = [bracket.sift(keys, &|key| key, |at, word| words[at] = word)];
-        match bracket.missed(&sifted, keep)? {
+        let partitioned = [bracket.partition(keys, &|key| key, |at, word| words[at] = word)];
+        match bracket.missed(&partitioned, keep)? {
             Some(beyond) => bracket = beyond,
             None => {
-                Threshold::of(&sifted, keep).mark(&sifted[0], &mut words);
+                Threshold::of(&partitioned, keep).mark(&partitioned[0], &mut words);
                 return Ok(words);
             }
         }
@@ -148,18 +148,19 @@ pub fn shares_of<'s, E: From<Error>>(
     }
     let mut bracket = Bracket::around(keep, total, &mut drawn);
     loop {
-        let mut sifted = Vec::with_capacity(slices);
+        let mut partitioned = Vec::with_capacity(slices);
         for index in 0..slices {
             let scores = slice(index)?;
-            let pieces = scores.par_chunks(PIECE).map(|scores| bracket.sift(scores, &|score| score, |_, _| ()));
-            sifted.push(pieces.collect::<Vec<_>>().into_iter().collect::<Sifted>());
+            let pieces = scores.par_chunks(PIECE).map(|scores| bracket.partition(scores, &|score| score, |_, _| ()));
+            partitioned.push(pieces.collect::<Vec<_>>().into_iter().collect::<Partitioned>());
         }
-        match bracket.missed(&sifted, keep)? {
+        match bracket.missed(&partitioned, keep)? {
             Some(beyond) => bracket = beyond,
             None => {
-                let mut threshold = Threshold::of(&sifted, keep);
-                let mut kept = |s: &Sifted| s.above + s.between.iter().filter(|(key, _)| threshold.takes(*key)).count();
-                return Ok(sifted.iter().map(&mut kept).collect());
+                let mut threshold = Threshold::of(&partitioned, keep);
+                let mut kept =
+                    |s: &Partitioned| s.above + s.between.iter().filter(|(key, _)| threshold.takes(*key)).count();
+                return Ok(partitioned.iter().map(&mut kept).collect());
             }
         }
     }
@@ -217,17 +218,17 @@ impl Bracket {
     }
 
     /// The bits of the keys above, word by word, and the keys between.
-    fn sift<K: Fn(f32) -> f32, P: FnMut(usize, u64)>(&self, scores: &[f32], key: &K, put: P) -> Sifted {
-        Level::best().run(Sift { bracket: *self, scores, key, put })
+    fn partition<K: Fn(f32) -> f32, P: FnMut(usize, u64)>(&self, scores: &[f32], key: &K, put: P) -> Partitioned {
+        SimdLevel::best().run(Sift { bracket: *self, scores, key, put })
     }
 
     /// Where to look instead if the threshold for `keep` is not in this bracket.
-    fn missed(&self, sifted: &[Sifted], keep: usize) -> Result<Option<Self>> {
-        if sifted.iter().any(|sifted| sifted.nan) {
+    fn missed(&self, partitioned: &[Partitioned], keep: usize) -> Result<Option<Self>> {
+        if partitioned.iter().any(|partitioned| partitioned.nan) {
             return Err(Error::Argument("a score is NaN".into()));
         }
-        let above: usize = sifted.iter().map(|sifted| sifted.above).sum();
-        let between: usize = sifted.iter().map(|sifted| sifted.between.len()).sum();
+        let above: usize = partitioned.iter().map(|partitioned| partitioned.above).sum();
+        let between: usize = partitioned.iter().map(|partitioned| partitioned.between.len()).sum();
         Ok(if keep < above {
             Some(Self { low: self.high.next_up(), high: f32::INFINITY })
         } else if keep > above + between {
@@ -246,30 +247,30 @@ struct Sift<'a, K, P> {
     put: P,
 }
 
-impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> Work for Sift<'_, K, P> {
-    type Output = Sifted;
+impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> SimdKernel for Sift<'_, K, P> {
+    type Output = Partitioned;
 
     #[inline(always)]
-    fn done(mut self, level: Level) -> Sifted {
-        let mut sifted = Sifted::default();
+    fn done(mut self, level: SimdLevel) -> Partitioned {
+        let mut partitioned = Partitioned::default();
         let (whole, rest) = self.scores.as_chunks::<64>();
         for (at, scores) in whole.iter().enumerate() {
-            self.word(level, at, scores, u64::MAX, &mut sifted);
+            self.word(level, at, scores, u64::MAX, &mut partitioned);
         }
         if let Some(first) = rest.first() {
             // What the last word lacks is filled with a score that there is; its bits are cut off.
             let mut last = [*first; 64];
             last[..rest.len()].copy_from_slice(rest);
-            self.word(level, whole.len(), &last, u64::MAX >> (64 - rest.len()), &mut sifted);
+            self.word(level, whole.len(), &last, u64::MAX >> (64 - rest.len()), &mut partitioned);
         }
-        sifted
+        partitioned
     }
 }
 
 impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> Sift<'_, K, P> {
     /// Word `at`, of which the bits `exist`.
     #[inline(always)]
-    fn word(&mut self, level: Level, at: usize, scores: &[f32; 64], exist: u64, sifted: &mut Sifted) {
+    fn word(&mut self, level: SimdLevel, at: usize, scores: &[f32; 64], exist: u64, partitioned: &mut Partitioned) {
         let mut keys = [0.0; 64];
         for (slot, score) in keys.iter_mut().zip(scores) {
             *slot = (self.key)(*score);
@@ -278,11 +279,11 @@ impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> Sift<'_, K, P> {
         let above = above & exist;
         let mut between = least & exist & !above;
         (self.put)(at, above);
-        sifted.above += above.count_ones() as usize;
-        sifted.nan |= nan;
+        partitioned.above += above.count_ones() as usize;
+        partitioned.nan |= nan;
         while between != 0 {
             let i = between.trailing_zeros() as usize;
-            sifted.between.push((keys[i], (at * 64 + i) as u32));
+            partitioned.between.push((keys[i], (at * 64 + i) as u32));
             between &= between - 1;
         }
     }
@@ -290,7 +291,7 @@ impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> Sift<'_, K, P> {
 
 /// What a bracket leaves of scores.
 #[derive(Debug, Default)]
-struct Sifted {
+struct Partitioned {
     /// How many keys are above it.
     above: usize,
     /// The keys in it, each with its index, which is counted from the start of its piece.
@@ -298,7 +299,7 @@ struct Sifted {
     nan: bool,
 }
 
-impl FromIterator<Self> for Sifted {
+impl FromIterator<Self> for Partitioned {
     fn from_iter<I: IntoIterator<Item = Self>>(parts: I) -> Self {
         parts.into_iter().fold(Self::default(), |mut all, part| {
             all.above += part.above;
@@ -317,9 +318,10 @@ struct Threshold {
 
 impl Threshold {
     /// The threshold that keeps `keep`, of which those above the bracket are a part.
-    fn of(sifted: &[Sifted], keep: usize) -> Self {
-        let rest = keep - sifted.iter().map(|sifted| sifted.above).sum::<usize>();
-        let mut keys: Vec<f32> = sifted.iter().flat_map(|sifted| &sifted.between).map(|(key, _)| *key).collect();
+    fn of(partitioned: &[Partitioned], keep: usize) -> Self {
+        let rest = keep - partitioned.iter().map(|partitioned| partitioned.above).sum::<usize>();
+        let mut keys: Vec<f32> =
+            partitioned.iter().flat_map(|partitioned| &partitioned.between).map(|(key, _)| *key).collect();
         if rest == 0 {
             return Self { key: f32::INFINITY, equal: 0 };
         }
@@ -327,16 +329,16 @@ impl Threshold {
         Self { key: *key, equal: rest - larger.iter().filter(|larger| **larger > *key).count() }
     }
 
-    /// The threshold for `sifted`, the next part of all: of those that equal the key it takes what there is.
-    fn share(&mut self, sifted: &Sifted) -> Self {
-        let equal = sifted.between.iter().filter(|(key, _)| *key == self.key).count().min(self.equal);
+    /// The threshold for `partitioned`, the next part of all: of those that equal the key it takes what there is.
+    fn share(&mut self, partitioned: &Partitioned) -> Self {
+        let equal = partitioned.between.iter().filter(|(key, _)| *key == self.key).count().min(self.equal);
         self.equal -= equal;
         Self { key: self.key, equal }
     }
 
     /// Sets the bits of the keys between that are kept.
-    fn mark(&mut self, sifted: &Sifted, words: &mut [u64]) {
-        for (key, at) in &sifted.between {
+    fn mark(&mut self, partitioned: &Partitioned, words: &mut [u64]) {
+        for (key, at) in &partitioned.between {
             words[*at as usize / 64] |= u64::from(self.takes(*key)) << (at % 64);
         }
     }
@@ -405,15 +407,18 @@ mod tests {
     fn every_level_sifts_alike() {
         let scores: Vec<f32> = (0..1000).map(|i| (i * 7919 % 101) as f32 - 50.0).collect();
         let bracket = Bracket { low: -3.0, high: 20.0 };
-        for level in Level::all() {
+        for level in SimdLevel::all() {
             let mut words = [0u64; 16];
             let put = |at: usize, word| words[at] = word;
-            let sifted = level.run(Sift { bracket, scores: &scores, key: &f32::abs, put });
+            let partitioned = level.run(Sift { bracket, scores: &scores, key: &f32::abs, put });
             let is = |i: usize| words[i / 64] >> (i % 64) & 1 == 1;
             assert!(scores.iter().enumerate().all(|(i, score)| is(i) == (score.abs() > 20.0)), "{level}");
-            assert_eq!((sifted.above, sifted.nan, words[15] >> 40), ((0..1000).filter(|i| is(*i)).count(), false, 0));
+            assert_eq!(
+                (partitioned.above, partitioned.nan, words[15] >> 40),
+                ((0..1000).filter(|i| is(*i)).count(), false, 0)
+            );
             let between = scores.iter().map(|score| score.abs()).zip(0..).filter(|(key, _)| *key <= 20.0);
-            assert!(sifted.between.iter().copied().eq(between), "{level}");
+            assert!(partitioned.between.iter().copied().eq(between), "{level}");
         }
     }
 
@@ -430,8 +435,8 @@ mod tests {
             start = *end;
         }
         let bracket = Bracket::around(n / 2, n, &mut vec![misleading; n / stride]);
-        let sifted = bracket.sift(&scores, &|score| score, |_, _| ());
-        assert!(bracket.missed(&[sifted], n / 2).unwrap().is_some(), "this sample does not mislead");
+        let partitioned = bracket.partition(&scores, &|score| score, |_, _| ());
+        assert!(bracket.missed(&[partitioned], n / 2).unwrap().is_some(), "this sample does not mislead");
         scores
     }
 

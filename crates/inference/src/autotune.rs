@@ -18,7 +18,7 @@ use crate::linear::numbers;
 use crate::{Error, Result};
 use crate::{Packing, SparseConv2d, SparseLinear};
 use regrow_device::{has_kernels, has_own_memory, is_host, title, wait_for};
-use regrow_sparse_core::model::executor::Layers;
+use regrow_sparse_core::model::executor::LayerExecutor;
 use regrow_sparse_core::model::weight::transposed;
 
 /// How layers are tried.
@@ -44,7 +44,7 @@ impl Default for Options {
 
 /// What came of a layer.
 #[derive(Clone, Debug)]
-pub struct Verdict {
+pub struct LayerTiming {
     /// Its name.
     pub layer: String,
     /// Its shape, outputs first.
@@ -82,7 +82,7 @@ impl fmt::Display for Kind {
     }
 }
 
-impl Verdict {
+impl LayerTiming {
     /// The fastest sparse form and its time over the dense one.
     pub fn best(&self) -> Option<(Kind, f64)> {
         let (kind, time) = self.tried.iter().min_by_key(|(_, time)| *time)?;
@@ -91,7 +91,7 @@ impl Verdict {
 }
 
 /// `bitmask: 0.41 of the dense time`, or `dense: ` and the reason.
-impl fmt::Display for Verdict {
+impl fmt::Display for LayerTiming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.chosen, self.best(), &self.untried) {
             (Some(kind), Some((_, ratio)), _) => write!(f, "{kind}: {ratio:.2} of the dense time"),
@@ -124,7 +124,7 @@ pub(super) struct Weights {
     on_host: bool,
 }
 
-impl Layers for Weights {
+impl LayerExecutor for Weights {
     fn linear(&mut self, _name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
         self.count += layer.weight.dims().iter().product::<usize>();
         self.on_host = is_host(&x.device());
@@ -165,25 +165,25 @@ type Outcome = (Option<Duration>, Vec<(Kind, Duration)>, Option<Kind>);
 pub(super) type Chosen = (BTreeMap<String, Sparse>, Vec<ParamId>);
 
 /// Layers that are tried as a model runs.
-pub(super) struct Trial {
+pub(super) struct Autotune {
     options: Options,
     others: Others,
     layers: BTreeMap<String, Sparse>,
     /// The weights of those.
     weights: Vec<ParamId>,
-    verdicts: Vec<Verdict>,
+    verdicts: Vec<LayerTiming>,
     /// Layers of one shape, sparsity and batch are measured once.
     known: BTreeMap<String, Outcome>,
     failed: Option<Error>,
 }
 
-impl Trial {
+impl Autotune {
     pub(super) fn new(options: Options, all: &Weights) -> Self {
         let (layers, weights, verdicts, known) = Default::default();
         Self { options, others: Others::new(all), layers, weights, verdicts, known, failed: None }
     }
 
-    pub(super) fn finish(self) -> Result<(Chosen, Vec<Verdict>)> {
+    pub(super) fn finish(self) -> Result<(Chosen, Vec<LayerTiming>)> {
         match self.failed {
             Some(error) => Err(error),
             None => Ok(((self.layers, self.weights), self.verdicts)),
@@ -195,23 +195,39 @@ impl Trial {
     }
 
     /// A verdict on a layer with this share of zeros, before anything was measured; `missing` is why nothing can be.
-    fn begin(&self, name: &str, shape: Vec<usize>, sparsity: f64, batch: usize, missing: Option<String>) -> Verdict {
+    fn begin(
+        &self,
+        name: &str,
+        shape: Vec<usize>,
+        sparsity: f64,
+        batch: usize,
+        missing: Option<String>,
+    ) -> LayerTiming {
         let few =
             || (sparsity < self.options.least).then(|| format!("{:.0} % of its weights are zero", 100.0 * sparsity));
         let untried = missing.or_else(few);
-        Verdict { layer: name.into(), shape, sparsity, batch, dense: None, tried: Vec::new(), chosen: None, untried }
+        LayerTiming {
+            layer: name.into(),
+            shape,
+            sparsity,
+            batch,
+            dense: None,
+            tried: Vec::new(),
+            chosen: None,
+            untried,
+        }
     }
 
     /// Fills in what came of these `kinds`, which are measured if none like them were: the times of the dense layer and
     /// of each.
     fn race(
         &mut self,
-        verdict: &mut Verdict,
+        verdict: &mut LayerTiming,
         of: &str,
         kinds: &[Kind],
         measure: impl FnOnce(&Others, Duration) -> Result<Vec<Duration>>,
     ) -> Result<()> {
-        let Verdict { shape, sparsity, batch, .. } = &*verdict;
+        let LayerTiming { shape, sparsity, batch, .. } = &*verdict;
         let key = format!("{shape:?} {:.0} {batch} {of} {kinds:?}", 100.0 * sparsity);
         if !self.known.contains_key(&key) {
             let times = measure(&self.others, self.options.patience)?;
@@ -290,7 +306,7 @@ impl Trial {
     }
 }
 
-impl Layers for Trial {
+impl LayerExecutor for Autotune {
     fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2> {
         if !self.seen(name) {
             self.failed = self.try_linear(name, layer, &x).err();
@@ -390,7 +406,7 @@ mod tests {
     use burn::module::{Module, Param};
     use burn::tensor::TensorData;
 
-    use super::super::{Layered, compress};
+    use super::super::{ForwardWith, compress};
     use super::*;
     use regrow_device::current;
 
@@ -399,10 +415,10 @@ mod tests {
         layers: Vec<Linear>,
     }
 
-    impl Layered<Tensor<2>> for Chain {
+    impl ForwardWith<Tensor<2>> for Chain {
         type Output = Tensor<2>;
 
-        fn run(&self, x: Tensor<2>, layers: &mut dyn Layers) -> Tensor<2> {
+        fn run(&self, x: Tensor<2>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
             self.layers.iter().enumerate().fold(x, |x, (i, layer)| layers.linear(&format!("{i}"), layer, x))
         }
     }
@@ -423,7 +439,7 @@ mod tests {
         }
         let x = Tensor::<2>::ones([1, 512], &current());
         let chain = Chain { layers: vec![layer(512, 100), layer(512, 1), layer(512, 101)] };
-        let expected: Vec<f32> = chain.run(x.clone(), &mut super::super::Stock).into_data().iter().collect();
+        let expected: Vec<f32> = chain.run(x.clone(), &mut super::super::DenseExecutor).into_data().iter().collect();
         // No matter how fast: then the forms are used, and that the answers are right can be seen.
         let always = Options { margin: f64::INFINITY, ..Options::default() };
         let (compressed, verdicts) = compress(chain, x.clone(), &always).unwrap();
