@@ -1,7 +1,7 @@
 //! What the example programs share: a Burn model as a user would write it, and batches of digits.
 //!
-//! The programs are in `examples/`: `own_loop` (a training loop of one's own), `burn_train`
-//! (`SupervisedTraining`).
+//! The programs are in `examples/`, as `burn_train` (`SupervisedTraining`); those that need one crate are in that
+//! crate's `examples/`, as `own_loop` in regrow-pruners.
 
 use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;

@@ -161,9 +161,7 @@ fn wrong_arguments_are_named() {
     assert!(with(&["--arch", "mlp-small"]).contains("--sparsity is missing"));
     assert!(with(&["--arch", "mlp", "--sparsity", "0.5"]).contains("no checkpoint of mlp"));
     assert!(with(&["--arch", "vgg", "--sparsity", "0.5"]).contains("unknown architecture `vgg`"));
-    assert!(
-        with(&["--arch", "mlp-small", "--sparsity", "0.5", "--method", "magic"]).contains("unknown pruning method")
-    );
+    assert!(with(&["--arch", "mlp-small", "--sparsity", "0.5", "--method", "magic"]).contains("unknown score `magic`"));
     assert!(with(&["--arch", "mlp-small", "--sparsity", "0.5", "--budget", "fair"]).contains("unknown budget"));
     assert!(with(&["--arch", "mlp-small", "--pattern", "4:2"]).contains("unknown pattern"));
     assert!(with(&["--arch", "mlp-small", "--pattern", "2:4", "--sparsity", "0.8"]).contains("means sparsity 0.5"));

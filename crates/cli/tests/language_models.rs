@@ -117,6 +117,12 @@ fn budgets_and_selections() {
     assert_ne!(sparsities(&out), zeros(&out, "q_proj", WIDTH * WIDTH));
     // The head is the embedding's matrix here.
     assert_eq!(zeros(&out, "embed_tokens", 8 * WIDTH), [0.0]);
+    // Budgets that look at shapes or at the weights alone.
+    for budget in ["er", "erk", "global", "lamp", "uniform-plus"] {
+        let (out, said) = prune(budget, &["--budget", budget]);
+        assert!(said.starts_with("sparsity 50.00 %"), "{budget}: {said}");
+        assert_ne!(sparsities(&out), zeros(&out, "q_proj", WIDTH * WIDTH), "{budget}");
+    }
     let (with_head, _) = prune("head", &["--include-head", "--method", "sparsegpt"]);
     assert_eq!(zeros(&with_head, "embed_tokens", 8 * WIDTH), [0.5]);
     assert!(said.starts_with("sparsity 50.00 % (1,920 of 3,840 "), "{said}");
@@ -132,10 +138,8 @@ fn budgets_and_selections() {
         let base = ["prune", text(&dir), "--out", text(&out)];
         complaint(&[&base[..], &calibrated, more].concat())
     };
-    assert!(
-        says(&["--method", "wanda", "--with", "block=4"]).contains("wanda has no setting `block`: there are group")
-    );
-    assert!(says(&["--method", "sparsegpt", "--with", "damping=-1"]).contains("impossible"));
+    assert!(says(&["--method", "wanda", "--with", "block=4"]).contains("wanda has no parameter `block`: it has group"));
+    assert!(says(&["--method", "sparsegpt", "--with", "damping=-1"]).contains("`damping` cannot be `-1`"));
     // By magnitude, whatever the method; where the head is pruned, the matrix they share is its.
     let (with_embedding, said) = prune("embedding", &["--include-embedding", "--method", "wanda"]);
     assert_eq!(zeros(&with_embedding, "embed_tokens", 8 * WIDTH), [0.5]);
@@ -268,7 +272,7 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         complaint(&["prune", text(&dir), "--sparsity", "0.5", "--method", "magic", "--out", text(&out)])
             .contains("wanda")
     );
-    assert!(calibrated(&["--samples", "2", "--budget", "lamp"]).contains("owl, rd, uniform"));
+    assert!(calibrated(&["--samples", "2", "--budget", "lump"]).contains("did you mean `lamp`?"));
     assert!(calibrated(&["--samples", "2", "--budget", "owl", "--owl-lambda", "0.9"]).contains("smaller lambda"));
     assert!(calibrated(&["--samples", "2", "--budget", "rd", "--pattern", "2:4"]).contains("no choice"));
     assert!(calibrated(&["--samples", "2", "--target", "("]).contains("pattern"));

@@ -105,3 +105,7 @@ pub use regrow_sparse_core::{Error, Mask, MaskSet, Pattern, Result};
 
 #[cfg(feature = "train")]
 pub use regrow_train::burn_train::Pruned;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -194,9 +194,7 @@ mod tests {
     fn as_the_authors_formula() {
         // (D - 1) / 3 * 0.16 = 0, 0.16, 0.08; mean 0.08.
         let found = sparsities(&[1.0, 4.0, 2.5], &[10, 10, 10], 0.7).unwrap();
-        for (a, b) in found.iter().zip([0.78, 0.62, 0.70]) {
-            assert!((a - b).abs() < 1e-12, "{found:?}");
-        }
+        regrow_testing::assert_close(&found, &[0.78, 0.62, 0.70], 1e-12);
         let unlike = sparsities(&[0.0, 1.0], &[10, 30], 0.5).unwrap();
         assert!((unlike[0] * 10.0 + unlike[1] * 30.0 - 20.0).abs() < 1e-12);
     }

@@ -2,6 +2,6 @@
 
 pub use crate::{
     Allocate, BipConfig, Budget, Change, Curve, Error, Evidence, Gmp, GmpConfig, GranetConfig, Imp, IsspConfig,
-    LayerView, Magnitude, MaskSet, Needs, OneShot, Pattern, Probe, Pruner, PruningOptimizer, Random, Recipe,
+    KeepMasks, LayerView, Magnitude, MaskSet, Needs, OneShot, Pattern, Probe, Pruner, PruningOptimizer, Random, Recipe,
     RiglConfig, Schedule, Scheduled, Score, Select, SetConfig, Snip, StraightThrough, SynFlow, View, Wanda, masks,
 };

@@ -155,3 +155,59 @@ impl<M: Module + InferenceStep> InferenceStep for Pruned<M> {
         self.model.step(item)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::SgdConfig;
+    use burn::tensor::Tensor;
+
+    use super::*;
+    use regrow_sparse_core::model::sparsify::{Change, View};
+    use regrow_sparse_core::model::weight::Select;
+
+    #[derive(Module, Debug)]
+    struct Net {
+        layer: Linear,
+    }
+
+    impl TrainStep for Net {
+        type Input = Tensor<2>;
+        type Output = ();
+
+        fn step(&self, x: Tensor<2>) -> TrainOutput<()> {
+            TrainOutput::new(self, self.layer.forward(x).sum().backward(), ())
+        }
+    }
+
+    /// Sends the gradients of every step.
+    struct Listening(std::sync::mpsc::Sender<Vec<Vec<f32>>>);
+
+    impl Pruner for Listening {
+        fn update(&mut self, _step: usize, view: &mut dyn View) -> Result<Change> {
+            let _ = self.0.send(view.gradients()?);
+            Ok(Change::None)
+        }
+
+        fn needs_gradients(&self, _step: usize) -> bool {
+            true
+        }
+
+        fn select(&self) -> Select {
+            Select::default().with_head()
+        }
+    }
+
+    #[test]
+    fn a_pruner_gets_the_gradients_of_all_devices_summed() {
+        let device = regrow_device::current().autodiff();
+        let net = Net { layer: LinearConfig::new(2, 1).with_bias(false).init(&device) };
+        let (heard, hears) = std::sync::mpsc::channel();
+        let (pruned, mut optimizer) = Pruned::new(Listening(heard), SgdConfig::new().build(), net).unwrap();
+        let grads = |x: [f32; 2]| (pruned.step(Tensor::from_data([x], &device)).grads, device.clone());
+        let both = MultiGradientsParams { grads: vec![grads([1.0, 2.0]), grads([10.0, 20.0])] };
+        let pruned = pruned.clone().optimize_multi(&mut optimizer, 0.1.into(), both);
+        pruned.finish().unwrap();
+        assert_eq!(hears.recv().unwrap(), [[11.0, 22.0]]);
+    }
+}
