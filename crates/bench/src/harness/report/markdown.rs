@@ -46,9 +46,12 @@ pub(super) fn page(entry: &Entry, results: &[&Found]) -> Result<String> {
     Ok(text)
 }
 
-/// `arXiv 2308.10438, https://..` with its address as a link.
+/// `arXiv 2308.10438, https://..` with its addresses as links.
 fn linked(source: &str) -> String {
-    let word = |word: &str| if word.starts_with("https://") { format!("<{word}>") } else { word.into() };
+    let word = |word: &str| {
+        let address = word.trim_end_matches([';', ',', '.']);
+        if word.starts_with("https://") { word.replacen(address, &format!("<{address}>"), 1) } else { word.into() }
+    };
     source.split(' ').map(word).collect::<Vec<String>>().join(" ")
 }
 
@@ -57,7 +60,8 @@ fn published(paper: &Paper, results: &[&Found]) -> String {
     if paper.figures.is_empty() {
         return "## Published\n\nNo figure of the paper's tables was found in a source that could be checked.\n".into();
     }
-    let mut text = String::from("## Published, and ours\n\n| setting | method | published | ours | source |\n");
+    let mut text =
+        String::from("## Published, and ours\n\n| setting | method | published | ours (result) | source |\n");
     text += "| --- | --- | --: | --- | --- |\n";
     for figure in &paper.figures {
         let ours: Vec<String> = results.iter().filter_map(|result| result.beside(figure)).collect();
@@ -129,9 +133,12 @@ impl Found {
     }
 
     /// Ours for a published figure, with the file it stands in: the same method, zeros, pattern and candidates. A
-    /// figure's setting may end in what a row's name ends in, as `split-mnist, class`.
+    /// figure's setting may be a stream and what a row's name ends in, as `split-mnist, class`.
     fn beside(&self, figure: &Figure) -> Option<String> {
-        let named = figure.setting.rsplit_once(", ").map(|(_, end)| format!("{}, {end}", figure.method));
+        let of_stream = |(stream, end): (&str, &str)| {
+            (self.setting("stream") == stream).then(|| format!("{}, {end}", figure.method))
+        };
+        let named = figure.setting.rsplit_once(", ").and_then(of_stream);
         let rows: Vec<_> = self
             .rows
             .iter()
@@ -146,6 +153,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::super::gather;
+    use crate::harness::paper::Figure;
     use crate::tables;
 
     #[test]
@@ -165,6 +173,21 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} is missing in\n{page}");
         }
+        assert_eq!(super::linked("a, https://b.org/c; d"), "a, <https://b.org/c>; d");
+        let figure = |setting: &str| Figure {
+            setting: setting.into(),
+            method: "ER".into(),
+            sparsity: 0.0,
+            pattern: None,
+            m: None,
+            value: 90.0,
+            std: None,
+            source: String::new(),
+        };
+        let mut streams = Vec::new();
+        gather(format!("{folder}/../continual").as_ref(), &mut streams).unwrap();
+        let beside = |setting: &str| streams.iter().filter_map(|r| r.beside(&figure(setting))).count();
+        assert!(beside("split-mnist, class") > 0 && beside("split-fashion, class") == 0);
         let row = page.lines().find(|line| line.starts_with("| OPCM |")).unwrap();
         assert!(row.contains(" ± "), "{row}");
         assert_eq!(page, super::page(entry, &found.iter().collect::<Vec<_>>()).unwrap());
