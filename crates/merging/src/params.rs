@@ -185,7 +185,7 @@ pub(crate) fn check_fractions(name: &str, fractions: &[f64]) -> Result<()> {
 
 /// Refuses numbers that are not above zero.
 pub(crate) fn check_positive(name: &str, numbers: &[f64]) -> Result<()> {
-    match numbers.iter().find(|n| !(**n > 0.0)) {
+    match numbers.iter().find(|n| n.is_nan() || **n <= 0.0) {
         None => Ok(()),
         Some(wrong) => Err(Error::Argument(format!("`{name}` must be positive, not {wrong}"))),
     }
