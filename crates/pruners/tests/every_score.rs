@@ -6,7 +6,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, TensorData};
-use regrow_inference::{Layers, Stock};
+use regrow_sparse_core::model::executor::{DenseExecutor, LayerExecutor};
 use regrow_pruners::registry::{BUDGETS, Params, SCORES, find};
 use regrow_pruners::{
     GmpConfig, GranetConfig, Imp, IsspConfig, Magnitude, Needs, OneShot, Probe, Pruner, PruningOptimizer, Recipe,
@@ -36,14 +36,14 @@ impl Net {
         Self { first: layer(1, 6, 10), second: layer(2, 10, 8), head: layer(3, 8, 2) }
     }
 
-    fn run(&self, x: Tensor<2>, layers: &mut dyn Layers) -> Tensor<2> {
+    fn run(&self, x: Tensor<2>, layers: &mut dyn LayerExecutor) -> Tensor<2> {
         let x = relu(layers.linear("first", &self.first, x));
         let x = relu(layers.linear("second", &self.second, x));
         layers.linear("head", &self.head, x)
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.run(x, &mut Stock)
+        self.run(x, &mut DenseExecutor)
     }
 
     fn loss(&self) -> Tensor<1> {
