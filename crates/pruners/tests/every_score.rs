@@ -113,7 +113,7 @@ fn every_score_works_without_training() {
         }
         let imp = Imp::new(score(), 0.5, 2).unwrap();
         // As training leaves it: on a device without gradients.
-        let net = imp.run_with(Net::new(), &probe(), None, |net, _| regrow_sparse_core::Result::Ok(net.valid())).unwrap();
+        let net = imp.run_with(Net::new(), &probe(), None, |net, _| Ok::<_, regrow_sparse_core::Error>(net.valid())).unwrap();
         assert_eq!(pruned(&net), WEIGHTS / 2, "{} in IMP", entry.info.name);
     }
 }
