@@ -15,7 +15,7 @@ use regrow_pruners::{Magnitude, SparseGpt, Wanda};
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::layerwise::prune_layer;
 use regrow_sparse_core::layerwise::{LayerSolver, LayerTarget};
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_zoo::Arch;
 
 use stepping::stepper;

@@ -12,7 +12,8 @@ use regrow_pruners::{Magnitude, SparseGpt, Wanda};
 use regrow_sparse_core::Pattern;
 use regrow_sparse_core::layerwise::{LayerSolver, LayerTarget};
 use regrow_sparse_core::mask::top_k::top_k;
-use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::recipe::Recipe;
+use regrow_sparse_core::model::score::Score;
 use regrow_sparse_core::model::weight::Weight;
 use regrow_zoo::Arch;
 

@@ -6,7 +6,7 @@ use burn::tensor::{Distribution, Int, Tensor};
 use regrow_pruners::Magnitude;
 use regrow_sparse_core::Error;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::sparsify::{KeepMasks, PruningOptimizer};
 use regrow_sparse_core::model::weight::{Select, weights};
 use regrow_train::Classifier;

@@ -11,7 +11,8 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Distribution, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use regrow_sparse_core::model::drop_and_grow::{Candidates, drop_and_grow, random_growth};
-use regrow_sparse_core::model::score::{Recipe, magnitudes};
+use regrow_sparse_core::model::recipe::Recipe;
+use regrow_sparse_core::model::score::magnitudes;
 use regrow_sparse_core::model::weight::Weight;
 
 const WIDTH: usize = 2500;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use regrow_pruners::{OneShot, Probe, Random, SynFlow, precrop, synflow};
 use regrow_sparse_core::model::channel_graph::ChannelGraph;
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Budget, MaskSet};
 use regrow_train::classifier::Classifier;

@@ -17,7 +17,7 @@ use regrow_sparse_core::mask::schedule::{check_sparsity, half_cosine};
 use regrow_sparse_core::model::evidence::Needs;
 use regrow_sparse_core::model::masked::Gradient;
 use regrow_sparse_core::model::optimizer::PrunedWeightUpdate;
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::{Select, Weight};
 use regrow_sparse_core::state::State;

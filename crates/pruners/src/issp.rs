@@ -8,7 +8,8 @@
 use burn::config::Config;
 use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::model::evidence::Needs;
-use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::recipe::Recipe;
+use regrow_sparse_core::model::score::Score;
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Budget, Error, Result};

@@ -29,7 +29,7 @@ impl Score for Magnitude {
 #[cfg(test)]
 mod tests {
     use burn::module::ParamId;
-    use regrow_sparse_core::model::score::Recipe;
+    use regrow_sparse_core::model::recipe::Recipe;
     use regrow_sparse_core::model::weight::Weight;
     use regrow_sparse_core::{Budget, Mask};
 

@@ -8,7 +8,8 @@ use burn::tensor::Device;
 use regrow_sparse_core::mask::schedule::{Curve, check_sparsity};
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
 use regrow_sparse_core::model::probe::Probe;
-use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::recipe::Recipe;
+use regrow_sparse_core::model::score::Score;
 use regrow_sparse_core::{Error, MaskSet, Result, Schedule};
 
 use crate::Magnitude;

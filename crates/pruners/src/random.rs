@@ -28,7 +28,7 @@ impl Score for Random {
 #[cfg(test)]
 mod tests {
     use burn::module::ParamId;
-    use regrow_sparse_core::model::score::Recipe;
+    use regrow_sparse_core::model::recipe::Recipe;
     use regrow_sparse_core::model::weight::Weight;
 
     use super::*;

@@ -1,7 +1,8 @@
 //! Pruning by any score on any schedule, beside any training loop.
 
 use regrow_sparse_core::model::evidence::Needs;
-use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::recipe::Recipe;
+use regrow_sparse_core::model::score::Score;
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::{Result, Schedule};

@@ -1,6 +1,7 @@
 //! What the pruners of a training share: masks by any score, from what a view shows.
 
-use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::recipe::Recipe;
+use regrow_sparse_core::model::score::Score;
 use regrow_sparse_core::model::sparsify::View;
 use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{MaskSet, Result};

@@ -34,7 +34,8 @@ impl Score for SynFlow {
 mod tests {
     use regrow_sparse_core::Budget;
     use regrow_sparse_core::model::probe::Probe;
-    use regrow_sparse_core::model::score::{Recipe, scores};
+    use regrow_sparse_core::model::recipe::Recipe;
+    use regrow_sparse_core::model::score::scores;
     use regrow_sparse_core::model::weight::{Select, weights};
 
     use super::*;

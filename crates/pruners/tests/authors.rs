@@ -8,7 +8,7 @@ use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use regrow_pruners::{BipConfig, IsspConfig, RiglConfig};
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks, masks};
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::sparsify::PruningOptimizer;
 use regrow_sparse_core::model::weight::{Select, stored, weights};
 use regrow_sparse_core::{Budget, Mask, MaskSet, Pattern};

@@ -6,12 +6,12 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, TensorData};
-use regrow_sparse_core::model::executor::{DenseExecutor, LayerExecutor};
 use regrow_pruners::registry::{BUDGETS, Params, SCORES, find};
 use regrow_pruners::{
     GmpConfig, GranetConfig, Imp, IsspConfig, Magnitude, Needs, OneShot, Probe, Pruner, PruningOptimizer, Recipe,
     Result, Schedule, Scheduled, Score, Snip, StraightThrough, SynFlow, Wanda, masks,
 };
+use regrow_sparse_core::model::executor::{DenseExecutor, LayerExecutor};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::seed::mix;
 
@@ -113,7 +113,8 @@ fn every_score_works_without_training() {
         }
         let imp = Imp::new(score(), 0.5, 2).unwrap();
         // As training leaves it: on a device without gradients.
-        let net = imp.run_with(Net::new(), &probe(), None, |net, _| Ok::<_, regrow_sparse_core::Error>(net.valid())).unwrap();
+        let net =
+            imp.run_with(Net::new(), &probe(), None, |net, _| Ok::<_, regrow_sparse_core::Error>(net.valid())).unwrap();
         assert_eq!(pruned(&net), WEIGHTS / 2, "{} in IMP", entry.info.name);
     }
 }

@@ -8,7 +8,7 @@ use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 use regrow_pruners::GranetConfig;
 use regrow_sparse_core::model::masked::masks;
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::sparsify::PruningOptimizer;
 use regrow_sparse_core::model::weight::{Select, weights};
 use serde_json::Value;

@@ -15,7 +15,7 @@ use regrow_pruners::{Gmp, Needs, Random, Snip, StraightThrough};
 use regrow_sparse_core::mask::schedule::Curve;
 use regrow_sparse_core::model::masked::{Gradient, masks};
 use regrow_sparse_core::model::optimizer::PrunedWeightUpdate;
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::{Select, weights};
 use regrow_sparse_core::seed::mix;

@@ -41,7 +41,8 @@ pub use mask::{Allocate, Budget, Mask, MaskSet, Pattern, Schedule};
 pub mod prelude {
     pub use crate::mask::{Budget, Mask, MaskSet, Pattern, Schedule};
     pub use crate::model::masked::{Base, Gradient, apply_masks, masks};
-    pub use crate::model::score::{Recipe, Score};
+    pub use crate::model::recipe::Recipe;
+    pub use crate::model::score::Score;
     pub use crate::model::sparsify::{Pruner, PruningOptimizer};
     pub use crate::model::weight::{Select, Weight, weights};
 }

@@ -7,7 +7,7 @@
 //! tenth of the training, and trains on from there, as lottery tickets are found.
 
 use regrow_pruners::{BipConfig, Imp, Magnitude};
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::{Budget, Pattern, Result};
 use regrow_zoo::Net;

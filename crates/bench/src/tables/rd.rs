@@ -6,7 +6,7 @@ use regrow_pruners::rd::{Distortion, allocate, distortions, grid};
 use regrow_sparse_core::Budget;
 use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::model::masked;
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::weight::Select;
 use regrow_train::Classifier;
 use regrow_zoo::Net;

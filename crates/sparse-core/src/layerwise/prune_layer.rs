@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::layerwise::{InputObserver, LayerTarget, PrunedLayer};
 use crate::model::masked::{Base, Gradient, apply_masks, attach, everything};
-use crate::model::on_device::chosen_of;
+use crate::model::on_device::layer_masks;
 use crate::model::weight::{Slot, slots, weights};
 use crate::{Error, Mask, MaskSet, Result};
 
@@ -28,7 +28,7 @@ pub fn prune_layer<M: Module>(
     let slot = slots(&model, &everything()).into_iter().find(|slot| slot.path == path);
     let slot = slot.ok_or_else(|| Error::tensor(path, "the model has no such weight"))?;
     let keep = |values: &Tensor<2>, outputs: usize| observer.kept_on_device(values, outputs, goal);
-    if let Some(chosen) = chosen_of(&model, &slot, &keep) {
+    if let Some(chosen) = layer_masks(&model, &slot, &keep) {
         let mask = chosen.masks.get(path).cloned();
         let mask = mask.ok_or_else(|| Error::tensor(path, "has no mask"))?;
         return Ok((attach(model, &chosen.pruned, Gradient::Masked, Base::Zeroed), mask));

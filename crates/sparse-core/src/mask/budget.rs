@@ -92,7 +92,7 @@ impl<'a> Layer<'a> {
 
 /// A budget: how the weights to prune are shared among layers. [`Budget`] has those that need shapes and scores only.
 ///
-/// The same budget works on a Burn model ([`Recipe`](crate::model::score::Recipe)) and on a model that is pruned block by
+/// The same budget works on a Burn model ([`Recipe`](crate::model::recipe::Recipe)) and on a model that is pruned block by
 /// block.
 pub trait Allocate: fmt::Debug + Send + Sync {
     /// The budget's name, as on the command line.

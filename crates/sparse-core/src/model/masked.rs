@@ -6,11 +6,9 @@ use std::collections::BTreeMap;
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::{Bool, Tensor};
 
-use crate::model::weight::{ScaleUnder, Select, Slot, slots, weights};
+use crate::model::weight::{MASK_PATH, ScaleUnder, Select, Slot, carried_masks, slots};
 use crate::{Error, MaskSet, Result};
 
-/// Where the mask of a parameter stands in the module: `<parameter>.mask.pruned`.
-pub(crate) const MASK_PATH: &str = "mask.pruned";
 /// Where its gradient form stands.
 const DENSE_PATH: &str = "mask.dense_gradient";
 
@@ -141,16 +139,16 @@ pub(crate) fn scale_under<M: Module>(model: M, masks: &MaskSet, factor: f32) -> 
     Ok(model.map(&mut ScaleUnder { path: Vec::new(), pruned: &flags, factor }))
 }
 
-/// The masks that `model` carries, by parameter path.
+/// The masks that `model` carries, by parameter path. The weights are not read, so that a model whose training went
+/// wrong still gives its masks.
 ///
 /// # Errors
-/// If a masked weight holds NaN or infinity.
+/// If the flags of a mask cannot be read.
 pub fn masks<M: Module>(model: &M) -> Result<MaskSet> {
     if mask_paths(model).is_empty() {
         return Ok(MaskSet::new());
     }
-    let all = weights(model, &everything())?;
-    Ok(all.into_iter().filter_map(|w| Some((w.path, w.mask?))).collect())
+    Ok(carried_masks(model, &everything())?.into_iter().collect())
 }
 
 /// Every matrix or kernel of a model, of whatever layer.
@@ -254,4 +252,21 @@ fn mask_paths<M: Module>(model: &M) -> Vec<String> {
     let mut paths = Paths::default();
     model.visit(&mut paths);
     paths.found
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::LinearConfig;
+
+    use super::*;
+    use crate::Mask;
+
+    #[test]
+    fn masks_are_told_of_a_model_whose_weights_are_not_numbers() {
+        let layer = LinearConfig::new(3, 2).init(&regrow_device::current());
+        let masks: MaskSet = [("weight".to_string(), Mask::from_fn([2, 3], |i| i != 4))].into_iter().collect();
+        let mut layer = apply_masks(layer, &masks, Gradient::Masked, Base::Zeroed).expect("the mask fits");
+        layer.weight = layer.weight.map(|weight| weight * f32::NAN);
+        assert_eq!(super::masks(&layer).expect("masks are read alone").difference(&masks), None);
+    }
 }

@@ -6,7 +6,7 @@
 //! | bring scores what they need besides weights | [`evidence`], [`probe`] |
 //! | put masks into a model | [`masked`] |
 //! | keep pruned weights, their momentum and moments at zero | [`optimizer`] |
-//! | score weights, make masks of scores | [`score`], [`gradients`] |
+//! | score weights, make masks of scores | [`score`], [`recipe`], [`gradients`] |
 //! | copy a model so that nothing is shared | [`deep_copy`] |
 //! | drop weights and grow others | [`drop_and_grow`] |
 //! | prune while training | [`sparsify`] |
@@ -24,6 +24,8 @@ pub mod masked;
 pub(crate) mod on_device;
 pub mod optimizer;
 pub mod probe;
+mod prune;
+pub mod recipe;
 pub mod report;
 pub mod score;
 pub mod sparsify;

@@ -14,8 +14,9 @@ use crate::mask::budget::{Layer, Share, rounded};
 use crate::mask::schedule::check_sparsity;
 use crate::mask::top_k::Scores;
 use crate::mask::top_k::on_device::{kept, words};
-use crate::model::masked::MASK_PATH;
-use crate::model::score::{Recipe, Score};
+use crate::model::recipe::Recipe;
+use crate::model::score::Score;
+use crate::model::weight::MASK_PATH;
 use crate::model::weight::{Slot, slots};
 use crate::{Mask, MaskSet, Pattern};
 use regrow_device::has_own_memory;
@@ -25,7 +26,7 @@ use regrow_device::has_own_memory;
 const LARGE: usize = 1 << 20;
 
 /// What a step chose.
-pub(crate) struct Chosen {
+pub(crate) struct DeviceMasks {
     /// The masks, for the processor.
     pub(crate) masks: MaskSet,
     /// By parameter path one flag for each stored position, on the device: true where the mask prunes.
@@ -34,7 +35,7 @@ pub(crate) struct Chosen {
 
 /// The masks of `model` at `sparsity` by `score`; none where its weights are not large, not on a device with a memory
 /// of its own, or the step is the processor's for another reason.
-pub(crate) fn chosen<M: Module>(model: &M, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Option<Chosen> {
+pub(crate) fn masks_on_device<M: Module>(model: &M, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Option<DeviceMasks> {
     let slots = slots(model, &recipe.select);
     let device = &slots.first()?.device;
     let worth = has_own_memory(device)
@@ -44,9 +45,15 @@ pub(crate) fn chosen<M: Module>(model: &M, recipe: &Recipe, score: &dyn Score, s
 }
 
 /// The same wherever the weights are.
-fn step<M: Module>(model: &M, slots: Vec<Slot>, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Option<Chosen> {
+fn step<M: Module>(
+    model: &M,
+    slots: Vec<Slot>,
+    recipe: &Recipe,
+    score: &dyn Score,
+    sparsity: f64,
+) -> Option<DeviceMasks> {
     check_sparsity(sparsity).ok()?;
-    let layers = placed(model, slots)?;
+    let layers = device_layers(model, slots)?;
     let scores = layers.iter().map(|layer| layer.scores(score)).collect::<Option<Vec<_>>>()?;
     let kept = match recipe.pattern {
         Pattern::Unstructured => by_budget(&layers, &scores, recipe, sparsity)?,
@@ -55,12 +62,12 @@ fn step<M: Module>(model: &M, slots: Vec<Slot>, recipe: &Recipe, score: &dyn Sco
         }
         _ => return None,
     };
-    Chosen::of(layers.iter().zip(kept).collect())
+    DeviceMasks::of(layers.iter().zip(kept).collect())
 }
 
 /// What `keep` keeps of the weight in `slot`, given its values and which dimension of them counts outputs; none where
 /// the weight is not large, not on a device with a memory of its own, not finite, or `keep` knows none.
-pub(crate) fn chosen_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<Chosen> {
+pub(crate) fn layer_masks<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<DeviceMasks> {
     let worth = has_own_memory(&slot.device) && slot.len() >= LARGE;
     worth.then(|| step_of(model, slot, keep)).flatten()
 }
@@ -69,19 +76,19 @@ pub(crate) fn chosen_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> O
 pub(crate) type Keep<'a> = dyn Fn(&Tensor<2>, usize) -> Option<Tensor<2, Bool>> + 'a;
 
 /// The same wherever the weight is.
-fn step_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<Chosen> {
-    let mut layer = placed(model, vec![slot.clone()])?.pop()?;
+fn step_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<DeviceMasks> {
+    let mut layer = device_layers(model, vec![slot.clone()])?.pop()?;
     // What is pruned counts as zero, and may be kept again.
     if let Some(pruned) = layer.pruned.take() {
         layer.values = layer.values.mask_fill(pruned, 0.0);
     }
     let kept = layer.is_finite().then(|| keep(&layer.values, slot.outputs())).flatten()?;
-    Chosen::of(vec![(&layer, kept)])
+    DeviceMasks::of(vec![(&layer, kept)])
 }
 
-impl Chosen {
+impl DeviceMasks {
     /// Of layers with what is kept of each; none if that is something that is pruned already.
-    fn of(layers: Vec<(&Placed, Tensor<2, Bool>)>) -> Option<Self> {
+    fn of(layers: Vec<(&DeviceLayer, Tensor<2, Bool>)>) -> Option<Self> {
         let mut chosen = Self { masks: MaskSet::new(), pruned: BTreeMap::new() };
         for (layer, kept) in layers {
             if layer.revives(&kept) {
@@ -97,7 +104,12 @@ impl Chosen {
 }
 
 /// Of unstructured masks what is kept, the total shared as the budget says.
-fn by_budget(layers: &[Placed], scores: &[Scores], recipe: &Recipe, sparsity: f64) -> Option<Vec<Tensor<2, Bool>>> {
+fn by_budget(
+    layers: &[DeviceLayer],
+    scores: &[Scores],
+    recipe: &Recipe,
+    sparsity: f64,
+) -> Option<Vec<Tensor<2, Bool>>> {
     let sizes: Vec<usize> = layers.iter().map(|layer| layer.slot.len()).collect();
     match recipe.budget.shares() {
         Share::Global => {
@@ -116,7 +128,7 @@ fn by_budget(layers: &[Placed], scores: &[Scores], recipe: &Recipe, sparsity: f6
 }
 
 /// A prunable weight where the model has it.
-struct Placed {
+struct DeviceLayer {
     slot: Slot,
     /// As it is stored, as a matrix.
     values: Tensor<2>,
@@ -124,7 +136,7 @@ struct Placed {
     pruned: Option<Tensor<2, Bool>>,
 }
 
-impl Placed {
+impl DeviceLayer {
     /// Its scores, minus infinity where it is pruned already; none if a value is not finite, or the score looks at
     /// more than each weight alone.
     fn scores(&self, score: &dyn Score) -> Option<Scores> {
@@ -149,14 +161,14 @@ impl Placed {
 }
 
 /// The weights of `slots`; none if one is not f32.
-fn placed<M: Module>(model: &M, slots: Vec<Slot>) -> Option<Vec<Placed>> {
+fn device_layers<M: Module>(model: &M, slots: Vec<Slot>) -> Option<Vec<DeviceLayer>> {
     let mut reader = Reader { path: Vec::new(), slots: &slots, values: BTreeMap::new(), pruned: BTreeMap::new() };
     model.visit(&mut reader);
     let Reader { mut values, mut pruned, .. } = reader;
     let found: Vec<_> = slots.iter().map(|slot| (values.remove(&slot.path), pruned.remove(&slot.path))).collect();
     let place = |(slot, (values, pruned)): (Slot, (Option<Tensor<2>>, _))| {
         let values = values.filter(|values| values.dtype() == DType::F32)?;
-        Some(Placed { slot, values, pruned })
+        Some(DeviceLayer { slot, values, pruned })
     };
     slots.into_iter().zip(found).map(place).collect()
 }
@@ -253,7 +265,7 @@ mod tests {
         net
     }
 
-    fn here(model: &Net, recipe: &Recipe, sparsity: f64) -> Option<Chosen> {
+    fn here(model: &Net, recipe: &Recipe, sparsity: f64) -> Option<DeviceMasks> {
         step(model, slots(model, &recipe.select), recipe, &Size, sparsity)
     }
 
@@ -336,7 +348,7 @@ mod tests {
             assert!(here(&net, &recipe, 0.5).is_none(), "{bad}");
         }
         // Small weights are chosen by the processor on every device.
-        assert!(chosen(&net, &recipe, &Size, 0.5).is_none());
+        assert!(masks_on_device(&net, &recipe, &Size, 0.5).is_none());
     }
 
     #[test]
@@ -370,7 +382,7 @@ mod tests {
         for device in [plain.clone(), plain.autodiff()] {
             let layer = LinearConfig::new(1024, 1040).with_bias(false).init(&device);
             let recipe = Recipe::default();
-            assert_eq!(chosen(&layer, &recipe, &Size, 0.5).is_some(), has_own_memory(&device));
+            assert_eq!(masks_on_device(&layer, &recipe, &Size, 0.5).is_some(), has_own_memory(&device));
             let want = recipe.masks(&weights(&layer, &recipe.select).unwrap(), &Size, 0.5).unwrap();
             assert_eq!(recipe.masks_in(&layer, &Size, 0.5).unwrap().difference(&want), None);
             let (pruned, got) = recipe.prune(layer, &Size, 0.5).unwrap();

@@ -12,7 +12,6 @@ use rayon::prelude::*;
 
 use crate::mask::matrix_dims;
 use crate::mask::top_k::on_device;
-use crate::model::masked::MASK_PATH;
 use crate::{Error, Mask, MaskSet, Result};
 use regrow_device::has_own_memory;
 
@@ -53,6 +52,9 @@ impl Select {
         wanted && !self.except.as_ref().is_some_and(named)
     }
 }
+
+/// Where the mask of a parameter stands in the module: `<parameter>.mask.pruned`.
+pub(crate) const MASK_PATH: &str = "mask.pruned";
 
 /// Rows and columns of the tiles by which a matrix is transposed.
 const TILE: usize = 16;
@@ -284,9 +286,7 @@ pub fn weights<M: Module>(model: &M, select: &Select) -> Result<Vec<Weight>> {
 /// # Errors
 /// As [`weights`].
 pub fn stored<M: Module>(model: &M, select: &Select) -> Result<Vec<Weight>> {
-    let mut reader = Reader { select: select.clone(), ..Reader::default() };
-    model.visit(&mut reader);
-    let mut found = reader.found;
+    let mut found = Reader::visit(model, select, Reads::Everything);
     drop_head(&mut found, select);
     if found.is_empty() {
         return Err(Error::Argument("the model has no weight that may be pruned".into()));
@@ -343,10 +343,19 @@ pub fn pruned_flags<M: Module>(model: &M, masks: &MaskSet) -> Result<Vec<(ParamI
 
 /// The prunable places of `model`, without reading any value.
 pub(crate) fn slots<M: Module>(model: &M, select: &Select) -> Vec<Slot> {
-    let mut reader = Reader { select: select.clone(), shapes_only: true, ..Reader::default() };
-    model.visit(&mut reader);
-    drop_head(&mut reader.found, select);
-    reader.found.into_iter().map(|f| f.slot).collect()
+    let mut found = Reader::visit(model, select, Reads::Shapes);
+    drop_head(&mut found, select);
+    found.into_iter().map(|f| f.slot).collect()
+}
+
+/// The masks that the selected weights of `model` carry, by path. No weight is read.
+///
+/// # Errors
+/// If the flags of a mask cannot be read.
+pub(crate) fn carried_masks<M: Module>(model: &M, select: &Select) -> Result<Vec<(String, Mask)>> {
+    let found = Reader::visit(model, select, Reads::Masks);
+    let masked = found.into_iter().filter_map(|Found { slot, pruned, .. }| Some((slot, pruned?)));
+    masked.map(|(slot, flags)| Ok((slot.path.clone(), slot.mask_on_device(flags)?))).collect()
 }
 
 fn drop_head(found: &mut Vec<Found>, select: &Select) {
@@ -383,8 +392,76 @@ struct Reader {
     path: Vec<String>,
     container: Vec<String>,
     select: Select,
-    shapes_only: bool,
+    reads: Reads,
+    /// The outputs of linear layers with a bias, by the layer's path.
+    outputs: BTreeMap<String, usize>,
     found: Vec<Found>,
+}
+
+/// What is read of a model besides shapes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reads {
+    /// Values and masks.
+    #[default]
+    Everything,
+    /// Masks alone.
+    Masks,
+    /// Nothing.
+    Shapes,
+}
+
+impl Reader {
+    fn visit<M: Module>(model: &M, select: &Select, reads: Reads) -> Vec<Found> {
+        let mut outputs = Outputs::default();
+        model.visit(&mut outputs);
+        let mut reader = Self { select: select.clone(), reads, outputs: outputs.found, ..Self::default() };
+        model.visit(&mut reader);
+        reader.found
+    }
+
+    /// The shape of a parameter's value, as the module computes with it.
+    ///
+    /// Before a linear layer with `LinearLayout::Col` is initialized, Burn names the shape of what it will store,
+    /// `[d_out, d_in]`, not of the value, `[d_in, d_out]`. Its bias tells the two apart; without one the weight is
+    /// initialized to know.
+    fn shape<const D: usize>(&self, kind: Kind, param: &Param<Tensor<D>>) -> Vec<usize> {
+        let lazy = param.lazy_shape().as_slice().to_vec();
+        let [rows, cols] = lazy[..] else { return lazy };
+        if kind != Kind::Linear || param.is_initialized() || rows == cols {
+            return lazy;
+        }
+        let layer = self.path[..self.path.len() - 1].join(".");
+        match self.outputs.get(&layer) {
+            Some(outputs) if *outputs == cols => lazy,
+            Some(_) => vec![cols, rows],
+            None => param.val().shape().as_slice().to_vec(),
+        }
+    }
+}
+
+/// Collects the number of outputs of linear layers that have a bias.
+#[derive(Default)]
+struct Outputs {
+    path: Vec<String>,
+    found: BTreeMap<String, usize>,
+}
+
+impl ModuleVisitor for Outputs {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let ([layer @ .., name], 1) = (&self.path[..], D)
+            && name == "bias"
+        {
+            self.found.insert(layer.join("."), param.lazy_shape().num_elements());
+        }
+    }
 }
 
 impl ModuleVisitor for Reader {
@@ -401,10 +478,10 @@ impl ModuleVisitor for Reader {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let (Some(name), Some(container)) = (self.path.last(), self.container.last()) else { return };
         let Some(kind) = Kind::of(container, name, D) else { return };
-        let stored = param.lazy_shape().as_slice().to_vec();
+        let stored = self.shape(kind, param);
         let slot = Slot { path: self.path.join("."), id: param.id, kind, stored, device: param.lazy_device() };
         if self.select.admits(&slot) {
-            let data = (!self.shapes_only).then(|| kind.outer(param.val()).into_data());
+            let data = (self.reads == Reads::Everything).then(|| kind.outer(param.val()).into_data());
             self.found.push(Found { slot, data, pruned: None });
         }
     }
@@ -412,7 +489,7 @@ impl ModuleVisitor for Reader {
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
         let path = self.path.join(".");
         let last = self.found.last_mut().filter(|f| path == format!("{}.{MASK_PATH}", f.slot.path));
-        if let Some(found) = last.filter(|_| !self.shapes_only) {
+        if let Some(found) = last.filter(|_| self.reads != Reads::Shapes) {
             let flags = param.val();
             let len = flags.shape().num_elements();
             found.pruned = Some(flags.reshape([len]));
@@ -464,13 +541,42 @@ mod tests {
 
     proptest! {
         #[test]
-        fn transposing_turns_rows_into_columns(rows in 0usize..70, cols in 0usize..70) {
+        fn transposing_makes_rows_columns(rows in 0usize..70, cols in 0usize..70) {
             let values: Vec<u32> = (0..(rows * cols) as u32).collect();
-            let turned = transposed(&values, rows, cols);
+            let columns = transposed(&values, rows, cols);
             for (i, value) in values.iter().enumerate() {
-                prop_assert_eq!(turned[i % cols * rows + i / cols], *value);
+                prop_assert_eq!(columns[i % cols * rows + i / cols], *value);
             }
-            prop_assert_eq!(transposed(&turned, cols, rows), values);
+            prop_assert_eq!(transposed(&columns, cols, rows), values);
+        }
+    }
+
+    #[test]
+    fn a_column_layout_has_one_shape_before_and_after_it_is_initialized() {
+        use burn::nn::{LinearConfig, LinearLayout};
+
+        let device = regrow_device::current();
+        for bias in [true, false] {
+            for (layout, rows, cols) in
+                [(LinearLayout::Row, 3, 5), (LinearLayout::Col, 3, 5), (LinearLayout::Col, 4, 4)]
+            {
+                let config = LinearConfig::new(rows, cols).with_bias(bias).with_layout(layout);
+                let layer = config.init(&device);
+                let before = slots(&layer, &Select::default()).remove(0).stored;
+                assert_eq!(before, [rows, cols], "{layout:?} {bias}");
+                let weight = weights(&config.init(&device), &Select::default()).unwrap().remove(0);
+                assert_eq!((weight.shape.clone(), weight.values.len()), (vec![cols, rows], rows * cols));
+                let mask = Mask::from_fn([cols, rows], |i| i % 2 == 0);
+                let masks = [("weight".to_string(), mask)].into_iter().collect();
+                let masked = crate::model::masked::apply_masks(
+                    layer,
+                    &masks,
+                    crate::model::masked::Gradient::Masked,
+                    crate::model::masked::Base::Zeroed,
+                );
+                let zeros = masked.unwrap().weight.val().into_data().iter::<f32>().filter(|w| *w == 0.0).count();
+                assert_eq!(zeros, rows * cols / 2, "{layout:?} {bias}");
+            }
         }
     }
 

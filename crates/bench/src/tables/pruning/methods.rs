@@ -11,7 +11,8 @@ use regrow_pruners::{BipConfig, GranetConfig, IsspConfig, RiglConfig, SetConfig}
 use regrow_pruners::{Gmp, Grasp, Imp, Magnitude, OneShot, Probe, Random, Scheduled, Snip, StraightThrough, SynFlow};
 use regrow_sparse_core::mask::schedule::Curve;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
-use regrow_sparse_core::model::score::{Recipe, Score};
+use regrow_sparse_core::model::recipe::Recipe;
+use regrow_sparse_core::model::score::Score;
 use regrow_sparse_core::model::sparsify::{KeepMasks, Pruner};
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::seed::mix;

@@ -5,7 +5,7 @@ use regrow_device::pool::DevicePool;
 use regrow_merging::sms::SoupTrainer;
 use regrow_pruners::{Imp, Magnitude, Retrain};
 use regrow_sparse_core::model::deep_copy::clone_to_device;
-use regrow_sparse_core::model::score::Recipe;
+use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::sparsify::KeepMasks;
 use regrow_sparse_core::model::weight::Select;
 use regrow_sparse_core::seed::mix;
