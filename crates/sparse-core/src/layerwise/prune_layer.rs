@@ -5,8 +5,9 @@ use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::{Tensor, TensorData};
 
 use crate::layerwise::{InputObserver, LayerTarget, PrunedLayer};
-use crate::model::masked::{Base, Gradient, apply_masks, attach, everything};
+use crate::model::masked::{Base, Gradient, apply_masks, attach};
 use crate::model::on_device::layer_masks;
+use crate::model::weight::everything;
 use crate::model::weight::{Slot, slots, weights};
 use crate::{Error, Mask, MaskSet, Result};
 

@@ -3,10 +3,29 @@
 //! A method declares what it [needs](Needs); whoever calls it brings exactly that as [`Evidence`], from a training step
 //! or from a [`Probe`](crate::model::probe::Probe) of the user's model.
 
+use std::ops::Deref;
+
 use std::fmt;
 
-use crate::model::score::LayerView;
+use crate::model::weight::Weight;
 use crate::{Error, Result};
+
+/// One layer as a score sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerView<'a> {
+    /// Its weight.
+    pub weight: &'a Weight,
+    /// Its place among the layers that are scored together, from 0.
+    pub index: usize,
+}
+
+impl Deref for LayerView<'_> {
+    type Target = Weight;
+
+    fn deref(&self) -> &Weight {
+        self.weight
+    }
+}
 
 /// The kinds of evidence that a method asks for.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::{Bool, Tensor};
 
-use crate::model::weight::{MASK_PATH, ScaleUnder, Select, Slot, carried_masks, slots};
-use crate::{Error, MaskSet, Result};
+use crate::model::weight::{MASK_PATH, ScaleUnder, Slot, carried_masks, everything, matching_slots};
+use crate::{MaskSet, Result};
 
 /// Where its gradient form stands.
 const DENSE_PATH: &str = "mask.dense_gradient";
@@ -149,27 +149,6 @@ pub fn masks<M: Module>(model: &M) -> Result<MaskSet> {
         return Ok(MaskSet::new());
     }
     Ok(carried_masks(model, &everything())?.into_iter().collect())
-}
-
-/// Every matrix or kernel of a model, of whatever layer.
-pub(crate) fn everything() -> Select {
-    Select::default().with_head().only(burn::module::ParamGroup::all())
-}
-
-/// The slots that `masks` names, each checked.
-pub(crate) fn matching_slots<M: Module>(model: &M, masks: &MaskSet) -> Result<Vec<Slot>> {
-    let mut all = slots(model, &everything());
-    for (path, mask) in masks.iter() {
-        let slot = all.iter().find(|s| s.path == path);
-        let slot =
-            slot.ok_or_else(|| Error::tensor(path, "there is a mask for it, but the model has no such weight"))?;
-        let shape = slot.kind.outer_shape(&slot.stored);
-        if mask.shape() != shape {
-            return Err(Error::tensor(path, format!("its mask has shape {:?}, the weight {shape:?}", mask.shape())));
-        }
-    }
-    all.retain(|s| masks.get(&s.path).is_some());
-    Ok(all)
 }
 
 /// One flag for each stored number of the parameters that `masks` names, on their device: true where they prune.

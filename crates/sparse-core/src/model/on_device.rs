@@ -35,7 +35,12 @@ pub(crate) struct DeviceMasks {
 
 /// The masks of `model` at `sparsity` by `score`; none where its weights are not large, not on a device with a memory
 /// of its own, or the step is the processor's for another reason.
-pub(crate) fn masks_on_device<M: Module>(model: &M, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Option<DeviceMasks> {
+pub(crate) fn masks_on_device<M: Module>(
+    model: &M,
+    recipe: &Recipe,
+    score: &dyn Score,
+    sparsity: f64,
+) -> Option<DeviceMasks> {
     let slots = slots(model, &recipe.select);
     let device = &slots.first()?.device;
     let worth = has_own_memory(device)

@@ -6,7 +6,8 @@ use burn::module::{Module, ParamGroup};
 use burn::optim::{LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use crate::model::masked::{Base, Gradient, factor, matching_slots};
+use crate::model::masked::{Base, Gradient, factor};
+use crate::model::weight::matching_slots;
 use crate::model::weight::{Select, Slot, slots};
 use crate::{MaskSet, Result};
 

@@ -1,31 +1,14 @@
 //! How important each weight of a layer is: what a pruning method by scores says.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use crate::Result;
+pub use crate::model::evidence::LayerView;
 use crate::model::evidence::{Evidence, Needs};
 use crate::model::weight::Weight;
-use crate::Result;
-
-/// One layer as a score sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct LayerView<'a> {
-    /// Its weight.
-    pub weight: &'a Weight,
-    /// Its place among the layers that are scored together, from 0.
-    pub index: usize,
-}
-
-impl Deref for LayerView<'_> {
-    type Target = Weight;
-
-    fn deref(&self) -> &Weight {
-        self.weight
-    }
-}
 
 /// Importance of every weight of a layer: larger = kept. A pruning method by scores is one of these.
 ///

@@ -153,7 +153,7 @@ impl Pruner for KeepMasks {
     }
 
     fn select(&self) -> Select {
-        crate::model::masked::everything()
+        crate::model::weight::everything()
     }
 }
 

@@ -337,7 +337,7 @@ impl ModuleVisitor for GradientReader<'_> {
 /// # Errors
 /// If a mask names no such parameter, or has another shape.
 pub fn pruned_flags<M: Module>(model: &M, masks: &MaskSet) -> Result<Vec<(ParamId, Vec<bool>)>> {
-    let slots = crate::model::masked::matching_slots(model, masks)?.into_iter();
+    let slots = matching_slots(model, masks)?.into_iter();
     Ok(slots.filter_map(|slot| Some((slot.id, slot.pruned_flags(masks.get(&slot.path)?)))).collect())
 }
 
@@ -346,6 +346,27 @@ pub(crate) fn slots<M: Module>(model: &M, select: &Select) -> Vec<Slot> {
     let mut found = Reader::visit(model, select, Reads::Shapes);
     drop_head(&mut found, select);
     found.into_iter().map(|f| f.slot).collect()
+}
+
+/// Every matrix or kernel of a model, of whatever layer.
+pub(crate) fn everything() -> Select {
+    Select::default().with_head().only(burn::module::ParamGroup::all())
+}
+
+/// The slots that `masks` names, each checked.
+pub(crate) fn matching_slots<M: Module>(model: &M, masks: &MaskSet) -> Result<Vec<Slot>> {
+    let mut all = slots(model, &everything());
+    for (path, mask) in masks.iter() {
+        let slot = all.iter().find(|s| s.path == path);
+        let slot =
+            slot.ok_or_else(|| Error::tensor(path, "there is a mask for it, but the model has no such weight"))?;
+        let shape = slot.kind.outer_shape(&slot.stored);
+        if mask.shape() != shape {
+            return Err(Error::tensor(path, format!("its mask has shape {:?}, the weight {shape:?}", mask.shape())));
+        }
+    }
+    all.retain(|s| masks.get(&s.path).is_some());
+    Ok(all)
 }
 
 /// The masks that the selected weights of `model` carry, by path. No weight is read.
