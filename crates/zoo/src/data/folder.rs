@@ -49,7 +49,7 @@ fn has_extension(path: &Path, known: &[&str]) -> bool {
 
 /// Height and width, and the bytes channel by channel.
 fn decode(path: &Path, want: Option<[usize; 2]>) -> Result<([usize; 2], Vec<u8>)> {
-    let (size, bytes) = if is_jpeg(path) { decode_jpeg(path)? } else { decode_other(path)? };
+    let (size, bytes) = if is_jpeg(path) { decode_jpeg(path)? } else { decode_png(path)? };
     if want.is_some_and(|want| want != size) {
         return Err(Error::format(
             path,
@@ -69,21 +69,55 @@ fn decode_jpeg(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
     Ok(([image.height, image.width], image.data))
 }
 
-fn decode_other(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
-    let image = image::open(path).map_err(|e| Error::format(path, e.to_string()))?.to_rgb8();
-    Ok(([image.height() as usize, image.width() as usize], image.into_raw()))
+/// PNG of any colour type as 8-bit RGB; an alpha channel is left out.
+fn decode_png(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
+    let bad = |e: png::DecodingError| Error::format(path, e.to_string());
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut decoder = png::Decoder::new(std::io::BufReader::new(file));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info().map_err(bad)?;
+    let size = reader.output_buffer_size().ok_or_else(|| Error::format(path, "is too large"))?;
+    let mut bytes = vec![0; size];
+    let info = reader.next_frame(&mut bytes).map_err(bad)?;
+    bytes.truncate(info.buffer_size());
+    let channels = info.color_type.samples();
+    let pixel = |pixel: &[u8]| if channels < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] };
+    let rgb = bytes.chunks_exact(channels).flat_map(pixel).collect();
+    Ok(([info.height as usize, info.width as usize], rgb))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A square of one colour.
+    fn write_png(path: &Path, side: u32, kind: png::ColorType, colour: &[u8]) {
+        let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), side, side);
+        encoder.set_color(kind);
+        let pixels = colour.repeat((side * side) as usize);
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    }
+
+    #[test]
+    fn grey_and_transparent_pictures_are_read_as_colours() {
+        let dir = tempfile::tempdir().unwrap();
+        for (kind, colour, want) in [
+            (png::ColorType::Grayscale, &[7][..], [7, 7, 7]),
+            (png::ColorType::GrayscaleAlpha, &[7, 9][..], [7, 7, 7]),
+            (png::ColorType::Rgba, &[1, 2, 3, 4][..], [1, 2, 3]),
+        ] {
+            let path = dir.path().join("a.png");
+            write_png(&path, 2, kind, colour);
+            assert_eq!(decode(&path, None).unwrap(), ([2, 2], want.map(|c| [c; 4]).concat()), "{kind:?}");
+        }
+    }
+
     fn folder(images: &[(&str, u32, [u8; 3])]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (name, side, colour) in images {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            image::RgbImage::from_pixel(*side, *side, image::Rgb(*colour)).save(path).unwrap();
+            write_png(&path, *side, png::ColorType::Rgb, colour);
         }
         dir
     }
