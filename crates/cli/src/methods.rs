@@ -21,14 +21,20 @@ pub struct Args {
     /// As JSON
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// As a table in Markdown
+    /// As a table in Markdown: a line for each kind, or of one KIND a line for each method
     #[arg(long)]
     markdown: bool,
 }
 
 /// What every method of every crate says of itself.
 pub fn all() -> Vec<MethodInfo> {
-    [regrow_merging::methods()].concat()
+    [
+        regrow_pruners::registry::methods(),
+        regrow_merging::methods(),
+        regrow_continual::registry::methods(),
+        regrow_reweighting::registry::methods(),
+    ]
+    .concat()
 }
 
 /// Prints what is asked for.
@@ -37,7 +43,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     if args.json {
         writeln!(out, "{:#}", serde_json::to_value(&chosen)?)?;
     } else if args.markdown {
-        write!(out, "{}", markdown(&chosen))?;
+        let table = if args.kind.is_some() { markdown(&chosen) } else { overview(&chosen) };
+        write!(out, "{table}")?;
     } else if let ([method], Some(_)) = (&chosen[..], &args.name) {
         write!(out, "{}", details(method))?;
     } else {
@@ -55,6 +62,7 @@ fn chosen(all: Vec<MethodInfo>, kind: Option<&str>, name: Option<&str>) -> Resul
     let of_kind: Vec<MethodInfo> = all.iter().filter(|m| m.kind == kind).copied().collect();
     if of_kind.is_empty() {
         let mut kinds: Vec<MethodInfo> = all.iter().map(|m| MethodInfo { kind: "kind", name: m.kind, ..*m }).collect();
+        kinds.sort_by_key(|m| m.name);
         kinds.dedup_by_key(|m| m.name);
         return Err(unknown_method(kind, &kinds).into());
     }
@@ -77,7 +85,21 @@ fn details(method: &MethodInfo) -> String {
     format!("{head}\n{}\n", text::table(&["parameter", "meaning", "default", "range"], 4, rows.collect()))
 }
 
-/// A table for a README.
+/// A line for each kind with the names of its methods.
+fn overview(methods: &[MethodInfo]) -> String {
+    let mut kinds: Vec<(&str, Vec<String>)> = Vec::new();
+    for method in methods {
+        let name = format!("`{}`", method.name);
+        match kinds.iter_mut().find(|(kind, _)| *kind == method.kind) {
+            Some((_, names)) => names.push(name),
+            None => kinds.push((method.kind, vec![name])),
+        }
+    }
+    let row = |(kind, names): &(&str, Vec<String>)| format!("| {kind} | {} |\n", names.join(", "));
+    "| kind | methods |\n| --- | --- |\n".to_string() + &kinds.iter().map(row).collect::<String>()
+}
+
+/// A line for each method.
 fn markdown(methods: &[MethodInfo]) -> String {
     let cell = |text: &str| text.replace('|', "\\|");
     let paper = |paper: &str| match paper.strip_prefix("arXiv ") {

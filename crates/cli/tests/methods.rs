@@ -38,6 +38,19 @@ fn a_table_for_a_readme() {
 }
 
 #[test]
+fn the_readmes_table_is_that_of_the_registries() {
+    let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = std::fs::read_to_string(readme).expect("the repository has a README");
+    let (begin, end) = ("<!-- methods:begin -->", "<!-- methods:end -->");
+    let table = readme.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).map(|(table, _)| table.trim());
+    let made = stdout(&regrow(&["methods", "--markdown"]));
+    assert_eq!(table, Some(made.trim()), "put the output of `regrow methods --markdown` there");
+    for kind in ["score", "budget", "layer-solver", "pruner", "merge", "strategy", "weighter"] {
+        assert!(made.contains(&format!("| {kind} |")), "{kind}: {made}");
+    }
+}
+
+#[test]
 fn unknown_kinds_and_names_are_one_line() {
     assert!(complaint(&["methods", "merges"]).contains("unknown kind `merges` (did you mean `merge`?)"));
     assert!(complaint(&["methods", "merge", "tiess"]).contains("did you mean `ties`?"));
