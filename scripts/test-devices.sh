@@ -31,12 +31,12 @@ data_parallel() (
 for device in "$@"; do
   printf '\n== %s\n' "$device"
   if [ "$device" = remote ]; then
-    cargo test --release --workspace --features regrow/remote,regrow-bench/remote --no-fail-fast \
+    cargo test --release --workspace --features regrow-cli/remote,regrow-bench/remote --no-fail-fast \
       --lib --test remote --test devices || failed+=("$device")
     data_parallel || failed+=("data-parallel training")
     continue
   fi
   REGROW_DEVICE="$device" cargo test --release --workspace --no-default-features \
-    --features "${device%%:*},hub${REGROW_FEATURES:+,$REGROW_FEATURES}" --no-fail-fast --lib --bins --tests || failed+=("$device")
+    --features "regrow-cli/${device%%:*},regrow-bench/${device%%:*},regrow-cli/hub${REGROW_FEATURES:+,$REGROW_FEATURES}" --no-fail-fast --lib --bins --tests || failed+=("$device")
 done
 [ ${#failed[@]} -eq 0 ] || { printf 'failed on: %s\n' "${failed[*]}"; exit 1; }

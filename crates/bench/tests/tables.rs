@@ -222,13 +222,13 @@ fn continual_compares_strategies_in_three_scenarios() {
     for (args, says) in [
         (vec!["continual", "--strategy", "magic"], "unknown strategy `magic`: use fine-tune, joint"),
         (vec!["continual", "--stream", "life"], "use permuted-mnist, split-digits"),
-        (vec!["continual", "--scenario", "life"], "use task, class or domain"),
+        (vec!["continual", "--scenario", "life"], "use task, class, domain"),
         (vec!["continual", "--epochs", "0"], "at least one epoch"),
         (
             vec!["continual", "--strategy", "ER", "--memory", "9", "--scenario", "class"],
             "9 is smaller than the 10 classes",
         ),
-        (vec!["continual", "--strategy", "EWC", "--ewc=-1"], "-1 is no strength"),
+        (vec!["continual", "--strategy", "EWC", "--ewc=-1"], "`lambda` cannot be `-1`"),
         (vec!["continual", "--stream", "split-mnist"], "--data"),
     ] {
         let output = bench(&args, &dir.path().join("bad"));
@@ -359,7 +359,7 @@ fn reweighting_weighs_examples_and_sources() {
         (vec!["reweighting", "--rates", "0"], "learning rates above 0"),
         (vec!["reweighting", "--steps", "0"], "at least one step"),
         (vec!["reweighting", "--noise", "0", "--part", "language"], "no share of tokens"),
-        (vec!["reweighting", "--alpha", "0"], "penalty (alpha)"),
+        (vec!["reweighting", "--alpha", "0"], "`alpha` cannot be `0`"),
         (vec!["reweighting", "--part", "language", "--texts", "real"], "--data"),
     ] {
         let output = bench(&args, &dir.path().join("bad"));

@@ -243,3 +243,7 @@ impl Checkpoint {
         }
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

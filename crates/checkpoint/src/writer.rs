@@ -54,8 +54,7 @@ impl partial::Journal for Journal {
 /// finished file, and in the next one with what had come to the disk by some moments before.
 ///
 /// ```
-/// use regrow_sparse_core::Error;
-/// use regrow_checkpoint::{Checkpoint, Contents, Dtype, Plan, Planned, Writer};
+/// use regrow_checkpoint::{Checkpoint, Contents, Dtype, Error, Plan, Planned, Writer};
 /// # let folder = tempfile::tempdir()?;
 /// # let out = folder.path().join("model");
 /// let tensor = |name: &str| Planned { name: name.into(), dtype: Dtype::F16, shape: vec![2, 3] };

@@ -32,3 +32,7 @@ pub use error::{Error, Result};
 pub use pool::DevicePool;
 pub use properties::{has_kernels, has_own_memory, is_host, roundoff, wait_for};
 pub use select::{VARIABLE, all, compiled, current, is_peer, parse, probe, select, select_all, title, without_secret};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -86,3 +86,7 @@ impl fmt::Display for Packing {
         }
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -37,3 +37,7 @@ pub use transformer::{Embedding, Head, Transformer};
 
 /// What the linear layers of a block read, by the number that observers are told.
 pub const INPUTS: [&str; 4] = ["the normed hidden states", "the mixed heads", "the normed sum", "the inner states"];
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

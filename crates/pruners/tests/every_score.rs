@@ -26,7 +26,7 @@ impl Net {
     fn new() -> Self {
         let device = regrow_device::current().autodiff();
         let layer = |stream: u64, d_in: usize, d_out: usize| {
-            let mut layer = LinearConfig::new(d_in, d_out).init(&device);
+            let mut layer = LinearConfig::new(d_in, d_out).with_bias(false).init(&device);
             let values: Vec<f32> =
                 (0..(d_in * d_out) as u64).map(|i| (mix(stream, i) % 1009) as f32 / 504.0 - 1.0).collect();
             layer.weight =
@@ -93,7 +93,7 @@ fn every_score_works_while_training() {
             ("granet", granet.init_with(score()).unwrap().into()),
             ("scheduled", Scheduled::new(score(), schedule()).into()),
             ("issp", IsspConfig::new(0.5, 5).init_with(score()).unwrap().into()),
-            ("for good", GmpConfig::new(0.5).with_every(2).with_permanent(true).init_with(score()).unwrap().into()),
+            ("for good", GmpConfig::new(0.5).with_every(2).with_updates(4).with_permanent(true).init_with(score()).unwrap().into()),
         ];
         for (name, pruner) in pruners {
             let net = trained(pruner).unwrap_or_else(|e| panic!("{} in {name}: {e}", entry.info.name));
@@ -123,13 +123,15 @@ fn every_score_works_without_training() {
 fn every_budget_works_on_a_burn_model() {
     for entry in BUDGETS {
         let params = Params::new(0);
-        let (params, zeros) = match entry.info.name {
-            "explicit" => (params.set("layers", "first.weight:0.5"), 30),
-            _ => (params, WEIGHTS / 2),
+        let (params, sparsity, zeros) = match entry.info.name {
+            "explicit" => (params.set("layers", "first.weight:0.5"), 0.5, 30),
+            // The first layer stays dense, and at most 64 of the second's 80 weights go.
+            "uniform-plus" => (params, 0.4, 56),
+            _ => (params, 0.5, WEIGHTS / 2),
         };
         for score in [&Magnitude as &dyn Score, &Snip, &SynFlow, &Wanda::default()] {
             let recipe = Recipe::default().with_budget(entry.build(&params).unwrap());
-            let one_shot = OneShot::new(score, 0.5).unwrap().with_recipe(recipe);
+            let one_shot = OneShot::new(score, sparsity).unwrap().with_recipe(recipe);
             let (_, masks) = one_shot.prune_with(Net::new(), &probe()).unwrap();
             assert_eq!(masks.pruned(), zeros, "{} by {}", entry.info.name, score.name());
         }

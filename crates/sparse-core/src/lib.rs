@@ -46,3 +46,7 @@ pub mod prelude {
     pub use crate::model::sparsify::{Pruner, PruningOptimizer};
     pub use crate::model::weight::{Select, Weight, weights};
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,7 +1,7 @@
 //! What a method says of itself, the same for every kind: name, paper, needs, parameters, constructor.
 //!
-//! Each method crate has one list `ALL` of [`Entry`]s. The command line's help, recipes, tables and the README read
-//! these lists, so a new method is its own file and one entry.
+//! Each method crate has a `registry.rs` with a list of [`Entry`]s for each kind of method. The command line's help,
+//! recipes, tables and the README read these lists, so a new method is its own file and one entry.
 //!
 //! ```
 //! use regrow_sparse_core::registry::{Entry, MethodInfo, Param, Params, Range, find};

@@ -17,3 +17,7 @@ mod train;
 pub use classifier::Classifier;
 pub use regrow_sparse_core::{Error, Result};
 pub use train::*;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -29,3 +29,7 @@ pub use arch::{Arch, TensorSpec, convnet, drawn, mlp, resnet};
 pub use models::Net;
 pub use names::Role;
 pub use store::{Checked, check, load, save};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,8 +2,7 @@
 //! each further task adds to it. Factors for channels (kernels of 1x1) are no row: before a batch norm they do nothing.
 
 use burn::module::Module;
-use regrow_continual::clr::{ReprogramConfig, Reprogrammed};
-use regrow_continual::{Clr, FineTune, PackNetConfig, Separate, Strategy};
+use regrow_continual::{Clr, FineTune, PackNetConfig, ReprogramConfig, Reprogrammed, Separate, Strategy};
 use regrow_sparse_core::model::deep_copy::clone_to_device;
 use regrow_train::classifier::Headed;
 
@@ -85,17 +84,15 @@ impl Table for ClrTable {
 
     fn rows(&self, setting: &Setting, seed: u64, context: &Context<'_, Parts>) -> Result<Vec<Record>> {
         let anchor = (self.blocks, self.anchor_epochs.unwrap_or(0), self.batch);
-        let shared = context.of_seed(seed, |home| home.data.learned(anchor, seed, home))?;
-        let (anchor, right) = (clone_to_device(&shared.0, context.device), shared.1);
+        let (shared, right) = context.of_seed(seed, |home| home.data.learned(anchor, seed, home))?;
+        let anchor = clone_to_device(&shared, context.device);
         let stream = context.data.stream()?;
         let [features, classes] = anchor.head().weight.lazy_shape().dims::<2>();
         let (heads, numbers, tasks) = (classes * (features + 1), anchor.num_params(), stream.tasks());
+        let packnet = PackNetConfig::new().with_sparsity(self.packnet).with_norms(true);
         let (model, mut strategy): (_, Box<dyn Strategy<_>>) = match setting.name() {
             "fine-tune" => (Reprogrammed::plain(anchor), Box::new(FineTune)),
-            "PackNet" => (
-                Reprogrammed::plain(anchor),
-                Box::new(PackNetConfig::new().with_sparsity(self.packnet).with_norms(true).init()?),
-            ),
+            "PackNet" => (Reprogrammed::plain(anchor), Box::new(packnet.init()?)),
             "norms only" => (Reprogrammed::plain(anchor), Box::new(Clr::default())),
             "CLR" => (ReprogramConfig::new().init(anchor)?, Box::new(Clr::default())),
             _ => (Reprogrammed::plain(anchor), Box::new(Separate::default())),

@@ -1,8 +1,7 @@
 //! OPCM (Tang et al., NeurIPS 2025, arXiv 2501.09522): models of one parent, fine-tuned on a task each, merged as they
 //! arrive in several orders, against merging all so far again by average, task arithmetic and TIES.
 
-use regrow_merging::opcm::Difference;
-use regrow_merging::{OpcmConfig, TaskArithmeticConfig, TiesConfig};
+use regrow_merging::{OpcmConfig, TaskArithmeticConfig, TiesConfig, opcm::Difference};
 
 use crate::harness::arrivals::{Arrivals, FIRST, KEPT, Merged, after};
 use crate::harness::finetuned::{Finetuned, FinetunedData};
@@ -63,12 +62,9 @@ impl Table for OpcmTable {
         let mut rows = Vec::new();
         for order in 0..self.orders {
             let arrivals = Arrivals::new(&family, &own, seed, order);
-            let sum = |on: &[usize], by: f64| {
-                arrivals.merged(on, &TaskArithmeticConfig::new().with_lambda(by).init(on.len())?)
-            };
-            let ties = |on: &[usize], by: f64| {
-                arrivals.merged(on, &TiesConfig::new().with_density(0.2.into()).with_lambda(by).init(on.len())?)
-            };
+            let (arithmetic, ties) = (TaskArithmeticConfig::new(), TiesConfig::new().with_density(0.2.into()));
+            let sum = |on: &[usize], by| arrivals.merged(on, &arithmetic.clone().with_lambda(by).init(on.len())?);
+            let ties = |on: &[usize], by| arrivals.merged(on, &ties.clone().with_lambda(by).init(on.len())?);
             let best = |on: &[usize], by: &dyn Fn(f64) -> Result<Merged>| family.best_factor(on, &LAMBDAS, by);
             rows.extend([
                 arrivals.plain("parent", parent),

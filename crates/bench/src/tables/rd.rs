@@ -1,13 +1,9 @@
 //! RD (Xu et al., ICCV 2023, arXiv 2308.10438): budgets by measured output distortion. One network, pruned by `|w|` to
 //! each sparsity with each budget: without retraining, and with a little.
 
-use regrow_pruners::Magnitude;
-use regrow_pruners::rd::{Distortion, allocate, distortions, grid};
-use regrow_sparse_core::Budget;
-use regrow_sparse_core::mask::schedule::check_sparsity;
-use regrow_sparse_core::model::masked;
-use regrow_sparse_core::model::recipe::Recipe;
-use regrow_sparse_core::model::weight::Select;
+use regrow_pruners::{Magnitude, rd::Distortion, rd::allocate, rd::distortions, rd::grid};
+use regrow_sparse_core::model::{masked, recipe::Recipe, weight::Select};
+use regrow_sparse_core::{Budget, mask::schedule::check_sparsity};
 use regrow_train::Classifier;
 use regrow_zoo::Net;
 

@@ -81,7 +81,7 @@ impl LayerExecutor for ScopedExecutor<'_> {
 /// use burn::module::Module;
 /// use burn::nn::{Linear, LinearConfig};
 /// use burn::tensor::{Device, Tensor, activation::relu};
-/// use regrow_inference::{ForwardWith, LayerExecutor, Options, compress};
+/// use regrow_sparse_core::model::executor::{DenseExecutor, ForwardWith, LayerExecutor};
 ///
 /// #[derive(Module, Debug)]
 /// struct Net {
@@ -100,12 +100,8 @@ impl LayerExecutor for ScopedExecutor<'_> {
 ///
 /// let device = Device::default();
 /// let net = Net { first: LinearConfig::new(8, 16).init(&device), second: LinearConfig::new(16, 4).init(&device) };
-/// let sample = Tensor::ones([1, 8], &device);
-/// let (net, verdicts) = compress(net, sample.clone(), &Options::default())?;
-/// // Nothing is pruned, so nothing is sparse.
-/// assert!(verdicts.iter().all(|verdict| verdict.chosen.is_none()));
-/// assert_eq!(net.run(sample).dims(), [1, 4]);
-/// # Ok::<(), regrow_sparse_core::Error>(())
+/// // The layers as they are; `regrow_inference::compress` swaps in sparse ones that are faster.
+/// assert_eq!(net.run(Tensor::ones([1, 8], &device), &mut DenseExecutor).dims(), [1, 4]);
 /// ```
 pub trait ForwardWith<I> {
     /// What it gives.
