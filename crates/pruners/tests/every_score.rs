@@ -93,7 +93,16 @@ fn every_score_works_while_training() {
             ("granet", granet.init_with(score()).unwrap().into()),
             ("scheduled", Scheduled::new(score(), schedule()).into()),
             ("issp", IsspConfig::new(0.5, 5).init_with(score()).unwrap().into()),
-            ("for good", GmpConfig::new(0.5).with_every(2).with_updates(4).with_permanent(true).init_with(score()).unwrap().into()),
+            (
+                "for good",
+                GmpConfig::new(0.5)
+                    .with_every(2)
+                    .with_updates(4)
+                    .with_permanent(true)
+                    .init_with(score())
+                    .unwrap()
+                    .into(),
+            ),
         ];
         for (name, pruner) in pruners {
             let net = trained(pruner).unwrap_or_else(|e| panic!("{} in {name}: {e}", entry.info.name));

@@ -84,9 +84,9 @@ impl Table for ClrTable {
 
     fn rows(&self, setting: &Setting, seed: u64, context: &Context<'_, Parts>) -> Result<Vec<Record>> {
         let anchor = (self.blocks, self.anchor_epochs.unwrap_or(0), self.batch);
-        let (shared, right) = context.of_seed(seed, |home| home.data.learned(anchor, seed, home))?;
-        let anchor = clone_to_device(&shared, context.device);
-        let stream = context.data.stream()?;
+        let shared = context.of_seed(seed, |home| home.data.learned(anchor, seed, home))?;
+        let (anchor, right) = (clone_to_device(&shared.0, context.device), shared.1);
+        let (stream, lr) = (context.data.stream()?, in_thirds(self.learning_rate));
         let [features, classes] = anchor.head().weight.lazy_shape().dims::<2>();
         let (heads, numbers, tasks) = (classes * (features + 1), anchor.num_params(), stream.tasks());
         let packnet = PackNetConfig::new().with_sparsity(self.packnet).with_norms(true);
@@ -97,7 +97,6 @@ impl Table for ClrTable {
             "CLR" => (ReprogramConfig::new().init(anchor)?, Box::new(Clr::default())),
             _ => (Reprogrammed::plain(anchor), Box::new(Separate::default())),
         };
-        let lr = in_thirds(self.learning_rate);
         let training = TaskTraining { epochs: self.epochs, batch: self.batch, lr, seed: mix(seed, 3) };
         let mut row = training.row((setting.name(), seed), model, &mut *strategy, &stream, context.bar)?;
         let added = strategy.added().saturating_sub(tasks * heads) / tasks;
