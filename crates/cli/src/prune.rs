@@ -7,12 +7,13 @@ use burn::module::ParamId;
 use regrow_checkpoint::atomic;
 use regrow_checkpoint::storage::Storage;
 use regrow_checkpoint::{Checkpoint, Entry, Form, apply_mask, convert, rewrite};
-use regrow_pruners::Needs;
-use regrow_pruners::registry::{BUDGETS, Params, SCORES, find};
+use regrow_pruners::registry::{BUDGETS, LAYER_SOLVERS, Params, SCORES, find};
+use regrow_pruners::{Allocate, Needs, Score};
 use regrow_sparse_core::mask::schedule::check_sparsity;
 use regrow_sparse_core::model::recipe::Recipe;
 use regrow_sparse_core::model::report::Report;
 use regrow_sparse_core::model::weight::Weight;
+use regrow_sparse_core::registry;
 use regrow_sparse_core::{MaskSet, Pattern};
 use regrow_zoo::{Arch, Role, TensorSpec, check};
 
@@ -43,12 +44,9 @@ pub struct Args {
     /// resnet32, resnet56
     #[arg(long)]
     arch: Option<String>,
-    /// What is kept: magnitude or random; for a language model also sparsegpt or wanda
-    #[arg(long, default_value = "magnitude")]
+    #[arg(long, default_value = "magnitude", help = method_help())]
     method: String,
-    /// How the total is shared among layers: er, erk, global, lamp, uniform, uniform-plus, by default global; for a
-    /// language model also owl or rd, by default uniform
-    #[arg(long)]
+    #[arg(long, help = budget_help())]
     budget: Option<String>,
     /// The fraction of weights to set to zero, in [0, 1); an N:M pattern brings its own
     #[arg(long, allow_negative_numbers = true)]
@@ -117,6 +115,33 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let counts = format!("{} of {} prunable weights are zero", text::grouped(zeros), text::grouped(all));
     writeln!(out, "sparsity {} ({counts})", text::percent(zeros, all))?;
     Ok(())
+}
+
+/// The methods of the registry: scores that need weights alone, and those for language models.
+fn method_help() -> String {
+    let alone = |entry: &&registry::Entry<dyn Score>| {
+        entry.build(&Params::new(0)).is_ok_and(|score| score.needs() == Needs::NONE)
+    };
+    let scores: Vec<&str> = SCORES.iter().filter(alone).map(|entry| entry.info.name).collect();
+    let solvers = LAYER_SOLVERS.iter().map(|entry| entry.info.name).filter(|name| !scores.contains(name));
+    let (scores, solvers) = (scores.join(", "), solvers.collect::<Vec<_>>().join(", "));
+    format!("What is kept: {scores}; for a language model also {solvers} (see `regrow methods layer-solver`)")
+}
+
+/// The budgets of the registry: those that need weights alone, and those for language models.
+fn budget_help() -> String {
+    let (alone, more): (Vec<_>, Vec<_>) = BUDGETS
+        .iter()
+        .filter(|entry| entry.info.params.iter().all(|param| !param.default.is_empty()))
+        .partition(|entry| entry.build(&Params::new(0)).is_ok_and(|budget| budget.needs() == Needs::NONE));
+    let names = |entries: &[&registry::Entry<dyn Allocate>]| {
+        entries.iter().map(|entry| entry.info.name).collect::<Vec<_>>().join(", ")
+    };
+    let (alone, more) = (names(&alone), names(&more));
+    format!(
+        "How the total is shared among layers: {alone}, by default global; for a language model also {more}, by \
+         default uniform (see `regrow methods budget`)"
+    )
 }
 
 fn sparsity(args: &Args, pattern: Pattern) -> Result<f64> {

@@ -12,9 +12,9 @@ use regrow_pruners::perp::{Form, rate};
 use regrow_pruners::registry::{BUDGETS, LAYER_SOLVERS, Params, find};
 use regrow_pruners::{Allocate, Head, Layerwise, Perp, Reconstruction, Stage};
 use regrow_sparse_core::Pattern;
-use regrow_sparse_core::layerwise::HiddenStates;
-use regrow_sparse_core::layerwise::{BlockModel, BlockReconstruction};
+use regrow_sparse_core::layerwise::{BlockModel, BlockReconstruction, HiddenStates, LayerSolver};
 use regrow_sparse_core::mask::schedule::check_sparsity;
+use regrow_sparse_core::registry::Entry;
 use regrow_train::Training;
 
 use super::{Bar, check_window, form};
@@ -22,12 +22,22 @@ use crate::convert;
 use crate::error::{Error, Result};
 use crate::text;
 
+/// The parameters of the layer solvers, as the registry lists them.
+fn with_help() -> String {
+    let of = |entry: &Entry<dyn LayerSolver>| {
+        let params = entry.info.params.iter().map(|param| format!("{} ({})", param.name, param.default));
+        let params = params.collect::<Vec<_>>().join(", ");
+        (!params.is_empty()).then(|| format!("{} has {params}", entry.info.name))
+    };
+    let all = LAYER_SOLVERS.iter().filter_map(of).collect::<Vec<_>>().join("; ");
+    format!("Parameters of the method: {all} (see `regrow methods layer-solver`)")
+}
+
 /// Options that only language models have.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Language models")]
 pub struct Options {
-    /// Settings of the method: sparsegpt has block (128) and damping (0.01), wanda group (row, or layer)
-    #[arg(long, value_name = "NAME=VALUE,..")]
+    #[arg(long, value_name = "NAME=VALUE,..", help = with_help())]
     with: Option<String>,
     /// A text to calibrate on
     #[arg(long)]

@@ -21,7 +21,7 @@ use crate::harness::view;
 /// Gather the results of tables into one HTML page, or a Markdown page for each paper
 #[derive(clap::Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  bench report papers tables --out report.html\n  bench report papers --markdown docs/papers"
+    after_help = "Examples:\n  bench report papers tables --out report.html\n  bench report papers --markdown docs/src/papers"
 )]
 pub struct Args {
     /// Folders to look in, with all below them; by default `papers` and `tables`, those that are there
