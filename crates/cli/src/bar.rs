@@ -29,7 +29,7 @@ impl Bar {
         Self { bar, started: Instant::now() }
     }
 
-    /// So many of so many are done.
+    /// Sets progress to `done` of `all`.
     pub fn at(&self, done: usize, all: usize) {
         self.bar.set_length(all as u64);
         self.bar.set_position(done as u64);

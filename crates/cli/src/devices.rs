@@ -46,7 +46,7 @@ fn product(size: usize, device: &Device) -> f64 {
     let (a, b) = (random(), random());
     let once = |()| {
         let started = Instant::now();
-        // Only a value on this side says that the product is there.
+        // Reading a value back waits for the product.
         wait_for(a.clone().matmul(b.clone()).narrow(0, 0, 1).narrow(1, 0, 1));
         started.elapsed().as_secs_f64()
     };

@@ -1,4 +1,4 @@
-//! The command line: look inside a checkpoint, prune it, merge it, measure it, hear it; crop a network.
+//! The command line: inspect a checkpoint, prune it, merge it, evaluate it, generate text; crop a network.
 
 mod bar;
 mod compress;
@@ -29,11 +29,11 @@ use regrow_device as device;
 
 use error::Result;
 
-/// Tensors come and go by the megabyte: the system's allocator gives such memory back and asks for it anew each time.
+/// mimalloc reuses large buffers; the system allocator returns them to the system each time.
 #[global_allocator]
 static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Look inside checkpoints, prune, merge, measure them; make networks narrower; hear language models.
+/// Inspect, prune, merge and evaluate checkpoints; make networks narrower; generate text with language models.
 #[derive(Parser)]
 #[command(name = "regrow", version)]
 struct Cli {

@@ -59,7 +59,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         true => serve_web_socket(&here, args.bind, args.lives)?,
         false => serve(&here, args.bind, args.lives)?,
     };
-    // Before anything is said: where the ticket cannot be written nobody can come.
+    // Write the ticket first; without it no peer can connect.
     let ticket = match &args.ticket_file {
         Some(file) => {
             atomic::write_private(file, format!("{}\n", lent.name()).as_bytes())?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Names, sizes and times of files that are read: with others, a run that was stopped is not gone on with.
+/// Names, sizes and times of the input files. A run resumes only if these are unchanged.
 pub fn identity<'a>(files: impl IntoIterator<Item = &'a Path>) -> Result<String> {
     let mut identity = String::new();
     for file in files {

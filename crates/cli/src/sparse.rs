@@ -1,4 +1,4 @@
-//! `--sparse`: what became of a model's layers, and how long it takes dense and sparse.
+//! `--sparse`: which layers of a model run sparse, and how long the model takes dense and sparse.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -297,7 +297,7 @@ impl Config {
     }
 }
 
-/// Variants whose forward pass is another one.
+/// Refuses variants with a different forward pass.
 fn refuse_variants(raw: &Raw) -> std::result::Result<(), String> {
     if raw.do_layer_norm_before == Some(false) {
         return Err("do_layer_norm_before false (a norm after each half of a block) is not supported".into());

@@ -71,7 +71,7 @@ pub fn perplexity_by(
     let mut run = |hidden: &mut [Tensor<3>], layers: &mut dyn LayerExecutor| {
         for x in hidden {
             let context = SequenceContext::new(config, x.dims()[1], device);
-            // Nobody else holds it meanwhile: layers may work in its place.
+            // Not shared: layers may work in place.
             let own = std::mem::replace(x, Tensor::empty([1, 1, 1], device));
             *x = decoder.run_by(own, &context, layers);
         }

@@ -91,7 +91,7 @@ pub fn gather_by<M: Module, X>(
     })
 }
 
-/// FisherSums so far, to go on with after an interruption.
+/// The sums so far, to resume from after an interruption.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FisherSums {
     /// Over how many examples.

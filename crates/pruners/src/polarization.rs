@@ -66,7 +66,7 @@ struct Plan {
 }
 
 impl<M: GatedForward> Polarized<M> {
-    /// `net`, whose layers hang together as `layout` says, with gates that are open; their weights are
+    /// `net`, whose channel graph is `layout`, with gates that are open; their weights are
     /// drawn from `seed`.
     ///
     /// # Errors

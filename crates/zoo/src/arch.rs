@@ -103,7 +103,7 @@ impl Arch {
         (self == Self::CifarLeNet).then(|| Normalization::bytes(&[0.5; 3], &[0.5; 3]))
     }
 
-    /// How its layers hang together, for `classes` classes: what can be made narrower. The last
+    /// Channel graph of its layers, for `classes` classes: what can be made narrower. The last
     /// group is the classes.
     pub fn layout(self, classes: usize) -> ChannelGraph {
         match self {

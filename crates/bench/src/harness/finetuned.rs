@@ -1,4 +1,4 @@
-//! What tables of the children of one parent share: their options and their data.
+//! Shared by tables of fine-tuned models: their options and their data.
 
 use std::path::Path;
 

@@ -76,7 +76,7 @@ pub fn normalized(data: DataSet, arch: Arch) -> DataSet {
     }
 }
 
-/// So many of `images`, evenly spaced: some data sets are sorted by class.
+/// A subset of `images`, evenly spaced: some data sets are sorted by class.
 pub fn few(images: Images, wanted: Option<usize>) -> Images {
     let all = images.len();
     match wanted {

@@ -33,7 +33,7 @@ struct Part {
     rows: Vec<Record>,
 }
 
-/// A plan as it is read back: by way of text, as an f32 is another number as a value.
+/// A plan as it is read back: through JSON text, so both sides are rounded alike.
 fn as_read<P: Serialize>(plan: &P, path: &Path) -> Result<Value> {
     let read = |text: String| serde_json::from_str(&text);
     serde_json::to_string(plan).and_then(read).map_err(|e| Error::format(path, e.to_string()))

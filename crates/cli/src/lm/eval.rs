@@ -55,7 +55,7 @@ pub fn perplexity_sparse(
     Ok(())
 }
 
-/// Tokens that each of the two ways has before it is the other's turn.
+/// Tokens per turn when dense and sparse alternate.
 const TURN: usize = 1 << 13;
 
 const NONE: Perplexity = Perplexity { loss: 0.0, tokens: 0 };
@@ -89,7 +89,7 @@ fn measured(
     Ok(regrow_lm::perplexity(&model, &windows, watch)?)
 }
 
-/// How like the sentences (lines) of `file` the encoders in `folder` and `other` see.
+/// Mean cosine of two encoders' embeddings of the lines of `file`; the encoders are in `folder` and `other`.
 pub fn cosine(folder: &Path, other: &Path, file: &Path, out: &mut dyn Write) -> Result<()> {
     let text = read(file)?;
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

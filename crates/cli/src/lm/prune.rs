@@ -209,7 +209,7 @@ impl Job<'_> {
         Ok(find(BUDGETS, name)?.build(&params)?)
     }
 
-    /// How blocks are brought back, if they are.
+    /// How blocks are reconstructed, if they are.
     fn reconstruction(&self) -> Result<Option<Reconstruction>> {
         let Options { reconstruct, reconstruct_epochs, reconstruct_lr, rank, .. } = self.options;
         let Some(form) = reconstruct else { return Ok(None) };

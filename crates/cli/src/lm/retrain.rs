@@ -116,7 +116,7 @@ impl Args {
         }
     }
 
-    /// The folder of the run's saves, beside the output; emptied where the run is not to be gone on with.
+    /// The folder of the run's saves, beside the output; emptied unless the run is resumed.
     fn saves(&self) -> Result<PathBuf> {
         let none = || Error::Argument(format!("{} is not the name of a folder", self.out.display()));
         let name = self.out.file_name().ok_or_else(none)?.to_string_lossy();

@@ -58,7 +58,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// Where the result goes; clap has seen to it that there is one where it is asked for.
+    /// The output path; clap guarantees one.
     fn out(&self) -> &Path {
         self.out.as_deref().unwrap_or(Path::new(""))
     }

@@ -59,7 +59,7 @@ impl Kept {
         Ok(atomic::write_atomic(&self.path, |out| out.write_all(&file))?)
     }
 
-    /// The run has ended well: nothing is left to go on with.
+    /// Removes the saved sums after success.
     pub fn end(self) {
         let _gone = fs::remove_file(&self.path);
     }

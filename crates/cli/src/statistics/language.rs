@@ -72,7 +72,7 @@ pub fn moments(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     let (tensors, tokens) = (plan.tensors().count(), windows.len() * windows[0].len());
     let (settings, begin) =
         (args.settings(model.checkpoint())?, if args.resume { Writer::resume } else { Writer::create });
-    // A block is as long to wait for as a note.
+    // Save after each block.
     let writer = begin(plan, &args.out, &[model.checkpoint()], &settings)?.with_threads(1);
     let mut writer = writer.with_patience(Duration::ZERO);
     writer.write(&|tensor| walk.moment(tensor), &|_, _| ())?;
@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
             }
             at.seen = None;
             let index = at.survey.index();
-            // Of what a run that was stopped has written nothing is asked for.
+            // Layers already written are skipped.
             let wanted =
                 index >= self.model.blocks() || self.model.layers(index).iter().any(|l| l.tensor == tensor.name);
             let passed = !wanted && at.survey.pass()?;

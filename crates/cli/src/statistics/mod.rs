@@ -76,7 +76,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// What identifies a run on `source`: with other settings or files one that was stopped is not gone on with.
+    /// What identifies a run on `source`. A run resumes only if its settings and files are unchanged.
     fn settings(&self, source: &Checkpoint) -> Result<String> {
         let Self { kind, arch, dataset, images, calibration, samples, window, seed, .. } = self;
         let files = identity(source.files().map(Path::new).chain(calibration.as_deref()))?;

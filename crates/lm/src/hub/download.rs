@@ -1,4 +1,4 @@
-//! Files brought into the cache, gone on with where they broke off.
+//! Resumable downloads into the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::Watch;
 use super::failure::Failure;
 use super::files::{Listing, Wanted, Weights};
 
-/// Tries that may bring nothing, one after the other.
+/// Consecutive attempts without progress before giving up.
 const TRIES: u32 = 5;
 /// The wait before the second of them; it doubles with each.
 const WAIT: Duration = Duration::from_millis(200);
@@ -105,7 +105,7 @@ impl Source {
         let path = self.folder.join(&file.path);
         let downloaded = self.repo.download_with_progress(&file.path, Count { here: 0, watch });
         downloaded.map_err(|e| match Failure::of(e, &path) {
-            // The hub lists it: who asks is not let through.
+            // The hub lists the file but refuses access.
             Failure::Unknown => Failure::Gated,
             other => other,
         })?;

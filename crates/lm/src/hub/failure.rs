@@ -19,7 +19,7 @@ pub(super) enum Failure {
     Revision,
     /// The model's terms must be accepted first.
     Gated,
-    /// What is downloaded already is of no use; begun anew it may succeed.
+    /// The partial download is unusable; restart it.
     Spoilt(String),
     /// The cache cannot be written.
     Disk(PathBuf, io::Error),

@@ -30,7 +30,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// A file to have: its path within the model, and its size if that is known.
+/// A file to download: its path within the model, and its size if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub path: String,

@@ -59,7 +59,7 @@ pub struct Fetched {
     pub unasked: Option<String>,
 }
 
-/// Told of bytes that are there and of all that are wanted.
+/// Called with bytes downloaded and in total.
 pub type Watch<'a> = dyn FnMut(u64, u64) + 'a;
 
 impl Hub {

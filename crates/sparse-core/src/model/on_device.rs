@@ -1,9 +1,9 @@
-//! A pruning step on the device that holds the model, so that large weights need not travel to the processor and the
-//! flags of their masks back: only a bit for each weight comes.
+//! A pruning step on the device that holds the model, so that large weights need not be copied to the CPU, nor their
+//! mask flags back: only one bit per weight is copied.
 //!
-//! The masks are those that the processor would choose, bit for bit. Whatever is not plain (a value that is not finite,
-//! a pattern that does not divide, a score that looks further than at each weight alone) is left to it, which says what
-//! is wrong.
+//! The masks equal those that the CPU would choose, bit for bit. All unusual cases (a value that is not finite, a
+//! pattern that does not divide, a score that uses more than each weight alone) are left to the CPU, which reports any
+//! error.
 
 use std::collections::BTreeMap;
 
@@ -20,20 +20,20 @@ use crate::model::weight::{Slot, slots};
 use crate::{Mask, MaskSet, Pattern};
 use regrow_device::has_own_memory;
 
-/// Weights a layer from which on a step is worth some dozens of launches and waits. An estimate: the processor takes some
-/// milliseconds to fetch and rank so many.
+/// Weights per layer from which a step is worth some dozens of kernel launches and waits. An estimate: the CPU takes
+/// some milliseconds to fetch and rank this many.
 const LARGE: usize = 1 << 20;
 
 /// What a step chose.
 pub(crate) struct Chosen {
-    /// The masks, for the processor.
+    /// The masks, on the CPU.
     pub(crate) masks: MaskSet,
     /// By parameter path one flag for each stored position, on the device: true where the mask prunes.
     pub(crate) pruned: BTreeMap<String, Tensor<1, Bool>>,
 }
 
-/// The masks of `model` at `sparsity` by `score`; none where its weights are not large, not on a device with a memory
-/// of its own, or the step is the processor's for another reason.
+/// The masks of `model` at `sparsity` by `score`; `None` if its weights are not large, not on a device with its own
+/// memory, or the step must run on the CPU for another reason.
 pub(crate) fn chosen<M: Module>(model: &M, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Option<Chosen> {
     let slots = slots(model, &recipe.select);
     let device = &slots.first()?.device;
@@ -43,7 +43,7 @@ pub(crate) fn chosen<M: Module>(model: &M, recipe: &Recipe, score: &dyn Score, s
     worth.then(|| step(model, slots, recipe, score, sparsity)).flatten()
 }
 
-/// The same wherever the weights are.
+/// The same, on any device.
 fn step<M: Module>(model: &M, slots: Vec<Slot>, recipe: &Recipe, score: &dyn Score, sparsity: f64) -> Option<Chosen> {
     check_sparsity(sparsity).ok()?;
     let layers = placed(model, slots)?;
@@ -58,20 +58,20 @@ fn step<M: Module>(model: &M, slots: Vec<Slot>, recipe: &Recipe, score: &dyn Sco
     Chosen::of(layers.iter().zip(kept).collect())
 }
 
-/// What `keep` keeps of the weight in `slot`, given its values and which dimension of them counts outputs; none where
-/// the weight is not large, not on a device with a memory of its own, not finite, or `keep` knows none.
+/// What `keep` keeps of the weight in `slot`, given its values and their output dimension; `None` if the weight is not
+/// large, not on a device with its own memory, not finite, or `keep` returns `None`.
 pub(crate) fn chosen_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<Chosen> {
     let worth = has_own_memory(&slot.device) && slot.len() >= LARGE;
     worth.then(|| step_of(model, slot, keep)).flatten()
 }
 
-/// What is kept of values, of which the second argument says which dimension counts outputs.
+/// Returns which values are kept; the second argument is the output dimension.
 pub(crate) type Keep<'a> = dyn Fn(&Tensor<2>, usize) -> Option<Tensor<2, Bool>> + 'a;
 
-/// The same wherever the weight is.
+/// The same, on any device.
 fn step_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<Chosen> {
     let mut layer = placed(model, vec![slot.clone()])?.pop()?;
-    // What is pruned counts as zero, and may be kept again.
+    // Pruned weights count as zero, and may be kept again.
     if let Some(pruned) = layer.pruned.take() {
         layer.values = layer.values.mask_fill(pruned, 0.0);
     }
@@ -80,7 +80,7 @@ fn step_of<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) -> Option<Chosen>
 }
 
 impl Chosen {
-    /// Of layers with what is kept of each; none if that is something that is pruned already.
+    /// From layers with what is kept of each; `None` if a kept weight is pruned already.
     fn of(layers: Vec<(&Placed, Tensor<2, Bool>)>) -> Option<Self> {
         let mut chosen = Self { masks: MaskSet::new(), pruned: BTreeMap::new() };
         for (layer, kept) in layers {
@@ -96,7 +96,7 @@ impl Chosen {
     }
 }
 
-/// Of unstructured masks what is kept, the total shared as the budget says.
+/// What is kept with unstructured masks, the total distributed by the budget.
 fn by_budget(layers: &[Placed], scores: &[Scores], recipe: &Recipe, sparsity: f64) -> Option<Vec<Tensor<2, Bool>>> {
     let sizes: Vec<usize> = layers.iter().map(|layer| layer.slot.len()).collect();
     match recipe.budget.shares() {
@@ -115,7 +115,7 @@ fn by_budget(layers: &[Placed], scores: &[Scores], recipe: &Recipe, sparsity: f6
     kept(scores, &(0..scores.len()).collect::<Vec<_>>(), &keep)
 }
 
-/// A prunable weight where the model has it.
+/// A prunable weight on the model's device.
 struct Placed {
     slot: Slot,
     /// As it is stored, as a matrix.
@@ -125,8 +125,8 @@ struct Placed {
 }
 
 impl Placed {
-    /// Its scores, minus infinity where it is pruned already; none if a value is not finite, or the score looks at
-    /// more than each weight alone.
+    /// Its scores, minus infinity where it is pruned already; `None` if a value is not finite, or the score uses more
+    /// than each weight alone.
     fn scores(&self, score: &dyn Score) -> Option<Scores> {
         let values = self.is_finite().then(|| score.on_device(self.values.clone())).flatten()?;
         let values = match &self.pruned {
@@ -148,7 +148,7 @@ impl Placed {
     }
 }
 
-/// The weights of `slots`; none if one is not f32.
+/// The weights of `slots`; `None` if one is not f32.
 fn placed<M: Module>(model: &M, slots: Vec<Slot>) -> Option<Vec<Placed>> {
     let mut reader = Reader { path: Vec::new(), slots: &slots, values: BTreeMap::new(), pruned: BTreeMap::new() };
     model.visit(&mut reader);
@@ -335,7 +335,7 @@ mod tests {
             net.wide.weight = Param::from_tensor(Tensor::from_data(TensorData::new(values, [24, 10]), &device));
             assert!(here(&net, &recipe, 0.5).is_none(), "{bad}");
         }
-        // Small weights are chosen by the processor on every device.
+        // Small weights are chosen on the CPU for every device.
         assert!(chosen(&net, &recipe, &Size, 0.5).is_none());
     }
 
@@ -351,7 +351,7 @@ mod tests {
             Some(values.clone().equal_elem(0.0))
         };
         assert_eq!(of(&net, &zeros).unwrap().masks.get("wide.weight").unwrap().kept(), 0);
-        // What is pruned counts as zero, and may come back.
+        // Pruned weights count as zero, and may grow back.
         let mask = Mask::from_fn([10, 24], |i| i % 7 != 3);
         let masks: MaskSet = [("wide.weight".to_string(), mask.clone())].into_iter().collect();
         net = apply_masks(net, &masks, Gradient::Masked, Base::Kept).unwrap();
@@ -379,7 +379,7 @@ mod tests {
             let effective = pruned.weight.val();
             let zeros = effective.clone().into_data().iter::<f32>().filter(|w| *w == 0.0).count();
             assert_eq!(zeros, 1024 * 1040 / 2);
-            // What trains goes on training, under the mask.
+            // A training model continues to train, under the mask.
             if device.is_autodiff() {
                 let grads = GradientsParams::from_grads((effective.clone() * effective).sum().backward(), &pruned);
                 let gradient = grads.get::<2>(pruned.weight.id).expect("a gradient").into_data();

@@ -19,7 +19,7 @@ use crate::{Error, Mask, MaskSet, Pattern, Result};
 pub struct LayerView<'a> {
     /// Its weight.
     pub weight: &'a Weight,
-    /// Its place among the layers that are scored together, from 0.
+    /// Its index among the layers that are scored together, from 0.
     pub index: usize,
 }
 
@@ -31,14 +31,14 @@ impl Deref for LayerView<'_> {
     }
 }
 
-/// Importance of every weight of a layer: larger = kept. A pruning method by scores is one of these.
+/// Importance of every weight of a layer: larger = kept. A score-based pruning method implements this.
 ///
-/// It works with every budget, pattern and schedule, after, before and while training.
+/// It works with every budget, pattern and schedule, after, before and during training.
 pub trait Score: Send + Sync {
     /// The method's name, as on the command line.
     fn name(&self) -> &'static str;
 
-    /// What it looks at besides the weights: exactly that is brought.
+    /// What it uses besides the weights: exactly that is provided.
     fn needs(&self) -> Needs {
         Needs::NONE
     }
@@ -49,14 +49,14 @@ pub trait Score: Send + Sync {
     /// If the layer cannot be scored, naming it.
     fn score(&self, layer: &LayerView<'_>, evidence: &Evidence) -> Result<Vec<f32>>;
 
-    /// Brings the scores of all layers together to one scale; as without this, nothing.
+    /// Brings the scores of all layers to a common scale; does nothing by default.
     fn normalize(&self, _scores: &mut [Vec<f32>]) {}
 
-    /// The scores of values that stay on their device, in whatever order they are there; none, as without this, if
-    /// a score takes more than the value itself. They must be those of [`Score::score`] to the last bit: an operation
-    /// that every device rounds alike, such as an absolute value.
+    /// The scores of values that stay on their device, in any order; `None`, as by default, if a score needs more than
+    /// the value itself. They must equal those of [`Score::score`] to the last bit: use operations that every device
+    /// rounds alike, such as an absolute value.
     ///
-    /// With it large layers on a device with a memory of its own are pruned there, see [`Recipe::prune`].
+    /// With it, large layers on a device with its own memory are pruned there, see [`Recipe::prune`].
     fn on_device(&self, _values: Tensor<2>) -> Option<Tensor<2>> {
         None
     }
@@ -107,14 +107,14 @@ pub fn magnitudes(weight: &Weight) -> Vec<f32> {
     weight.values.par_iter().map(|w| w.abs()).collect()
 }
 
-/// How a pruning step turns scores into masks: values that combine freely with any score.
+/// How a pruning step turns scores into masks: options that combine freely with any score.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// How the total is shared among layers.
+    /// How the total is distributed over layers.
     pub budget: Arc<dyn Allocate>,
-    /// Where zeros may stand.
+    /// Where zeros may be.
     pub pattern: Pattern,
-    /// Which weights take part.
+    /// Which weights are pruned.
     pub select: Select,
     /// What the score and the budget need besides the weights.
     pub evidence: Arc<Evidence>,
@@ -150,7 +150,7 @@ impl Recipe {
         self
     }
 
-    /// With what [`Recipe::needs`] names, about the weights that will be pruned.
+    /// With what [`Recipe::needs`] names, for the weights that will be pruned.
     pub fn with_evidence(mut self, evidence: Evidence) -> Self {
         self.evidence = Arc::new(evidence);
         self
@@ -161,13 +161,12 @@ impl Recipe {
         score.needs().and(self.budget.needs())
     }
 
-    /// Prunes `model` to `sparsity` by `score`: what is pruned is set to zero. Returns it with its
-    /// masks.
+    /// Prunes `model` to `sparsity` by `score`: pruned weights are set to zero. Returns the model with its masks.
     ///
-    /// Where a model of large layers (a million weights each, in the mean) is on a device with a memory of its own,
-    /// such as a GPU, and a score can be had there ([`Score::on_device`]), unstructured and N:M masks are chosen there,
-    /// the same ones bit for bit: weights do not travel. Only should several weights of a group of N:M be so small
-    /// (below 1.2e-38) that a device takes them for zero might it keep another one of them.
+    /// If a model of large layers (on average a million weights each) is on a device with its own memory, such as a
+    /// GPU, and the score can be computed there ([`Score::on_device`]), unstructured and N:M masks are chosen there,
+    /// identical bit for bit: weights are not copied. Only if several weights of an N:M group are so small (below
+    /// 1.2e-38) that the device flushes them to zero may it keep a different one of them.
     ///
     /// # Errors
     /// As [`Recipe::masks`]; also if the model has no weight to prune, or one that is not finite.
@@ -179,8 +178,8 @@ impl Recipe {
         Ok((apply_masks(model, &masks, Gradient::Masked, Base::Zeroed)?, masks))
     }
 
-    /// Masks of the weights of `model` at `sparsity` by `score`, chosen where [`Recipe::prune`] chooses them. A weight
-    /// that is pruned already stays pruned.
+    /// Masks of the weights of `model` at `sparsity` by `score`, computed where [`Recipe::prune`] computes them. A
+    /// weight that is pruned already stays pruned.
     ///
     /// # Errors
     /// As [`Recipe::prune`].
@@ -194,13 +193,13 @@ impl Recipe {
     /// Masks of `weights` at `sparsity`. A weight that is pruned already stays pruned.
     ///
     /// # Errors
-    /// Sparsity outside [0, 1) or below what is pruned already, NaN scores, evidence that is missing, a pattern that
-    /// does not divide a layer or dictates another sparsity.
+    /// Sparsity outside [0, 1) or below what is pruned already, NaN scores, missing evidence, a pattern that does not
+    /// divide a layer or implies another sparsity.
     pub fn masks(&self, weights: &[Weight], score: &dyn Score, sparsity: f64) -> Result<MaskSet> {
         self.masks_of(weights, scores(weights, score, &self.evidence)?, sparsity)
     }
 
-    /// The same from scores that are there already, one list for each of `weights`.
+    /// The same from existing scores, one list for each of `weights`.
     ///
     /// # Errors
     /// As [`Recipe::masks`].
@@ -244,7 +243,7 @@ fn checked(weight: &Weight, mut scores: Vec<f32>) -> Result<Vec<f32>> {
             format!("has {} scores for {} weights", scores.len(), weight.values.len()),
         ));
     }
-    // Whole pieces without an early exit: that the compiler turns into vector instructions.
+    // Whole pieces without an early exit: the compiler vectorizes that.
     let holds_nan = |piece: &[f32]| piece.iter().fold(false, |found, s| found | s.is_nan());
     if scores.par_chunks(1 << 16).any(holds_nan) {
         let nan = scores.iter().position(|s| s.is_nan()).unwrap_or_default();

@@ -39,7 +39,7 @@ pub struct Block {
 }
 
 impl ResNet {
-    /// How the layers of depth `6 * blocks + 2` hang together. Groups: the image, the three stages
+    /// Channel graph of the layers at depth `6 * blocks + 2`. Groups: the image, the three stages
     /// (what blocks add to each other has one width), the inside of each block, the classes.
     pub fn layout(blocks: usize, classes: usize) -> ChannelGraph {
         let mut layout = ChannelGraph::default();

@@ -65,7 +65,7 @@ pub struct Table<'a> {
     pub data: &'a DataSet,
     /// Where tensors live.
     pub device: &'a Device,
-    /// Who trains networks side by side.
+    /// The device pool.
     pub pool: DevicePool<'a>,
     /// Counts epochs.
     pub bar: &'a ProgressBar,
