@@ -37,8 +37,8 @@ static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(name = "regrow", version)]
 struct Cli {
-    /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, as far as they were compiled
-    /// in (see regrow devices); remote:TICKET or remote:@FILE, a peer's (see regrow serve)
+    /// The device to compute on: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, if compiled in (see regrow
+    /// devices); remote:TICKET or remote:@FILE, a peer's (see regrow serve)
     #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true)]
     device: Option<String>,
     #[command(subcommand)]

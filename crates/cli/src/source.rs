@@ -1,4 +1,4 @@
-//! Where a model comes from: a path, or a name that is fetched.
+//! Where a model comes from: a path, or a name that is downloaded.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub fn identity<'a>(files: impl IntoIterator<Item = &'a Path>) -> Result<String>
     Ok(identity)
 }
 
-/// The path of what a user calls `path`: itself, or where a model of this name was fetched to.
+/// The local path for the user's `path`: itself, or where a model with this name was downloaded to.
 pub fn locate(path: &Path, revision: Option<&str>) -> Result<PathBuf> {
     match (path.exists(), revision) {
         (true, None) => Ok(path.to_path_buf()),

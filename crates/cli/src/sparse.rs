@@ -8,7 +8,7 @@ use regrow_inference::LayerTiming;
 use crate::error::Result;
 use crate::text;
 
-/// Time spent in each of two ways of doing the same.
+/// Time spent dense and sparse.
 #[derive(Default)]
 pub struct Both {
     /// Dense.

@@ -1,11 +1,11 @@
-//! What the pruners of a training share: masks by any score, from what a view shows.
+//! Shared by training-time pruners: masks by any score, from a view.
 
 use regrow_sparse_core::model::score::{Recipe, Score};
 use regrow_sparse_core::model::sparsify::View;
 use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{MaskSet, Result};
 
-/// The masks of `weights`, which are of `view`, by `score` at `sparsity`; the view brings the evidence.
+/// The masks of `weights`, which are of `view`, by `score` at `sparsity`; the view provides the evidence.
 pub(crate) fn masks(
     view: &mut dyn View,
     recipe: &Recipe,
@@ -17,7 +17,7 @@ pub(crate) fn masks(
     recipe.clone().with_evidence(evidence).masks(weights, score, sparsity)
 }
 
-/// The stored weights of `view` without their masks: every one may be chosen anew.
+/// The stored weights of `view` without their masks: all can be chosen again.
 pub(crate) fn unmasked(view: &mut dyn View) -> Result<Vec<Weight>> {
     Ok(view.stored()?.into_iter().map(Weight::unmasked).collect())
 }

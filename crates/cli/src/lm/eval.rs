@@ -1,4 +1,4 @@
-//! How good a language model is: perplexity of a decoder, sentences of an encoder beside another's.
+//! Evaluates language models: perplexity of a decoder, sentence embeddings of an encoder compared with another's.
 
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub fn loss(folder: &Path, file: &Path, window: usize) -> Result<f64> {
     Ok(found.loss / found.tokens.max(1) as f64)
 }
 
-/// Perplexity of the model in `folder`, dense and with those layers sparse that are faster so, in turn.
+/// Perplexity of the model in `folder`, alternating between dense and sparse; layers are sparse where that is faster.
 pub fn perplexity_sparse(
     folder: &Path,
     file: &Path,
