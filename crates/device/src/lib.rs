@@ -3,8 +3,7 @@
 //! | to | look in |
 //! | --- | --- |
 //! | turn a name such as `wgpu:0` into a device, choose this process's devices | [`select`](mod@select) |
-//! | query a device's properties: whether it is this process's CPU threads, whether it has its own memory |
-//! [`properties`] |
+//! | query a device's properties: CPU threads of this process, its own memory | [`properties`] |
 //! | distribute pieces of work over devices | [`pool`], [`parallel`] |
 //! | reach or lend a device over the network | `remote` (feature `remote`) |
 //!

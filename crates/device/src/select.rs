@@ -7,8 +7,7 @@
 //! | `vulkan`, `vulkan:N`, `vulkan:cpu` | the same, through Vulkan only | `vulkan` |
 //! | `cuda`, `cuda:N` | the Nth NVIDIA GPU | `cuda` |
 //! | `libtorch`, `libtorch:cuda:N` | LibTorch, on the CPU or on the Nth NVIDIA GPU | `libtorch` |
-//! | `remote:TICKET`, `remote:@FILE` | the device that a peer lends, by the ticket it printed, or a file that contains
-//! it | `remote` |
+//! | `remote:TICKET`, `remote:@FILE` | the device a peer lends, by its ticket, or a file with the ticket | `remote` |
 //! | `ws://CREDENTIAL@HOST:PORT` | the same over a web socket, on this machine only | `remote` |
 //!
 //! A program calls [`select`] or [`select_all`] once, with its user's choice, and [`current`] or [`all`] after that.

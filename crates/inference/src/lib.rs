@@ -2,8 +2,7 @@
 //!
 //! - [`SparseLinear`]: a matrix as CSR, bitmask or N:M, its values in f32, f16 or bf16, sums in f32
 //! - [`SparseConv2d`]: a convolution with its kept weights only
-//! - [`compress()`]: measures a model's layers, replaces those that are faster sparse, and reports why the others are
-//! not
+//! - [`compress()`]: measures a model's layers, replaces those that are faster sparse, and reports on the others
 //! - [`ForwardWith`], [`LayerExecutor`]: how a model lets others compute its layers
 //!
 //! A product with one input reads every stored byte once, and at these sizes is limited by memory bandwidth; so the

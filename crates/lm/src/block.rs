@@ -347,7 +347,7 @@ mod tests {
                 assert_eq!(keys.dims()[2], kept_positions(t + 1, window), "{first} {window:?} {t}");
                 let mut found: Vec<f32> = keys.into_data().iter().collect();
                 assert_eq!(found, values.into_data().iter::<f32>().collect::<Vec<_>>());
-                // What no token has is behind those that are kept: `SequenceContext::at` hides it there.
+                // Entries that no token has are after the cached ones: `SequenceContext::at` hides them there.
                 let room = found.split_off(kept(t + 1, window));
                 assert!(room.iter().all(|v| *v == 0.0), "{first} {window:?} {t}");
                 found.sort_by(f32::total_cmp);

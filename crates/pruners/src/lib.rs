@@ -1,10 +1,10 @@
 //! Pruning methods for Burn models, one file per method.
 //!
 //! - scores: [`Magnitude`], [`Random`], [`Snip`], [`Grasp`], [`SynFlow`], [`Wanda`]; each works with everything that
-//! follows; the training step or a [`Probe`] provides what it needs
+//!   follows; the training step or a [`Probe`] provides what it needs
 //! - at once, or in rounds: [`OneShot`]; with training between them: [`Imp`], with or without rewinding
 //! - during training: [`Scheduled`], [`Gmp`], [`StraightThrough`] (STE, DPF), [`Set`], [`Rigl`], [`Granet`], [`Issp`],
-//! [`Bip`]
+//!   [`Bip`]
 //! - after pruning: [`Retrain`]: learning rates; [`Perp`]: few parameters retrained and merged, of a whole model or
 //!   block by block ([`Reconstruction`])
 //! - layer by layer, from the inputs of a layer: [`Wanda`], [`SparseGpt`], over a whole model by [`Layerwise`]

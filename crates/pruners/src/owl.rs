@@ -65,12 +65,12 @@ impl Owl {
         Ok(outlier_share(&layers, self.outlier))
     }
 
-    /// Runs `model` unchanged over calibration inputs, as in [`survey`], and counts outliers among all linear layers of
+    /// Runs `model` unchanged over calibration inputs, as in [`calibrate`], and counts outliers among all linear layers of
     /// each block; layers whose names `pruned` accepts count as weights to prune. `watch` is called with the number of
     /// finished blocks after each block.
     ///
     /// # Errors
-    /// As [`survey`] and [`Owl::share`].
+    /// As [`calibrate`] and [`Owl::share`].
     pub fn look<M: BlockModel>(
         &self,
         model: &M,

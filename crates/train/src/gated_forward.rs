@@ -15,7 +15,7 @@ pub struct Gates {
 }
 
 /// A classifier of residual blocks, numbered as the removable groups of its
-/// [layout](regrow_sparse_core::model::channel_graph::Layout::removable).
+/// [layout](regrow_sparse_core::model::channel_graph::ChannelGraph::removable).
 pub trait GatedForward: Classifier + ModuleDisplay {
     /// Logits `[batch, classes]` of `images` `[batch, channels, height, width]`, where `gates(block, input)` returns
     /// the gates of each block from its input `[batch, channels]`, averaged over pixels.
