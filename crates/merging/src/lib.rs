@@ -7,7 +7,7 @@
 //!   [`Breadcrumbs`], [`Della`], [`ModelStock`], [`FisherMerge`], [`RegMean`], [`SparseSoup`]
 //! - [`Opcm`]: models merged one after another; [`Rmm`]: low-rank models merged reversibly, as [`LowRank`] factors
 //! - for Burn models: [`average()`] rejects models with different masks; [`Soup`]: uniform and greedy soups; [`Sms`]:
-//! Sparse Model Soups
+//!   Sparse Model Soups
 //! - [`stream`] merges checkpoints of any size, [`masks`] keeps zeros, [`search`] chooses coefficients,
 //!   [`information`] computes Fisher information
 

@@ -65,9 +65,9 @@ impl Owl {
         Ok(outlier_share(&layers, self.outlier))
     }
 
-    /// Runs `model` unchanged over calibration inputs, as in [`calibrate`], and counts outliers among all linear layers of
-    /// each block; layers whose names `pruned` accepts count as weights to prune. `watch` is called with the number of
-    /// finished blocks after each block.
+    /// Runs `model` unchanged over calibration inputs, as in [`calibrate`], and counts outliers among all linear layers
+    /// of each block; layers whose names `pruned` accepts count as weights to prune. `watch` is called with the number
+    /// of finished blocks after each block.
     ///
     /// # Errors
     /// As [`calibrate`] and [`Owl::share`].
