@@ -1,4 +1,4 @@
-//! `bench`: runs the tables of papers and prints ours beside the published figures.
+//! `bench`: runs the tables of papers and prints our results next to the published figures.
 
 use std::process::ExitCode;
 

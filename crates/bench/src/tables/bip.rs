@@ -28,7 +28,7 @@ const ROUND: f64 = 0.2;
 /// Where in the training IMP goes back to.
 const EARLY: f64 = 0.1;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "bip",
     summary: "BiP (arXiv 2210.04092): against iterative pruning with rewinding, accuracy and time",

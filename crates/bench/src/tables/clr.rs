@@ -11,7 +11,7 @@ use crate::harness::dissimilar::{self, Parts};
 use crate::harness::prelude::*;
 use crate::harness::streams::{self, TaskTraining, in_thirds};
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "clr",
     summary: "CLR (arXiv 2307.11386): a frozen network reprogrammed by small kernels for each task",

@@ -29,7 +29,7 @@ const STAGES: [u32; 4] = [20, 40, 60, 80];
 /// How much longer they are trained, as a fraction of the whole.
 const LONGER: f64 = 0.2;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "granet",
     summary: "GraNet (arXiv 2106.10404): pruning plasticity, and GraNet against its relatives",

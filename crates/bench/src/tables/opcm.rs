@@ -8,7 +8,7 @@ use crate::harness::arrivals::{Arrivals, FIRST, KEPT, Merged, after};
 use crate::harness::finetuned::{Finetuned, FinetunedData};
 use crate::harness::prelude::*;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "opcm",
     summary: "OPCM (arXiv 2501.09522): models merged as they arrive, against merging them all again",

@@ -30,7 +30,7 @@ const MAGNITUDE: &str = "magnitude channels, retrained";
 const UNDECIDED: &str = "undecided";
 const GATED: &str = "accuracy with gates";
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "polarization",
     summary: "Polarization gates (arXiv 2302.10798): blocks and channels that training finds needless",

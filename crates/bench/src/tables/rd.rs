@@ -16,7 +16,7 @@ use crate::harness::network::densities;
 use crate::harness::numbers::{interpolated, squared_distance};
 use crate::harness::prelude::*;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "rd",
     summary: "RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP",

@@ -21,7 +21,7 @@ use crate::harness::images::few;
 use crate::harness::prelude::*;
 use crate::harness::run;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "continual",
     summary: "Strategies of continual learning at equal memory and epochs, in three scenarios",
@@ -117,7 +117,7 @@ const STREAMS: [&str; 4] = ["permuted-mnist", "split-digits", "split-fashion", "
 
 /// A table that compares strategies.
 pub struct Comparison<'a> {
-    /// What the registry says of it.
+    /// Its registry entry.
     pub info: &'static Info,
     /// The strategies.
     pub methods: Vec<Method>,

@@ -10,7 +10,7 @@ use super::{Args, Comparison, Method};
 use crate::harness::info::Info;
 use crate::harness::record::Measure;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "wa",
     summary: "Weight aligning (arXiv 1911.07053): a head's new and old classes made equally long",

@@ -18,7 +18,7 @@ use crate::harness::record::Measure;
 use crate::harness::settings::Common;
 use crate::harness::slurm;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "reweighting",
     summary: "Loss-based weights of examples, and ScaleBiO's of sources, on least squares",

@@ -13,7 +13,7 @@ use regrow_zoo::Arch;
 use crate::harness::finetuned::{Finetuned, FinetunedData};
 use crate::harness::prelude::*;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "rmm",
     summary: "RMM (arXiv 2510.14163): merging low-rank models reversibly, against merging them into one",

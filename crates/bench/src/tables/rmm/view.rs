@@ -1,4 +1,4 @@
-//! Shows the RMM table: methods by how models became of low rank, and how low.
+//! Shows the RMM table: methods by low-rank form and rank.
 
 use super::RmmTable;
 use super::rows::{BASES, ERROR, OWN, OWN_WHOLE, PARENT, RULES, STORAGE, WAYS, WHAT, reversible};

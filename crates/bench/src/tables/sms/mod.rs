@@ -22,7 +22,7 @@ use crate::harness::settings::{Common, Scale};
 use crate::harness::slurm;
 use crate::harness::trainer;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "sms",
     summary: "Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of",

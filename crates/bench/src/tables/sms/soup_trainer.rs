@@ -84,7 +84,7 @@ pub struct Soup<'a> {
     pub imp: &'a Imp<Magnitude>,
     /// Candidates per phase.
     pub m: usize,
-    /// Who retrains them.
+    /// The device pool.
     pub pool: &'a DevicePool<'a>,
 }
 
