@@ -282,7 +282,7 @@ fn sums_that_are_no_sums_are_refused() {
         assert!(says.contains("f.safetensors.sums"), "{says}");
         assert!(!out.exists());
     }
-    // Without --resume it begins anew and takes the file's place.
+    // Without --resume it starts over and replaces the file.
     stdout(&regrow(&[&args[..], &["--images", "4", "--out", text(&out)]].concat()));
     assert!(out.exists() && !out.with_added_extension("sums").exists());
 }

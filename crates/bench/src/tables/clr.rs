@@ -1,5 +1,6 @@
-//! CLR (Ge et al., ICCV 2023, arXiv 2307.11386): a network that learned five classes and is never trained again, and what
-//! each further task adds to it. Factors for channels (kernels of 1x1) are no row: before a batch norm they do nothing.
+//! CLR (Ge et al., ICCV 2023, arXiv 2307.11386): a network that learned five classes and is then frozen, and what each
+//! further task adds to it. Factors for channels (kernels of 1x1) are not a row: before a batch norm they have no
+//! effect.
 
 use burn::module::Module;
 use regrow_continual::clr::{ReprogramConfig, Reprogrammed};

@@ -1,5 +1,5 @@
-//! OPCM (Tang et al., NeurIPS 2025, arXiv 2501.09522): models of one parent, fine-tuned on a task each, merged as they
-//! arrive in several orders, against merging all so far again by average, task arithmetic and TIES.
+//! OPCM (Tang et al., NeurIPS 2025, arXiv 2501.09522): models fine-tuned from one parent, one per task, merged as they
+//! arrive in several orders, compared with merging all so far again by average, task arithmetic and TIES.
 
 use regrow_merging::opcm::Difference;
 use regrow_merging::{OpcmConfig, TaskArithmeticConfig, TiesConfig};
@@ -26,7 +26,7 @@ pub struct OpcmTable {
     #[command(flatten)]
     #[serde(flatten)]
     models: Finetuned,
-    /// In how many orders they arrive
+    /// Number of arrival orders
     #[arg(long, default_value_t = 5)]
     orders: usize,
     /// The share of singular values that is protected

@@ -26,7 +26,7 @@ pub const INFO: Info = Info {
 };
 
 const BUDGETS: [&str; 5] = ["uniform", "ERK", "global", "LAMP", "RD"];
-/// Units that RD's solver counts weights in.
+/// Number of units in which RD's solver counts weights.
 const UNITS: usize = 4000;
 
 /// Options of the table.
@@ -41,7 +41,7 @@ pub struct Rd {
     /// Steps of the grid of amounts at which each layer is measured (the authors' is about 100)
     #[arg(long, default_value_t = 100)]
     amounts: usize,
-    /// The largest of these amounts; 1, as in the authors' code, lets a whole layer go
+    /// The largest of these amounts; 1, as in the authors' code, lets a whole layer be removed
     #[arg(long, default_value_t = 0.99)]
     most: f64,
     /// Training images to measure distortions on

@@ -8,7 +8,7 @@ use super::{Args, At, Comparison, Method};
 use crate::harness::info::Info;
 use crate::harness::record::Measure;
 
-/// Steps between two moves of the masks.
+/// Steps between two updates of the masks.
 const EVERY: usize = 20;
 
 /// The table's registry entry.
