@@ -1,4 +1,4 @@
-//! A pruning score of one's own, in the table beside all the others.
+//! A custom pruning score, compared with all the others in the table.
 //!
 //! `cargo run --release -p regrow-examples --example my_pruner -- --method "mine,GMP,RigL" --seeds 3`
 

@@ -1,4 +1,4 @@
-//! A strategy of one's own, in the table beside all the others.
+//! A custom strategy, compared with all the others in the table.
 //!
 //! `cargo run --release -p regrow-examples --example my_strategy -- --strategy "mine,fine-tune,EWC" --seeds 3`
 

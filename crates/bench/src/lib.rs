@@ -1,4 +1,4 @@
-//! Tables of papers on pruning and merging, run on one's own machine.
+//! Tables of papers on pruning and merging, to run on your own machine.
 //!
 //! [`tables`] holds the papers' tables, [`harness`] what they share. The binary `bench` is the command line. A table of
 //! one's own is a [`harness::table::Table`]; a method of one's own in a table of ours is a small program on this library

@@ -1,4 +1,4 @@
-//! `bench`: runs the tables of papers and prints ours beside the published figures.
+//! `bench`: runs the tables of papers and prints our results next to the published figures.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use regrow_bench::tables;
 use regrow_device as device;
 use regrow_sparse_core::Result;
 
-/// Tensors come and go by the megabyte: the system's allocator gives such memory back and asks for it anew each time.
+/// mimalloc reuses large buffers; the system allocator returns them to the system each time.
 #[global_allocator]
 static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

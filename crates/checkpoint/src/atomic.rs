@@ -1,4 +1,4 @@
-//! Files that are either wholly written or not there: written beside the target, then renamed over it.
+//! Files that are either complete or absent: written beside the target, then renamed over it.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -8,14 +8,14 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::{Error, Result};
 
-/// Writes the file `path` through `write` so that nobody ever sees half of it.
+/// Writes the file `path` through `write` so that a partial file is never visible.
 ///
-/// The bytes go to a temporary file in the same folder, which is flushed, synced to disk and then
-/// renamed to `path`. After any error the temporary file is gone and an existing `path` is as it
-/// was. A symbolic link is followed, so that the link stays and the file behind it changes.
+/// The bytes go to a temporary file in the same folder, which is flushed, synced to disk and then renamed to `path`.
+/// After any error the temporary file is removed and an existing `path` is unchanged. A symbolic link is followed: the
+/// link stays and the file behind it changes.
 ///
 /// # Errors
-/// [`Error::Io`] naming `path` or its folder; [`Error::Format`] where `path` is a folder or a device.
+/// [`Error::Io`] naming `path` or its folder; [`Error::Format`] if `path` is a folder or a device.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -38,7 +38,7 @@ pub fn write_private(path: impl AsRef<Path>, secret: &[u8]) -> Result<()> {
     write_to(path, true, |out| out.write_all(secret).map_err(|e| Error::io(path, e)))
 }
 
-/// [`write_atomic`] for writers that fail in other ways than by input and output.
+/// [`write_atomic`] for writers with other errors than I/O.
 pub(crate) fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     write_to(path, false, write)
 }
@@ -67,7 +67,7 @@ fn write_to(path: &Path, private: bool, write: impl FnOnce(&mut dyn Write) -> Re
     Ok(())
 }
 
-/// Fills the new folder `path` through `fill`, which is handed a temporary folder beside it.
+/// Fills the new folder `path` through `fill`, which gets a temporary folder beside it.
 ///
 /// `path` must not exist or be an empty folder. After any error nothing is left behind.
 pub(crate) fn create_folder_with(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
@@ -89,20 +89,20 @@ fn owner_only(file: &File) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
-/// Elsewhere a file is as private as its folder.
+/// On other systems a file is as private as its folder.
 #[cfg(not(unix))]
 fn owner_only(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The file that `path` stands for: what a link points at, refused where it is no plain file.
+/// The file that `path` refers to: the target of a link; an error if it is not a regular file.
 fn resolve_file(path: &Path) -> Result<PathBuf> {
     if path.file_name().is_none() {
         return Err(Error::format(path, "is not the name of a file"));
     }
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Err(Error::format(path, "is a folder, not a file")),
-        // A rename would replace a device such as /dev/null by a plain file.
+        // A rename would replace a device such as /dev/null by a regular file.
         Ok(found) if !found.is_file() => Err(Error::format(path, "exists and is no plain file")),
         Ok(_) => fs::canonicalize(path).map_err(|e| Error::io(path, e)),
         Err(_) => Ok(path.to_path_buf()),
@@ -123,7 +123,7 @@ pub(crate) fn folder_of(path: &Path) -> Result<&Path> {
     }
 }
 
-/// Refuses a `path` at which something lies already, an empty folder excepted.
+/// Refuses a `path` that already exists, except an empty folder.
 pub(crate) fn refuse_occupied(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Err(_) => Ok(()),
@@ -160,7 +160,7 @@ fn builder() -> Builder<'static, 'static> {
     builder
 }
 
-/// `mode` before the user's umask; nothing where the system knows no modes.
+/// `mode` combined with the user's umask; `None` if the system has no modes.
 #[cfg(unix)]
 fn permissions(mode: u32) -> Option<Permissions> {
     use std::os::unix::fs::PermissionsExt;
@@ -172,7 +172,7 @@ fn permissions(_mode: u32) -> Option<Permissions> {
     None
 }
 
-/// `error` with the path that the user chose in place of the temporary one.
+/// `error` with the user's path in place of the temporary one.
 fn renamed(mut error: Error, temporary: &Path, chosen: &Path) -> Error {
     if let Error::Io { path, .. } | Error::Format { path, .. } = &mut error
         && let Ok(below) = path.strip_prefix(temporary)

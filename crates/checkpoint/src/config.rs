@@ -1,4 +1,4 @@
-//! What `config.json` says of the weights beside it: their type, and how they are packed.
+//! What `config.json` contains about the weights: their type, and how they are packed.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::storage::Storage;
 use crate::{Error, Result};
 
-/// Under this name; with this method it is about compressed-tensors.
+/// The section with this name; with this method it belongs to compressed-tensors.
 const SECTION: &str = "quantization_config";
 const METHOD: &str = "compressed-tensors";
 /// The version of the package whose layout is written.
@@ -26,11 +26,11 @@ pub(super) struct Packing {
     pub dense: Vec<String>,
 }
 
-/// A configuration, key by key in the order of its file.
+/// A configuration, keys in the order of its file.
 pub(super) struct Config(IndexMap<String, Value>);
 
 impl Config {
-    /// That of `folder`, if it has one.
+    /// The configuration in `folder`, if it has one.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join("config.json");
         if !path.exists() {
@@ -41,7 +41,7 @@ impl Config {
         read.map(|keys| Some(Self(keys)))
     }
 
-    /// Says that weights are of this type.
+    /// Sets the type of the weights.
     pub fn set_dtype(&mut self, dtype: Dtype) {
         let name = match dtype {
             Dtype::F64 => "float64",
@@ -49,14 +49,14 @@ impl Config {
             Dtype::F16 => "float16",
             _ => "bfloat16",
         };
-        // transformers wrote the first until its version 4.56, since then the second.
+        // transformers wrote the first until version 4.56, and writes the second since.
         let keys = ["torch_dtype", "dtype"].map(|key| (key, self.0.contains_key(key)));
         for (key, _) in keys.iter().filter(|(key, there)| *there || (*key == "torch_dtype" && !keys[1].1)) {
             self.0.insert(key.to_string(), name.into());
         }
     }
 
-    /// Without a word on packing; what it says of quantization stays.
+    /// Without packing information; other quantization information stays.
     pub fn unpacked(mut self) -> Self {
         if !self.is_quantized() {
             self.0.shift_remove(SECTION);
@@ -64,17 +64,17 @@ impl Config {
         self
     }
 
-    /// Saying how weights are packed.
+    /// With information on how weights are packed.
     ///
     /// # Errors
-    /// The weights are quantized: that is said in the same place.
+    /// The weights are quantized: that uses the same section.
     pub fn packed(mut self, packing: &Packing) -> Result<Self, String> {
         self.check_packable()?;
         self.0.insert(SECTION.into(), packing.section());
         Ok(self)
     }
 
-    /// Refuses weights that are quantized.
+    /// Refuses quantized weights.
     ///
     /// # Errors
     /// As [`Config::packed`].
@@ -85,7 +85,7 @@ impl Config {
         }
     }
 
-    /// Whether there is more than packing to weights.
+    /// Whether weights are more than packed.
     fn is_quantized(&self) -> bool {
         let known = ["quant_method", "version", "sparsity_config", "transform_config"];
         let only_packed = |section: &Value| {

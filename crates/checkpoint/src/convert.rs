@@ -12,15 +12,15 @@ use crate::storage::{Matrix, Part, Storage, part_name};
 use crate::{Checkpoint, Contents, Entry, Plan, Planned, Writer, values};
 use crate::{Error, Result};
 
-/// The most that a file of a directory holds, in bytes; transformers' own limit was the same for years.
+/// The maximum size of a file in a directory, in bytes; transformers' own limit was the same for years.
 const SHARD: usize = 5_000_000_000;
 /// The module of a head that is tied to the embedding, of which no file holds a weight.
 const TIED: &str = "lm_head";
 
-/// What a copy is to be like.
+/// The form of a copy.
 #[derive(Clone, Debug, Default)]
 pub struct Form {
-    /// The type of all tensors that are F64, F32, F16 or BF16; each one's own without it.
+    /// The type of all tensors that are F64, F32, F16 or BF16; without it, each keeps its own.
     pub dtype: Option<Dtype>,
     /// How matrices are stored.
     pub storage: Storage,
@@ -28,7 +28,7 @@ pub struct Form {
     pub layers: HashSet<String>,
 }
 
-/// What became of a checkpoint.
+/// The result of a conversion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Converted {
     /// Matrices that are packed.
@@ -39,21 +39,21 @@ pub struct Converted {
     pub dense: usize,
 }
 
-/// Changes the bytes of a tensor on the way, as for [`rewrite`](crate::rewrite).
+/// Changes the bytes of a tensor during conversion, as for [`rewrite`](crate::rewrite).
 pub type Edit<'a> = dyn Fn(&Entry, &[u8]) -> Result<Option<Vec<u8>>> + Sync + 'a;
 
 impl Form {
-    /// Whether a copy of `source` would be the same checkpoint.
+    /// Whether a copy of `source` would equal the source.
     pub fn is_that_of(&self, source: &Checkpoint) -> bool {
         let same = |entry: &Entry| self.dtype_of(entry) == entry.dtype;
         self.storage == Storage::Dense && !source.is_packed() && source.entries().iter().all(same)
     }
 
-    /// Refuses what cannot take this form, before any work: weights beyond the range of the type asked for,
-    /// quantized ones where they are to be packed. It takes as long as to read those that change their type.
+    /// Checks that the source can take this form, before any work: refuses weights beyond the range of the new type,
+    /// and quantized ones if they are to be packed. It takes as long as reading the tensors that change their type.
     ///
     /// # Errors
-    /// The first such tensor by name, or one with NaN; a configuration that says so.
+    /// The first such tensor by name, or one with NaN; a configuration with such a setting.
     pub fn check(&self, source: &Checkpoint) -> Result<()> {
         if self.storage != Storage::Dense && source.is_directory() {
             let packable = Config::read(source.path())?.map_or(Ok(()), |config| config.check_packable());
@@ -75,7 +75,7 @@ impl Form {
         self.dtype.filter(|_| is_float(entry.dtype)).unwrap_or(entry.dtype)
     }
 
-    /// The bytes of a tensor in the type asked for.
+    /// The bytes of a tensor in the new type.
     fn typed<'b>(&self, entry: &Entry, bytes: Cow<'b, [u8]>) -> Result<Cow<'b, [u8]>> {
         let dtype = self.dtype_of(entry);
         if dtype == entry.dtype {
@@ -90,17 +90,17 @@ fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
 }
 
-/// Writes `source` to `out` in another form: values rounded to nearest (from `F64` by way of `F32`), matrices
-/// packed or unpacked, `config.json` saying so. Matrices that would take more room packed, or cannot be, stay
-/// dense. `edit` changes tensors before that. `watch` is told how many bytes of how many are written.
+/// Writes `source` to `out` in another form: values rounded to nearest (from `F64` through `F32`), matrices packed or
+/// unpacked, `config.json` updated. Matrices that would take more space packed, or cannot be packed, stay dense. `edit`
+/// changes tensors before that. `watch` is called with the bytes written and the total.
 ///
-/// A directory becomes one of files of at most 5 GB with everything beside the weights copied, an `out` that
-/// ends in `.safetensors` one file. Everything is written beside `out` and renamed at the end: after an error
+/// A directory becomes a directory with files of at most 5 GB, everything beside the weights copied; an `out` that ends
+/// in `.safetensors` becomes one file. Everything is written beside `out` and renamed at the end: after an error
 /// nothing is left.
 ///
 /// # Errors
-/// As [`Writer::create`]; values that are NaN or beyond the range of their new type, by tensor; a 2:4 storage of
-/// which no layer is capable; a model that is quantized; whatever `edit` runs into.
+/// As [`Writer::create`]; values that are NaN or beyond the range of their new type (the message names the tensor); a
+/// 2:4 storage that no layer conforms to; a quantized model; errors of `edit`.
 pub fn convert(
     source: &Checkpoint,
     out: impl AsRef<Path>,
@@ -133,22 +133,22 @@ struct Conversion<'a> {
     edit: Option<&'a Edit<'a>>,
 }
 
-/// A tensor to be written: which part it is, if it is one, its type and shape.
+/// A tensor to write: which part it is, if any, its type and shape.
 type Stored = (Option<Part>, Dtype, Vec<usize>);
 
-/// What is to be written.
+/// What to write.
 struct Layout<'a> {
     planned: Vec<Planned>,
-    /// By planned name: the tensor it comes from, and which part of it is meant if it is packed.
+    /// By planned name: the tensor it comes from, and its part if it is packed.
     origins: HashMap<String, (&'a Entry, Option<Part>)>,
     done: Converted,
-    /// Values in tensors of floating-point numbers, and how many are zero, where something is packed.
+    /// Values in tensors of floating-point numbers, and how many are zero, if anything is packed.
     weights: usize,
     zeros: usize,
 }
 
 impl<'a> Conversion<'a> {
-    /// The tensors to be written. Those to be packed are read once for their sizes.
+    /// The tensors to write. Those to be packed are read once for their sizes.
     fn layout(&self) -> Result<Layout<'a>> {
         let entries = self.source.entries();
         let sized = entries.par_iter().map(|entry| self.parts(entry)).collect::<Result<Vec<_>>>()?;
@@ -197,7 +197,7 @@ impl<'a> Conversion<'a> {
         Ok((smaller.map(|parts| parts.into_iter().map(named).collect()), zeros))
     }
 
-    /// The bytes of a tensor, edited and in the type asked for.
+    /// The bytes of a tensor, edited and in the new type.
     fn bytes(&self, entry: &Entry) -> Result<Cow<'a, [u8]>> {
         let bytes = self.source.bytes_of(entry)?;
         let edited = self.edit.map(|edit| edit(entry, &bytes)).transpose()?.flatten();

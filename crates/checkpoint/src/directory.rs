@@ -21,8 +21,8 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Opens a directory; like transformers it takes `model.safetensors` before an index, and failing
-/// both the directory's only safetensors file (adapters, diffusers).
+/// Opens a directory; like transformers it prefers `model.safetensors` to an index, and without both uses the
+/// directory's only safetensors file (adapters, diffusers).
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     if path.join(SINGLE).exists() {
         return open_single(path, &path.join(SINGLE));
@@ -101,10 +101,9 @@ fn safetensors_files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The files that accompany the weights and go along with them into a rewritten directory:
-/// configuration, tokenizer, licence, also from folders in it (a sentence encoder keeps its pooling in
-/// one); paths within the directory. Other forms of the same weights would be stale there and stay
-/// behind, as do hidden files and folders.
+/// The files beside the weights that are copied into a rewritten directory: configuration, tokenizer, licence, also
+/// from its folders (a sentence encoder keeps its pooling in one); paths within the directory. Other formats of the
+/// same weights would be outdated there and are not copied, nor are hidden files and folders.
 pub(super) fn companions(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for folder in iter::once(PathBuf::new()).chain(folders(path)?) {
@@ -114,7 +113,7 @@ pub(super) fn companions(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The files of a folder that are no weights.
+/// The files of a folder that are not weights.
 fn beside_weights(path: &Path) -> Result<Vec<PathBuf>> {
     const WEIGHTS: [&str; 11] =
         ["safetensors", "bin", "pt", "pth", "ckpt", "gguf", "ggml", "h5", "msgpack", "onnx", "mpk"];
@@ -127,7 +126,7 @@ fn beside_weights(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The plain files of a folder that are not hidden, sorted.
+/// The regular files of a folder that are not hidden, sorted.
 fn list(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(visible(path)?.into_iter().filter(|entry| entry.is_file()).collect())
 }
@@ -138,7 +137,7 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders.filter_map(|entry| entry.file_name().map(PathBuf::from)).collect())
 }
 
-/// What is in a folder and not hidden, sorted.
+/// The entries of a folder that are not hidden, sorted.
 fn visible(path: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(path, e);
     let mut found = Vec::new();

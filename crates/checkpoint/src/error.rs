@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What can go wrong with a checkpoint. Each message is one line that a binary can print as it is.
+/// Errors of checkpoints. Each message is one line that a binary can print as it is.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,10 +11,10 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file is not what its name promises, or is cut short.
+    /// A file has the wrong format or is truncated.
     #[error("{path}: {reason}", path = path.display())]
     Format {
         /// The file.
@@ -30,7 +30,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// An argument lies outside its domain.
+    /// An argument is outside its domain.
     #[error("{0}")]
     Argument(String),
 }

@@ -22,16 +22,16 @@ pub(super) struct TensorFile {
 }
 
 impl TensorFile {
-    /// Opens `path` and gives its tensors, all with `file: 0`.
+    /// Opens `path` and returns its tensors, all with `file: 0`.
     pub fn open(path: &Path) -> Result<(Self, Vec<Entry>)> {
         let io = |e| Error::io(path, e);
-        // Asked before opening: opening a pipe would wait for somebody to write.
+        // Checked before opening: opening a pipe would wait for a writer.
         if !fs::metadata(path).map_err(io)?.is_file() {
             return Err(Error::format(path, "is no plain file"));
         }
         let file = File::open(path).map_err(io)?;
-        // SAFETY: the map is only read, and only as bytes, of which every pattern is valid. Another
-        // process that shortens the file meanwhile ends this one by signal; the module's page says so.
+        // SAFETY: the map is only read, and only as bytes, for which every pattern is valid. If another process
+        // truncates the file meanwhile, this process is ended by a signal; the module's page says so.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let header = header::parse(&map).map_err(|reason| Error::format(path, reason))?;
         let file = Self { path: path.to_path_buf(), map, header_length: header.length, metadata: header.metadata };
@@ -46,7 +46,7 @@ impl TensorFile {
         &self.metadata
     }
 
-    /// Everything before the first tensor, as it lies in the file.
+    /// Everything before the first tensor, as it is in the file.
     pub fn header(&self) -> &[u8] {
         &self.map[..self.header_length]
     }
@@ -56,15 +56,15 @@ impl TensorFile {
         self.at(&entry.range)
     }
 
-    /// The bytes at a place that an entry of this file has.
+    /// The bytes at the range of an entry of this file.
     pub fn at(&self, range: &Range<usize>) -> &[u8] {
         &self.map[range.clone()]
     }
 
-    /// Lets the memory of an entry go until somebody looks at it again.
+    /// Releases the memory of an entry until it is read again.
     pub fn release(&self, entry: &Entry) {
-        // SAFETY: nothing is ever written through the map, so that what is read again from the file is
-        // what was there, under the module's condition that nobody changes the file.
+        // SAFETY: nothing is ever written through the map, so reading the file again gives the same bytes, provided
+        // that no process changes the file, as the module's page requires.
         #[cfg(unix)]
         let _kept =
             unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, entry.range.start, entry.range.len()) };

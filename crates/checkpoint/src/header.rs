@@ -1,4 +1,4 @@
-//! What a safetensors header says, checked against the length of the file.
+//! Parses a safetensors header and checks it against the length of the file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::storage::Storage;
 
-/// Longest header that is read, in bytes; the limit of the reference implementation.
+/// Longest header accepted, in bytes; the limit of the reference implementation.
 const LONGEST: u64 = 100_000_000;
-/// Bytes of the header's length, which stands before it.
+/// Bytes of the header's length, which precedes the header.
 const LENGTH: usize = 8;
 
 /// One tensor of a checkpoint, as its header describes it.
@@ -26,17 +26,17 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// Which of the checkpoint's files holds it, counted from 0.
     pub file: usize,
-    /// Where its bytes lie, counted from the start of the file; those of its kept values if it is packed.
+    /// Where its bytes are, counted from the start of the file; those of its kept values if it is packed.
     pub(super) range: Range<usize>,
-    /// What else there is of a packed matrix.
+    /// The other parts of a packed matrix.
     pub(super) packed: Option<Packed>,
 }
 
-/// A matrix that is not stored as it is.
+/// A matrix that is not stored densely.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
     pub storage: Storage,
-    /// File and place of its bitmask.
+    /// File and range of its bitmask.
     pub bitmask: (usize, Range<usize>),
     /// Bytes of all its parts.
     pub bytes: usize,
@@ -74,10 +74,10 @@ pub(super) struct Header {
     pub entries: Vec<Entry>,
 }
 
-/// Reads the header of `file`, a whole safetensors file; the error is the reason alone.
+/// Parses the header of `file`, a whole safetensors file; the error is the reason only.
 ///
-/// This is written out, not left to the safetensors crate, for reasons that name the tensor and
-/// for sums that cannot overflow whatever the header claims.
+/// Implemented here instead of with the safetensors crate, for errors that name the tensor and for sums that cannot
+/// overflow whatever the header contains.
 pub(super) fn parse(file: &[u8]) -> Result<Header, String> {
     let json = json(file)?;
     let length = LENGTH + json.len();
@@ -151,7 +151,7 @@ fn place(infos: Vec<(String, TensorInfo)>, data_start: usize, file_length: usize
     Ok(entries)
 }
 
-/// Bytes of a tensor; nothing where the count overflows or ends inside a byte.
+/// Bytes of a tensor; `None` if the count overflows or ends inside a byte.
 fn size_of(info: &TensorInfo) -> Option<usize> {
     let elements = info.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
     let bits = elements.checked_mul(info.dtype.bitsize())?;

@@ -1,14 +1,13 @@
 //! Checkpoints on disk: safetensors files and Hugging Face directories, one tensor at a time.
 //!
-//! A [`Checkpoint`] is a `.safetensors` file, or a directory with `model.safetensors` or with
-//! shards and `model.safetensors.index.json`. Files are memory-mapped: opening reads the headers
-//! only, and a tensor costs memory while somebody looks at it. Matrices that are [packed](crate::storage)
-//! are shown as what they unpack to.
+//! A [`Checkpoint`] is a `.safetensors` file, or a directory with `model.safetensors` or with shards and
+//! `model.safetensors.index.json`. Files are memory-mapped: opening reads only the headers, and a tensor uses memory
+//! only while it is read. Matrices that are [packed](crate::storage) appear unpacked.
 //!
-//! Three ways to write one: [`rewrite`] gives the same checkpoint with the bytes of some tensors
-//! changed, names, shapes, types, order and metadata as they were, to the byte; a [`Patch`] does so step
-//! by step and can be gone on with; a [`Writer`] makes a new checkpoint from a [`Plan`], several tensors
-//! at once, and can be gone on with too. [`convert()`] gives one with another type or storage.
+//! Three ways to write one: [`rewrite`] writes the same checkpoint with the bytes of some tensors changed and
+//! everything else (names, shapes, types, order, metadata) identical to the byte; a [`Patch`] does so step by step and
+//! can be resumed; a [`Writer`] makes a new checkpoint from a [`Plan`], several tensors at once, and can be resumed
+//! too. [`convert()`] writes a copy with another type or storage.
 //!
 //! ```
 //! use regrow_checkpoint::{Checkpoint, apply_mask, rewrite};
@@ -27,8 +26,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The files must not be shortened by others while they are open: the system ends a process that
-//! reads a memory map beyond the end of its file.
+//! Other processes must not truncate the files while they are open: the system ends a process that reads a memory map
+//! beyond the end of its file.
 
 pub mod atomic;
 mod config;
@@ -65,7 +64,7 @@ pub use writer::{Contents, Writer};
 
 use file::TensorFile;
 
-/// An open checkpoint: what its headers say, and its memory-mapped tensors.
+/// An open checkpoint: its parsed headers and its memory-mapped tensors.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -79,10 +78,9 @@ impl Checkpoint {
     /// Opens a safetensors file or a Hugging Face directory and checks its headers.
     ///
     /// # Errors
-    /// A path that is missing or neither file nor directory; a file that is empty, cut short, or
-    /// whose header is no JSON, too long, or describes tensors that do not lie in the file; an
-    /// index that names a missing shard or a tensor absent from its shard; a tensor found twice; parts of a
-    /// packed matrix that do not fit together.
+    /// A path that is missing or neither file nor directory; a file that is empty, truncated, or whose header is not
+    /// JSON, too long, or describes tensors outside the file; an index that names a missing shard or a tensor absent
+    /// from its shard; a duplicate tensor; parts of a packed matrix that do not fit together.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let found = fs::metadata(path).map_err(|e| Error::io(path, e))?;
@@ -137,17 +135,17 @@ impl Checkpoint {
         self.files.iter().map(TensorFile::path)
     }
 
-    /// The `__metadata__` of each file, in the order of [`Checkpoint::files`]; empty where it has none.
+    /// The `__metadata__` of each file, in the order of [`Checkpoint::files`]; empty if it has none.
     pub fn metadata(&self) -> impl ExactSizeIterator<Item = &BTreeMap<String, String>> {
         self.files.iter().map(TensorFile::metadata)
     }
 
-    /// What the headers say about each tensor: file by file, in the order of the data.
+    /// The tensors as described by the headers: file by file, in the order of the data.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// What the header says about one tensor.
+    /// One tensor as described by the header.
     ///
     /// # Errors
     /// There is no tensor of this name.
@@ -163,7 +161,7 @@ impl Checkpoint {
         self.entries.iter().any(|entry| entry.packed.is_some())
     }
 
-    /// The bytes of one tensor, row-major, little-endian: as they lie in the file, unpacked if it is packed.
+    /// The bytes of one tensor, row-major, little-endian: as in the file, unpacked if it is packed.
     ///
     /// # Errors
     /// There is no tensor of this name, or it is packed and its parts do not fit together.
@@ -171,8 +169,8 @@ impl Checkpoint {
         self.entry(name).and_then(|entry| self.bytes_of(entry))
     }
 
-    /// One tensor as `f32`, row-major over the shape in the file; the rounding is to nearest, and
-    /// an `f64` beyond the range of `f32` becomes infinite.
+    /// One tensor as `f32`, row-major over the shape in the file; rounded to nearest, an `f64` beyond the range of
+    /// `f32` becomes infinite.
     ///
     /// # Errors
     /// There is no tensor of this name, or its type is none of F64, F32, F16, BF16.
@@ -181,8 +179,7 @@ impl Checkpoint {
         values::decoded(entry.dtype, &self.bytes_of(entry)?).map_err(|reason| self.about(entry, &reason))
     }
 
-    /// As [`Checkpoint::read_f32`], without a copy where the file holds `f32` values that this machine can
-    /// read where they lie.
+    /// As [`Checkpoint::read_f32`], without a copy if the file holds `f32` values that this machine can read in place.
     ///
     /// # Errors
     /// As [`Checkpoint::read_f32`].
@@ -196,15 +193,15 @@ impl Checkpoint {
         self.read_f32(name).map(Cow::Owned)
     }
 
-    /// Tells the system that the memory of one tensor is not needed for now. It is read again from the file
-    /// when somebody looks at it.
+    /// Tells the system that the memory of one tensor is not needed for now. It is read again from the file on the next
+    /// access.
     pub fn release(&self, name: &str) {
         if let Ok(entry) = self.entry(name) {
             self.files[entry.file].release(entry);
         }
     }
 
-    /// Hands each value of one tensor to `visit`, row-major, without a copy of the tensor unless it is packed.
+    /// Passes each value of one tensor to `visit`, row-major, without a copy of the tensor unless it is packed.
     ///
     /// # Errors
     /// There is no tensor of this name, or its type is none of F64, F32, F16, BF16.

@@ -1,4 +1,4 @@
-//! Matrices that the files hold in parts, shown as the tensors that they unpack to.
+//! Matrices that are stored in parts, shown as unpacked tensors.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::{Checkpoint, Entry};
 const MOST_DIMENSIONS: usize = 8;
 
 impl Checkpoint {
-    /// With one entry for the parts of each packed matrix, in the place of its kept values.
+    /// Replaces the parts of each packed matrix by one entry, in the place of its kept values.
     pub(super) fn unfolded(mut self) -> Result<Self> {
         let packed = self.entries.iter().filter_map(|entry| self.packed_entry(entry).transpose());
         let packed: HashMap<String, Entry> = packed.collect::<Result<_>>()?;
@@ -142,7 +142,7 @@ mod tests {
         assert!(says(&|t| t[2].1 = Dtype::F64).contains("64-bit numbers"));
         assert!(says(&|t| t[1].3[0] = 0b111).contains("keeps more values"));
         assert!(says(&|t| t.push(("a.weight", Dtype::U8, vec![1], vec![0]))).contains("packed and as it is"));
-        // Names alone make nothing packed.
+        // Names alone do not make a tensor packed.
         assert!(says(&|t| drop(t.remove(1))).contains("has no tensor"));
     }
 }

@@ -1,4 +1,4 @@
-//! `OUT.partial`, a folder in the making that becomes `OUT` when it is finished.
+//! `OUT.partial`, an unfinished folder that becomes `OUT` when it is finished.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use crate::{Error, Result};
 
 pub(super) const JOURNAL: &str = "regrow-progress.json";
 
-/// What is kept beside the files, so that they can be gone on with.
+/// Progress saved beside the files, so that they can be resumed.
 pub(super) trait Journal: Serialize + DeserializeOwned {
     /// What identifies the run.
     fn settings(&self) -> &str;
 }
 
-/// The folder; dropped before it is finished, it is removed.
+/// The folder; it is removed if dropped before it is finished.
 #[derive(Debug)]
 pub(super) struct Partial {
     out: PathBuf,
@@ -33,7 +33,7 @@ impl Partial {
         Ok(Self { out: out.to_path_buf(), folder, kept: true })
     }
 
-    /// An empty folder for `out`, with its journal in it; what an interrupted run has left is removed.
+    /// An empty folder for `out`, with its journal in it; the remains of an interrupted run are removed.
     pub fn create(out: &Path, journal: &impl Journal) -> Result<Self> {
         let mut partial = Self::at(out)?;
         remove_own(&partial.folder)?;
@@ -43,7 +43,7 @@ impl Partial {
         Ok(partial)
     }
 
-    /// What an interrupted run with these settings has left for `out`, if anything.
+    /// What an interrupted run with these settings left for `out`, if anything.
     pub fn left<J: Journal>(out: &Path, settings: &str) -> Result<Option<(Self, J)>> {
         let mut partial = Self::at(out)?;
         let path = partial.path(JOURNAL);
@@ -76,12 +76,12 @@ impl Partial {
         atomic::write_atomic(&path, |out| out.write_all(&text))
     }
 
-    /// Leaves the folder where it is when this is dropped.
+    /// Keeps the folder when this is dropped.
     pub fn keep(&mut self) {
         self.kept = true;
     }
 
-    /// Renames the folder to what it was made for.
+    /// Renames the folder to its final name.
     pub fn finish(mut self) -> Result<()> {
         let journal = self.path(JOURNAL);
         fs::remove_file(&journal).map_err(|e| Error::io(&journal, e))?;
@@ -91,7 +91,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Renames one file or folder of the folder to what it was made for, and removes the rest.
+    /// Renames one file or folder of the folder to the final name, and removes the rest.
     pub fn finish_file(self, name: &str) -> Result<()> {
         fs::rename(self.path(name), &self.out).map_err(|e| Error::io(&self.out, e))?;
         self.sync();
@@ -113,7 +113,7 @@ impl Drop for Partial {
     }
 }
 
-/// Removes what an interrupted run left in `folder`; anything else of that name is not ours to remove.
+/// Removes the remains of an interrupted run in `folder`; anything else with that name is left alone.
 fn remove_own(folder: &Path) -> Result<()> {
     match (folder.exists(), folder.join(JOURNAL).exists()) {
         (false, _) => Ok(()),

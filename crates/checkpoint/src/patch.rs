@@ -1,4 +1,4 @@
-//! A copy of a checkpoint in the making: tensors overwritten in place, step by step, resumable.
+//! An unfinished copy of a checkpoint: tensors overwritten in place, step by step, resumable.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ use crate::rewrite::{copy_companions, refuse_input};
 use crate::{Checkpoint, Converted, Entry, Form, convert, values};
 use crate::{Error, Result};
 
-/// What became of a tensor.
+/// A report on a pruned tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pruned {
     /// Its name.
@@ -23,7 +23,7 @@ pub struct Pruned {
     pub zeros: usize,
 }
 
-/// What is kept beside the copy, so that it can be gone on with.
+/// Progress saved beside the copy, so that it can be resumed.
 #[derive(Serialize, Deserialize)]
 struct Journal {
     settings: String,
@@ -39,28 +39,28 @@ impl partial::Journal for Journal {
     }
 }
 
-/// A folder `OUT.partial` that starts as a copy of a checkpoint, dense if that is packed, and becomes `OUT`
-/// when it is finished.
+/// A folder `OUT.partial` that starts as a copy of a checkpoint, unpacked if that is packed, and becomes `OUT` when it
+/// is finished.
 ///
-/// An error removes it. A process that is killed leaves it, and [`Patch::resume`] goes on after the last
-/// finished step.
+/// An error removes it. If the process is killed it stays, and [`Patch::resume`] continues after the last finished
+/// step.
 pub struct Patch {
     partial: Partial,
     files: Vec<(PathBuf, File)>,
-    /// What tells where tensors lie in the copy of a source that is packed: elsewhere than in the source.
+    /// Locates tensors in the copy of a packed source: their positions differ from the source's.
     unpacked: Option<Checkpoint>,
     journal: Journal,
 }
 
-/// Where the copy takes on another form, in its own folder; hidden, so that it is no part of it.
+/// Where the copy is converted to another form, inside its folder; hidden, so that it is not part of the copy.
 const REFORMED: &str = ".reformed";
 
 impl Patch {
-    /// A fresh copy of `source`, a directory, to become `out`. `settings` identify the run.
+    /// A new copy of `source`, a directory, to become `out`. `settings` identify the run.
     ///
     /// # Errors
-    /// `out` is the input, exists and is not empty, or cannot be written; a folder `OUT.partial` that no
-    /// such run has left.
+    /// `out` is the input, exists and is not empty, or cannot be written; a folder `OUT.partial` that is not from such
+    /// a run.
     pub fn create(source: &Checkpoint, out: impl AsRef<Path>, settings: &str) -> Result<Self> {
         admit(source, out.as_ref())?;
         let journal = Journal { settings: settings.into(), copied: false, done: 0, pruned: Vec::new() };
@@ -81,13 +81,13 @@ impl Patch {
         Ok(patch)
     }
 
-    /// What an interrupted run with the same `settings` left; a fresh copy if there is none.
+    /// What an interrupted run with the same `settings` left; a new copy if there is none.
     ///
     /// # Errors
-    /// As [`Patch::create`], or what was left belongs to a run with other settings.
+    /// As [`Patch::create`], or the remains belong to a run with other settings.
     pub fn resume(source: &Checkpoint, out: impl AsRef<Path>, settings: &str) -> Result<Self> {
         admit(source, out.as_ref())?;
-        // Half a copy is dropped, and gone, before another is begun.
+        // An incomplete copy is removed before a new one is started.
         let left = Partial::left::<Journal>(out.as_ref(), settings)?.filter(|(_, journal)| journal.copied);
         let Some((partial, journal)) = left else { return Self::create(source, out, settings) };
         let mut patch = Self { partial, files: Vec::new(), unpacked: None, journal };
@@ -121,17 +121,17 @@ impl Patch {
         Ok(())
     }
 
-    /// Steps that are finished.
+    /// The number of finished steps.
     pub fn done(&self) -> usize {
         self.journal.done
     }
 
-    /// What was [noted](Patch::note) so far.
+    /// The reports [noted](Patch::note) so far.
     pub fn pruned(&self) -> &[Pruned] {
         &self.journal.pruned
     }
 
-    /// Keeps what became of a tensor.
+    /// Stores the report on a tensor.
     pub fn note(&mut self, pruned: Pruned) {
         self.journal.pruned.retain(|p| p.tensor != pruned.tensor);
         self.journal.pruned.push(pruned);
@@ -145,8 +145,7 @@ impl Patch {
         Checkpoint::open(self.partial.folder())
     }
 
-    /// Overwrites the tensor of `entry`, an entry of the source, with `values`, row-major, rounded to its
-    /// type.
+    /// Overwrites the tensor of `entry`, an entry of the source, with `values`, row-major, rounded to its type.
     ///
     /// # Errors
     /// Another number of values, a type that is none of F64, F32, F16, BF16, a value beyond the range of
@@ -169,7 +168,7 @@ impl Patch {
         write().map_err(|e| Error::io(path.as_path(), e))
     }
 
-    /// Says that `done` steps are finished: they will not be lost.
+    /// Marks `done` steps as finished: they will not be lost.
     ///
     /// # Errors
     /// If they cannot be written to disk.
@@ -185,7 +184,7 @@ impl Patch {
         self.partial.write_journal(&self.journal)
     }
 
-    /// Renames the folder to what it was made for.
+    /// Renames the folder to its final name.
     ///
     /// # Errors
     /// If it cannot be renamed.
@@ -194,10 +193,10 @@ impl Patch {
         self.partial.finish()
     }
 
-    /// As [`Patch::finish`], in another form, as by [`convert()`]. For a while both are on the disk.
+    /// As [`Patch::finish`], in another form, as by [`convert()`]. Temporarily both are on the disk.
     ///
     /// # Errors
-    /// As [`convert()`]; what was done before is kept then, for [`Patch::resume`].
+    /// As [`convert()`]; finished work is then kept for [`Patch::resume`].
     pub fn finish_as(mut self, form: &Form, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<Converted> {
         self.finish_step(self.journal.done)?;
         let reformed = self.partial.path(REFORMED);
@@ -211,7 +210,7 @@ impl Patch {
         }
     }
 
-    /// Leaves the folder, and says so beside `reason`: hours may have gone into it.
+    /// Keeps the folder and adds that to `reason`: it may contain hours of work.
     fn kept(mut self, reason: Error) -> Error {
         self.partial.keep();
         Error::Argument(format!("{reason}; what was done is kept in {}, to resume", self.partial.folder().display()))
@@ -308,7 +307,7 @@ mod tests {
         let mut patch = Patch::create(&source, &out, "x").unwrap();
         patch.write_f32(source.entry("a").unwrap(), &[0.0; 4]).unwrap();
         patch.finish_step(3).unwrap();
-        // The folder to convert into cannot be made: a file of its name stands there.
+        // The folder to convert into cannot be created: a file with its name exists.
         fs::write(dir.path().join("out.partial/.reformed.partial"), "").unwrap();
         let form = Form { dtype: Some(crate::Dtype::F32), ..Form::default() };
         let says = patch.finish_as(&form, &|_, _| ()).unwrap_err().to_string();

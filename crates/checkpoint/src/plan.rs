@@ -1,4 +1,4 @@
-//! What a checkpoint to be written holds, and in which files: sizes are known before any value is.
+//! The tensors of a checkpoint to write, and their files: sizes are known before any value is.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,11 +9,10 @@ use serde_json::json;
 use crate::Entry;
 use crate::{Error, Result};
 
-/// Elements that each thread may have in work at a time, a matrix of 4096 x 4096; a larger tensor is
-/// in work alone.
+/// Elements that each thread may process at a time, a matrix of 4096 x 4096; a larger tensor is processed alone.
 const PER_THREAD: usize = 1 << 24;
 
-/// A tensor to be written.
+/// A tensor to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
     /// Its name.
@@ -35,7 +34,7 @@ impl Planned {
         self.elements() * self.dtype.bitsize() / 8
     }
 
-    /// Bytes, or nothing where the count overflows or ends inside a byte.
+    /// Bytes, or `None` if the count overflows or ends inside a byte.
     fn checked(&self) -> Option<usize> {
         let elements = self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
         let bits = elements.checked_mul(self.dtype.bitsize())?;
@@ -49,7 +48,7 @@ impl From<&Entry> for Planned {
     }
 }
 
-/// The tensors of a checkpoint to be written, file by file.
+/// The tensors of a checkpoint to write, file by file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub(super) files: Vec<PlannedFile>,
@@ -69,7 +68,7 @@ impl Plan {
     /// `model.safetensors`, or `model-00001-of-00003.safetensors` and so on.
     ///
     /// # Errors
-    /// No tensors, a name twice, or a shape that is impossible.
+    /// No tensors, a duplicate name, or an impossible shape.
     pub fn sharded(tensors: Vec<Planned>, limit: usize) -> Result<Self> {
         check(&tensors)?;
         let mut shards: Vec<Vec<Planned>> = Vec::new();
@@ -105,7 +104,8 @@ impl Plan {
         Ok(Self { files: vec![PlannedFile::new(file.into(), tensors)], metadata: metadata() })
     }
 
-    /// With a line under `__metadata__` of every file; transformers wants `format` to be `pt`, which it is.
+    /// With an entry under `__metadata__` of every file; transformers requires `format` to be `pt`, which is the
+    /// default.
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
@@ -131,15 +131,15 @@ impl Plan {
         self.tensors().map(Planned::bytes).sum()
     }
 
-    /// The most elements that are in work at a time on `threads` threads: those of the largest tensor, or
-    /// some 16 million for each thread.
+    /// The most elements that are processed at a time on `threads` threads: those of the largest tensor, or about 16
+    /// million for each thread.
     pub fn in_work(&self, threads: usize) -> usize {
         let sizes: Vec<usize> = self.tensors().map(Planned::elements).collect();
         let largest = sizes.iter().copied().max().unwrap_or(0);
         largest.max(sizes.iter().sum::<usize>().min(threads.saturating_mul(PER_THREAD)))
     }
 
-    /// `model.safetensors.index.json`, where there are several files.
+    /// `model.safetensors.index.json`, if there are several files.
     pub(super) fn index(&self) -> Option<serde_json::Value> {
         let place = |file: &PlannedFile| -> Vec<(String, String)> {
             file.tensors.iter().map(|t| (t.name.clone(), file.name.clone())).collect()
@@ -150,7 +150,7 @@ impl Plan {
 }
 
 impl PlannedFile {
-    /// Wider types come first, so that every tensor lies at a multiple of its element's width.
+    /// Wider types come first, so that every tensor starts at a multiple of its element's width.
     fn new(name: String, mut tensors: Vec<Planned>) -> Self {
         tensors.sort_by_key(|t| std::cmp::Reverse(t.dtype.bitsize()));
         Self { name, tensors }
@@ -172,7 +172,7 @@ impl PlannedFile {
         let tensors = Metadata::new(None, infos).map_err(|e| Error::format(&self.name, e.to_string()))?;
         let text = |json: serde_json::Result<String>| json.map_err(|e| Error::format(&self.name, e.to_string()));
         let (metadata, tensors) = (text(serde_json::to_string(metadata))?, text(serde_json::to_string(&tensors))?);
-        // Not by the library, which keeps metadata in no order: every run writes the same bytes.
+        // Not by the library, which does not order metadata: every run writes the same bytes.
         let tensors = tensors.trim_start_matches('{');
         let mut json = format!("{{\"__metadata__\":{metadata},{tensors}").into_bytes();
         json.resize(json.len().next_multiple_of(8), b' ');

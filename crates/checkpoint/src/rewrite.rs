@@ -9,18 +9,16 @@ use crate::{Error, Result};
 
 /// Writes `checkpoint` to `out` with each tensor's bytes passed through `edit`.
 ///
-/// `edit` gets the entry and its bytes and gives back as many new ones, or `None` for a tensor that
-/// stays as it is. Header, order and metadata are copied to the byte. One tensor at a time is in
-/// memory.
+/// `edit` gets the entry and its bytes and returns as many new ones, or `None` for a tensor that stays unchanged.
+/// Header, order and metadata are copied to the byte. One tensor at a time is in memory.
 ///
-/// A file becomes a file, a directory a directory with its configuration, tokenizer and index
-/// copied, those of its folders too; hidden files and weights in other formats stay behind. Everything is written
-/// beside `out` and renamed at the end: after an error nothing is left, and an existing `out` is as
-/// it was.
+/// A file becomes a file, a directory a directory with its configuration, tokenizer and index copied, also those of its
+/// folders; hidden files and weights in other formats are not copied. Everything is written beside `out` and renamed at
+/// the end: after an error nothing is left, and an existing `out` is unchanged.
 ///
 /// # Errors
-/// `out` is the input itself, a non-empty directory where a directory is written, or cannot be
-/// written; a checkpoint with packed matrices; `edit` failed or gave back another number of bytes.
+/// `out` is the input itself, a non-empty directory where a directory is written, or cannot be written; a checkpoint
+/// with packed matrices; `edit` failed or returned another number of bytes.
 pub fn rewrite<F>(checkpoint: &Checkpoint, out: impl AsRef<Path>, mut edit: F) -> Result<()>
 where
     F: FnMut(&Entry, &[u8]) -> Result<Option<Vec<u8>>>,
@@ -42,7 +40,7 @@ where
     })
 }
 
-/// Refuses to write over any file that is being read.
+/// Refuses to overwrite a file that is being read.
 pub(super) fn refuse_input(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     let Ok(out_file) = fs::canonicalize(out) else {
         return Ok(()); // nothing is there yet

@@ -1,4 +1,4 @@
-//! Round trips to the byte, every kind of damaged file, every refused output.
+//! Round trips to the byte, every kind of damaged file, every rejected output.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Opens `bytes` as a file and gives the one line that says why not.
+/// Opens `bytes` as a file and returns the one-line error.
 fn refusal(bytes: &[u8]) -> String {
     let (_folder, path) = folder_with("bad.safetensors", bytes);
     let message = Checkpoint::open(&path).unwrap_err().to_string();
@@ -196,7 +196,7 @@ fn missing_paths_are_refused() {
     assert!(message.contains("holds neither model.safetensors nor"), "{message}");
 }
 
-/// A directory of two shards, with configuration, index and a stale copy of the weights.
+/// A directory of two shards, with configuration, index and an outdated copy of the weights.
 fn sharded() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();

@@ -33,7 +33,7 @@ impl Counts {
     }
 }
 
-/// Bytes per element of the types that can be masked; the error says that `dtype` is none.
+/// Bytes per element of the types that can be masked; an error for any other `dtype`.
 fn width(dtype: Dtype) -> Result<usize, String> {
     match dtype {
         Dtype::F64 => Ok(8),
@@ -43,7 +43,7 @@ fn width(dtype: Dtype) -> Result<usize, String> {
     }
 }
 
-/// Hands each value to `visit`; every one of the four types fits `f64` exactly.
+/// Passes each value to `visit`; all values of the four types fit `f64` exactly.
 pub(super) fn for_each(dtype: Dtype, bytes: &[u8], mut visit: impl FnMut(f64)) -> Result<(), String> {
     fn each<const N: usize>(bytes: &[u8], visit: impl FnMut([u8; N])) {
         bytes.as_chunks::<N>().0.iter().copied().for_each(visit);
@@ -61,13 +61,13 @@ pub(super) fn for_each(dtype: Dtype, bytes: &[u8], mut visit: impl FnMut(f64)) -
 /// Values that are converted at a time.
 const PIECE: usize = 4096;
 
-/// `bytes` as the `f32` values that they are, if they are and lie as this machine wants them.
+/// `bytes` as `f32` values without a copy, if they have that type and this machine's byte order and alignment.
 pub(super) fn in_place(dtype: Dtype, bytes: &[u8]) -> Option<&[f32]> {
     let same = dtype == Dtype::F32 && cfg!(target_endian = "little");
     same.then(|| bytemuck::try_cast_slice(bytes).ok()).flatten()
 }
 
-/// All values as `f32`, to nearest.
+/// All values as `f32`, rounded to nearest.
 pub(super) fn decoded(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     if let Some(values) = in_place(dtype, bytes) {
         return Ok(values.to_vec());
@@ -88,7 +88,7 @@ pub(super) fn decoded(dtype: Dtype, bytes: &[u8]) -> Result<Vec<f32>, String> {
     Ok(values)
 }
 
-/// Fills `values` piece by piece from the bits of numbers of 16.
+/// Fills `values` piece by piece from the bits of 16-bit numbers.
 fn halves(bytes: &[u8], values: &mut [f32], convert: impl Fn(&[u16], &mut [f32])) {
     let mut bits = [0u16; PIECE];
     for (bytes, values) in bytes.chunks(2 * PIECE).zip(values.chunks_mut(PIECE)) {
@@ -98,7 +98,7 @@ fn halves(bytes: &[u8], values: &mut [f32], convert: impl Fn(&[u16], &mut [f32])
     }
 }
 
-/// `values` of the tensor `name` as `dtype`, little-endian, to nearest.
+/// `values` of the tensor `name` as `dtype`, little-endian, rounded to nearest.
 ///
 /// # Errors
 /// A value that is not a number or beyond the range of the type, or a type that is none of F64, F32, F16, BF16.
@@ -123,7 +123,7 @@ pub(super) fn encoded<'v>(name: &str, dtype: Dtype, values: &'v [f32]) -> Result
     })
 }
 
-/// `values` as they come back from a file in which they are of this type.
+/// `values` as they are read back from a file with this type.
 ///
 /// # Errors
 /// A value that is not a number or beyond the range of the type, or a type that is none of F64, F32, F16, BF16.
@@ -137,7 +137,7 @@ pub fn rounded(name: &str, dtype: Dtype, values: Vec<f32>) -> Result<Vec<f32>> {
 
 fn check_range(name: &str, dtype: Dtype, values: &[f32]) -> Result<()> {
     width(dtype).map_err(|reason| Error::tensor(name, reason))?;
-    // Without their sign, floats order as their bits do, infinity and NaN above all others.
+    // Without their sign, floats order as their bits do; infinity and NaN are above all others.
     let largest = f32::from_bits(values.iter().fold(0, |m, v| m.max(v.to_bits() & !(1 << 31))));
     let fits = match dtype {
         Dtype::F16 => f16::from_f32(largest).is_finite(),
@@ -151,13 +151,12 @@ fn check_range(name: &str, dtype: Dtype, values: &[f32]) -> Result<()> {
     }
 }
 
-/// Zeroes in place the elements of `bytes`, the data of `tensor`, that `keep` turns down.
+/// Zeroes in place the elements of `bytes`, the data of `tensor`, for which `keep` is false.
 ///
-/// `keep` is asked with the element's row-major index over the shape in the file, which is
-/// PyTorch's `[out, in, ...]`.
+/// `keep` gets the element's row-major index over the shape in the file, which is PyTorch's `[out, in, ...]`.
 ///
 /// # Errors
-/// The tensor's type is none of F64, F32, F16, BF16, or `bytes` has not its length.
+/// The tensor's type is none of F64, F32, F16, BF16, or `bytes` has another length.
 pub fn apply_mask(tensor: &Entry, bytes: &mut [u8], keep: impl Fn(usize) -> bool) -> Result<()> {
     let width = width(tensor.dtype).map_err(|reason| Error::tensor(&tensor.name, reason))?;
     if bytes.len() != tensor.bytes() {

@@ -22,12 +22,12 @@ use crate::{Error, Result};
 /// Values that are converted and written at a time.
 const PIECE: usize = 1 << 16;
 
-/// What a tensor is written from.
+/// The contents of a tensor to write.
 #[derive(Clone, Debug)]
 pub enum Contents<'a> {
     /// Values, row-major, which are rounded to the planned type.
     Values(Vec<f32>),
-    /// Bytes as they will lie in the file: row-major, little-endian, of the planned type.
+    /// Bytes as in the file: row-major, little-endian, of the planned type.
     Bytes(Cow<'a, [u8]>),
 }
 
@@ -36,7 +36,7 @@ struct Journal {
     settings: String,
     /// The files that are written and synced.
     finished: Vec<String>,
-    /// The same of tensors of the first file that is not, by their places in it.
+    /// The finished tensors of the first unfinished file, by their positions in it.
     #[serde(default)]
     tensors: Vec<usize>,
 }
@@ -47,11 +47,11 @@ impl partial::Journal for Journal {
     }
 }
 
-/// A checkpoint in the making: `OUT.partial`, which becomes `OUT` when it is finished.
+/// An unfinished checkpoint: `OUT.partial`, which becomes `OUT` when it is finished.
 ///
-/// An `OUT` that ends in `.safetensors` is a file, any other a Hugging Face directory. An error removes
-/// what was written. A process that is killed leaves it, and [`Writer::resume`] goes on after the last
-/// finished file, and in the next one with what had come to the disk by some moments before.
+/// An `OUT` that ends in `.safetensors` is a file, any other a Hugging Face directory. An error removes the written
+/// files. If the process is killed they stay, and [`Writer::resume`] continues after the last finished file, and within
+/// the next file from the last save.
 ///
 /// ```
 /// use regrow_checkpoint::{Checkpoint, Contents, Dtype, Error, Plan, Planned, Writer};
@@ -77,12 +77,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a checkpoint at `out`, made from `inputs`, which it may not be. `settings` identify the run.
+    /// Starts a checkpoint at `out`, made from `inputs`, from which it must differ. `settings` identify the run.
     ///
     /// # Errors
-    /// `out` is an input, is a directory that exists and is not empty, or cannot be written; a plan of
-    /// several files for one; too little room on the disk; a folder `OUT.partial` that no such run has
-    /// left.
+    /// `out` is an input, is a directory that exists and is not empty, or cannot be written; a plan of several files
+    /// for a single file; too little space on the disk; a folder `OUT.partial` that is not from such a run.
     pub fn create(plan: Plan, out: impl AsRef<Path>, inputs: &[&Checkpoint], settings: &str) -> Result<Self> {
         let out = out.as_ref();
         let is_directory = admit(&plan, out, inputs)?;
@@ -92,10 +91,10 @@ impl Writer {
         Ok(Self { partial, plan, journal, is_directory, threads: threads(), patience: PATIENCE })
     }
 
-    /// Goes on with what an interrupted run with the same `settings` has left; begins if there is nothing.
+    /// Continues an interrupted run with the same `settings`; starts a new one if there is nothing.
     ///
     /// # Errors
-    /// As [`Writer::create`], or what was left belongs to a run with other settings.
+    /// As [`Writer::create`], or the remains belong to a run with other settings.
     pub fn resume(plan: Plan, out: impl AsRef<Path>, inputs: &[&Checkpoint], settings: &str) -> Result<Self> {
         let target = out.as_ref();
         let is_directory = admit(&plan, target, inputs)?;
@@ -105,7 +104,7 @@ impl Writer {
         let whole = |name: &str| plan.files.iter().any(|file| file.name == name && is_whole(&plan, file, &partial));
         journal.finished.retain(|name| whole(name));
         let missing = plan.files.iter().filter(|file| !journal.finished.contains(&file.name));
-        // Tensors are those of a file that has its full length, or of none.
+        // The noted tensors belong to a file that has its full length, or are discarded.
         if !missing.clone().next().is_some_and(|file| is_whole(&plan, file, &partial)) {
             journal.tensors.clear();
         }
@@ -115,20 +114,20 @@ impl Writer {
         Ok(Self { partial, plan, journal, is_directory, threads: threads(), patience: PATIENCE })
     }
 
-    /// With so many tensors computed at once at most; by default as many as there are cores.
+    /// Computes at most this many tensors at once; by default as many as there are cores.
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 
-    /// With so much time between two notes of which tensors are on the disk, more where a note takes more than a
-    /// twentieth of it; by default two seconds. What was made since the last note is made again after a kill.
+    /// With this much time between two saves of which tensors are on the disk, more if a save takes more than a
+    /// twentieth of it; by default two seconds. Tensors made since the last save are made again after a kill.
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// What is written.
+    /// What to write.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -150,25 +149,25 @@ impl Writer {
         if parent.is_packed()
             && let Some(config) = Config::read(parent.path())?
         {
-            // How the parent is packed is of the parent alone.
+            // How the parent is packed applies to the parent only.
             self.add("config.json", &config.unpacked().text()?)?;
         }
-        // The parent's index tells of the parent's shards.
+        // The parent's index describes the parent's shards.
         let index = self.partial.path(directory::INDEX);
         if index.exists() { fs::remove_file(&index).map_err(|e| Error::io(index, e)) } else { Ok(()) }
     }
 
-    /// Says in the configuration among the companions, if there is one, that weights are of this type.
+    /// Sets the type of the weights in the copied configuration, if there is one.
     ///
     /// # Errors
-    /// If it is no configuration, or cannot be written.
+    /// If it is not a configuration, or cannot be written.
     pub fn set_dtype(&mut self, dtype: Dtype) -> Result<()> {
         let Some(mut config) = Config::read(self.partial.folder())? else { return Ok(()) };
         config.set_dtype(dtype);
         self.add("config.json", &config.text()?)
     }
 
-    /// Puts a file beside the weights, in place of a companion of that name.
+    /// Writes a file beside the weights, replacing a copied file with that name.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -177,7 +176,8 @@ impl Writer {
         fs::write(&path, bytes).map_err(|e| Error::io(path, e))
     }
 
-    /// Opens a file of the plan that is finished, to read in it before the whole is; it must be closed by then.
+    /// Opens a finished file of the plan, to read it before the whole checkpoint is finished; close it before
+    /// finishing.
     ///
     /// # Errors
     /// If there is no such file, or it is not finished.
@@ -189,15 +189,14 @@ impl Writer {
         }
     }
 
-    /// Writes every file that is not finished. `make` gives a tensor's contents and is called from several
-    /// threads; `watch` is told after each tensor how many of the plan's bytes are written.
+    /// Writes every unfinished file. `make` computes a tensor's contents and is called from several threads; after each
+    /// tensor `watch` is called with the bytes written and the plan's total.
     ///
-    /// Tensors of a file are begun in order. At a time, as many elements are in work as
-    /// [`Plan::in_work`] says.
+    /// Tensors of a file are started in order. At most [`Plan::in_work`] elements are processed at a time.
     ///
     /// # Errors
-    /// The first error of `make`; contents of another length than planned, values beyond the range of the
-    /// type or that are no numbers, or a failure to write.
+    /// The first error of `make`; contents of another length than planned, values beyond the range of the type or NaN,
+    /// or a failure to write.
     pub fn write<'a, E: From<Error> + Send>(
         &mut self,
         make: &(dyn Fn(&Planned) -> Result<Contents<'a>, E> + Sync),
@@ -245,7 +244,7 @@ impl Writer {
                 out.seek(SeekFrom::Start(places[taken.index])).map_err(io)?;
                 match &contents {
                     Contents::Bytes(bytes) => out.write_all(bytes).map_err(io)?,
-                    // Piece by piece: what was just converted is still in a near cache when it is written.
+                    // Piece by piece: just converted values are still in a near cache when they are written.
                     Contents::Values(values) => values.chunks(PIECE).try_for_each(|piece| {
                         let bytes = values::encoded(&tensor.name, tensor.dtype, piece)?;
                         out.write_all(&bytes).map_err(io)
@@ -270,7 +269,7 @@ impl Writer {
         Ok(out.sync_data().map_err(io)?)
     }
 
-    /// Writes the index of several files and renames everything to what it was made for.
+    /// Writes the index of several files and renames everything to its final name.
     ///
     /// # Errors
     /// A file of the plan is not written yet, or a failure to write or rename.
@@ -288,7 +287,7 @@ impl Writer {
     }
 }
 
-/// Whether a directory is written; refuses what cannot become `out`.
+/// Whether a directory is written; an error if `out` cannot be written.
 fn admit(plan: &Plan, out: &Path, inputs: &[&Checkpoint]) -> Result<bool> {
     inputs.iter().try_for_each(|input| refuse_input(input, out))?;
     let is_directory = out.extension().is_none_or(|e| e != "safetensors");
@@ -302,19 +301,19 @@ fn admit(plan: &Plan, out: &Path, inputs: &[&Checkpoint]) -> Result<bool> {
     Ok(is_directory)
 }
 
-/// Refuses to begin what the disk has no room for.
+/// Refuses to start if the disk has too little space.
 fn check_room(out: &Path, needed: u64) -> Result<()> {
     match fs4::available_space(folder_of(out)?) {
         Ok(free) if free < needed => {
             let [needed, free] = [needed, free].map(|bytes| bytes as f64 / 1e9);
             Err(Error::format(out, format!("needs {needed:.3} GB, its disk has {free:.3} GB free")))
         }
-        // Not every file system can say.
+        // Not every file system can tell.
         _ => Ok(()),
     }
 }
 
-/// Whether a file that the journal calls finished is there as planned.
+/// Whether a file that the journal lists as finished exists as planned.
 fn is_whole(plan: &Plan, file: &PlannedFile, partial: &Partial) -> bool {
     let Ok(header) = plan.header(file) else { return false };
     let mut found = vec![0; header.len()];
@@ -325,7 +324,7 @@ fn is_whole(plan: &Plan, file: &PlannedFile, partial: &Partial) -> bool {
     read.is_ok_and(|data| found == header && data.len() == (header.len() + file.bytes()) as u64)
 }
 
-/// Where in the file each tensor's data begins.
+/// Where in the file each tensor's data starts.
 fn places(file: &PlannedFile, start: usize) -> Vec<u64> {
     let begin = |at: &mut usize, tensor: &Planned| {
         let place = *at as u64;
@@ -335,7 +334,7 @@ fn places(file: &PlannedFile, start: usize) -> Vec<u64> {
     file.tensors.iter().scan(start, begin).collect()
 }
 
-/// Refuses contents of another length than planned.
+/// Checks that contents have the planned length.
 fn check_length(tensor: &Planned, contents: &Contents<'_>) -> Result<()> {
     let (found, wanted, of) = match contents {
         Contents::Values(values) => (values.len(), tensor.elements(), "values"),
@@ -355,10 +354,10 @@ fn died<E: From<Error>>() -> E {
     Error::Argument("a thread at work on a tensor died".into()).into()
 }
 
-/// Time between two notes, without a word of the user's.
+/// Default time between two saves.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Which tensors of a file are written, noted on the disk now and then.
+/// Which tensors of a file are written, saved to disk from time to time.
 struct Notes {
     patience: Duration,
     written: Mutex<Written>,
@@ -367,9 +366,9 @@ struct Notes {
 struct Written {
     tensors: Vec<usize>,
     noted: Instant,
-    /// How long the last note took.
+    /// How long the last save took.
     took: Duration,
-    /// Whether a thread is at a note.
+    /// Whether a thread is saving.
     noting: bool,
 }
 
@@ -379,7 +378,8 @@ impl Notes {
         Self { patience, written: Mutex::new(written) }
     }
 
-    /// Tensor `index` is written, with others that `note` is told if it is time; the other threads go on meanwhile.
+    /// Records that tensor `index` is written and calls `note` with it and others when a save is due; the other threads
+    /// continue meanwhile.
     fn add(&self, index: usize, note: &dyn Fn(Vec<usize>) -> Result<()>) -> Result<()> {
         let begun = Instant::now();
         let tensors = {
@@ -403,10 +403,10 @@ impl Notes {
     }
 }
 
-/// The tensors of a file, handed out in order while what is in work stays within a limit.
+/// The tensors of a file, handed out in order while the elements being processed stay within a limit.
 struct Queue<'a> {
     sizes: Vec<usize>,
-    /// Those that are written already.
+    /// Tensors that are written already.
     there: &'a [usize],
     limit: usize,
     state: Mutex<State>,
@@ -426,7 +426,7 @@ impl<'a> Queue<'a> {
         Self { sizes, there, limit, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// The next tensor, once there is room for it; nothing after the last one or an error.
+    /// The next tensor, once there is room for it; `None` after the last one or an error.
     fn take(&self) -> Option<Taken<'_>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -448,7 +448,7 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// A tensor in work; dropped before it is done, the others are not begun.
+/// A tensor being processed; if it is dropped unfinished, no others are started.
 struct Taken<'q> {
     queue: &'q Queue<'q>,
     index: usize,
@@ -569,15 +569,15 @@ mod tests {
         let out = dir.path().join("out");
         let plan = Plan::sharded(tensors(Dtype::F32), 60).unwrap();
         let begun = |plan: &Plan| Writer::create(plan.clone(), &out, &[], "x").unwrap().with_threads(1);
-        // The ninth tensor never comes: files 1 to 3 hold t1 to t5, t6 and t7, t8; killed in the fourth.
+        // The ninth tensor is never written: files 1 to 3 hold t1 to t5, t6 and t7, t8; killed in the fourth.
         let mut writer = begun(&plan);
         let stops = |t: &Planned| if t.name == "t9" { Err(Error::Argument("stop".into())) } else { contents(t) };
         assert!(writer.write(&stops, &|_, _| ()).is_err());
         assert_eq!(writer.done(), 3);
-        // A process that is killed drops nothing.
+        // A killed process runs no destructors.
         std::mem::forget(writer);
         assert!(Writer::resume(plan.clone(), &out, &[], "y").err().unwrap().to_string().contains("other settings"));
-        // A finished file that was cut short since is written again.
+        // A finished file that was truncated since is written again.
         let cut = dir.path().join("out.partial/model-00002-of-00007.safetensors");
         OpenOptions::new().write(true).open(cut).unwrap().set_len(70).unwrap();
         let mut writer = Writer::resume(plan.clone(), &out, &[], "x").unwrap();
@@ -626,11 +626,11 @@ mod tests {
             check(&out);
             made.into_inner().unwrap()
         };
-        // A note takes time, and the next waits for twenty times as much: some of the eight are noted.
+        // A save takes time, and the next waits for twenty times as long: some of the eight are saved.
         killed(Duration::ZERO);
         let made = goes_on();
         assert!(made.len() < 12 && made.ends_with(&["t9", "t10", "t11", "t12"].map(String::from)), "{made:?}");
-        // Without a note, or with one of a file that was cut short since, all are made.
+        // Without a save, or with a save of a file that was truncated since, all are made again.
         killed(Duration::from_secs(3600));
         assert_eq!(goes_on().len(), 12);
         killed(Duration::ZERO);

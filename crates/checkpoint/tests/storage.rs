@@ -173,7 +173,7 @@ fn a_packed_model_is_pruned_further() {
     let (plain, again) = (folder.path().join("plain"), folder.path().join("again"));
     let mut patch = Patch::create(&packed, &plain, "x").unwrap();
     zeroed(&mut patch);
-    // Killed and gone on with.
+    // Killed and resumed.
     std::mem::forget(patch);
     Patch::resume(&packed, &plain, "x").unwrap().finish().unwrap();
     let plain = Checkpoint::open(&plain).unwrap();

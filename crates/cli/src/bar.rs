@@ -1,4 +1,4 @@
-//! Progress of what takes more than two seconds.
+//! Progress bars for operations that take more than two seconds.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// Counts things of this name.
+    /// Counts items with this name.
     pub fn new(of: &str) -> Self {
         Self::with(&format!("{{bar:30}} {{pos}}/{{len}} {of}, {{eta}} left"))
     }
@@ -29,7 +29,7 @@ impl Bar {
         Self { bar, started: Instant::now() }
     }
 
-    /// So many of so many are done.
+    /// Sets progress to `done` of `all`.
     pub fn at(&self, done: usize, all: usize) {
         self.bar.set_length(all as u64);
         self.bar.set_position(done as u64);

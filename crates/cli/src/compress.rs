@@ -19,18 +19,18 @@ use crate::text;
 
 /// Compress a fine-tuned model to low-rank differences from its base
 ///
-/// Every weight matrix's difference to the base is cut to its R largest singular values and stored as
-/// LoRA factors. What else differs (biases, norms, embeddings, matrices too small to gain) is stored
-/// whole. The result is an adapter that peft loads, and that `regrow merge` merges by rmm.
+/// Every weight matrix's difference to the base is truncated to its R largest singular values and stored as LoRA
+/// factors. Everything else that differs (biases, norms, embeddings, matrices too small to gain) is stored whole. The
+/// result is an adapter that peft loads, and that `regrow merge` merges with rmm.
 #[derive(clap::Args)]
 #[command(after_help = "Example: regrow compress MODEL_DIR --base BASE_DIR --rank 16 --out ADAPTER_DIR")]
 pub struct Args {
     /// The fine-tuned model: a safetensors file or a Hugging Face directory
     model: PathBuf,
-    /// The model that it was fine-tuned from
+    /// The model it was fine-tuned from
     #[arg(long)]
     base: PathBuf,
-    /// Singular values that are kept of each difference
+    /// Number of singular values to keep of each difference
     #[arg(long)]
     rank: usize,
     /// Only matrices whose names this regular expression matches somewhere; others are stored whole
@@ -39,13 +39,13 @@ pub struct Args {
     /// No matrices whose names this one matches
     #[arg(long)]
     ignore: Option<String>,
-    /// Compress even where the base does not look like the model's parent
+    /// Compress even if the base does not look like the model's parent
     #[arg(long)]
     any_base: bool,
-    /// Where the adapter goes
+    /// The output path of the adapter
     #[arg(long)]
     out: PathBuf,
-    /// Go on where an interrupted run with the same settings stopped
+    /// Resume an interrupted run with the same settings
     #[arg(long)]
     resume: bool,
 }
@@ -58,7 +58,7 @@ impl Args {
     }
 }
 
-/// Reads, cuts, writes, reports.
+/// Reads, truncates, writes, reports.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     if args.rank == 0 {
         return Err(Error::Argument("differences of rank 0 hold nothing (--rank)".into()));
@@ -79,16 +79,16 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     job.report(out)
 }
 
-/// What is stored how.
+/// What is stored, and how.
 struct Job<'a> {
     model: &'a Checkpoint,
     base: &'a Checkpoint,
     transposed: bool,
-    /// Matrices that are cut, with their tensors' names.
+    /// Matrices that are truncated, with their tensors' names.
     modules: Vec<(Module, &'a str)>,
     /// Tensors that are stored whole.
     whole: Vec<&'a Entry>,
-    /// Squared norms of each difference and of what is kept of it.
+    /// Squared norms of each difference and of its kept part.
     norms: Mutex<BTreeMap<usize, [f64; 2]>>,
 }
 
@@ -137,8 +137,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The head of a language model that has none of its own but its embedding, which peft would leave as it
-    /// was.
+    /// The head of a language model that shares its embedding's matrix; peft would leave it unchanged.
     fn head(&self, config: &Value) -> Option<Rest<'_>> {
         const HEAD: &str = "lm_head.weight";
         let speaks = task(config).is_some();
@@ -156,7 +155,7 @@ impl<'a> Job<'a> {
         Ok(values)
     }
 
-    /// The cut difference of one matrix.
+    /// The truncated difference of one matrix.
     fn factors(&self, index: usize) -> regrow_sparse_core::Result<Factors> {
         let (module, name) = &self.modules[index];
         let [m, r, d] = module.shape;
@@ -170,7 +169,7 @@ impl<'a> Job<'a> {
         Ok(Factors { left: cut.left().to_vec(), right: cut.right().to_vec() })
     }
 
-    /// Notes what a cut has kept.
+    /// Records how much a truncation has kept.
     fn found(&self, index: usize, difference: &[f32], cut: &LowRank) {
         let all = difference.iter().map(|v| f64::from(*v).powi(2)).sum();
         self.norms().insert(index, [all, cut.squared_norm()]);
@@ -180,7 +179,7 @@ impl<'a> Job<'a> {
         self.norms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does so for what an interrupted run has cut, from what is written.
+    /// Does so for the truncations of an interrupted run, from the written file.
     fn measure(&self, out: &Path) -> Result<()> {
         let known: BTreeSet<usize> = self.norms().keys().copied().collect();
         let left = self.modules.iter().enumerate().filter(|(index, _)| !known.contains(index));
@@ -199,7 +198,7 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// An `adapter_config.json` that names its modules in full.
+    /// An `adapter_config.json` that lists its modules by full name.
     fn config(&self, base: &Path, config: &Value) -> Value {
         let adapted: BTreeSet<&str> = self.modules.iter().map(|(m, _)| m.name.as_str()).collect();
         let parents = self.whole.iter().filter_map(|e| e.name.rsplit_once('.'));
@@ -240,7 +239,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Refuses a base that lacks a tensor of the model or has it in another shape, before anything is read.
+/// Refuses a base that lacks a tensor of the model or has a different shape for it, before anything is read.
 fn comparable(model: &Checkpoint, base: &Checkpoint) -> Result<()> {
     for entry in model.entries() {
         let name = &entry.name;
@@ -265,7 +264,7 @@ fn comparable(model: &Checkpoint, base: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
-/// Whether the tensor is the base's, value by value.
+/// Whether the tensor equals the base's, value by value.
 fn same(model: &Checkpoint, base: &Checkpoint, entry: &Entry) -> Result<bool> {
     let name = &entry.name;
     if base.entry(name)?.dtype == entry.dtype {
@@ -274,8 +273,8 @@ fn same(model: &Checkpoint, base: &Checkpoint, entry: &Entry) -> Result<bool> {
     Ok(model.read_f32(name)? == base.read_f32(name)?)
 }
 
-/// The matrix or kernel of a layer, if factors of this rank are smaller than it is. Embeddings are looked
-/// up, not multiplied: peft treats them otherwise, and they are stored whole.
+/// The matrix or kernel of a layer, if factors of this rank are smaller than it is. Embeddings are looked up, not
+/// multiplied: peft treats them differently, and they are stored whole.
 fn module(entry: &Entry, rank: usize, transposed: bool) -> Option<Module> {
     let name = entry.name.strip_suffix(".weight")?;
     let floating = matches!(entry.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16);
@@ -295,8 +294,8 @@ fn module(entry: &Entry, rank: usize, transposed: bool) -> Option<Module> {
     smaller.then(|| Module { name: name.into(), kind, shape: [m, rank, d] })
 }
 
-/// peft finds modules that are saved whole by the ends of names: a matrix whose module's name ends like one
-/// of theirs (`pre_classifier`, `classifier`) is saved whole as well.
+/// peft finds modules to save whole by the ends of names: a matrix whose module's name ends like one of them
+/// (`pre_classifier`, `classifier`) is saved whole as well.
 fn spare<'a>(modules: &mut Vec<(Module, &'a str)>, whole: &mut Vec<&'a Entry>, model: &'a Checkpoint) -> Result<()> {
     loop {
         let saved = whole.iter().filter_map(|e| e.name.rsplit_once('.')).map(|(module, _)| module);
@@ -307,7 +306,7 @@ fn spare<'a>(modules: &mut Vec<(Module, &'a str)>, whole: &mut Vec<&'a Entry>, m
     }
 }
 
-/// What peft calls a language model's task; it would add layers of its own to save for others.
+/// peft's name for a language model's task; for other tasks it would add its own layers to save.
 fn task(config: &Value) -> Option<&'static str> {
     let head = config["architectures"][0].as_str()?;
     (head.ends_with("ForCausalLM") || head.ends_with("LMHeadModel")).then_some("CAUSAL_LM")

@@ -14,11 +14,11 @@ use crate::lm;
 use crate::source::locate;
 use crate::text;
 
-/// Write a checkpoint with weights of another type, or sparse ones in less room
+/// Write a checkpoint with weights of another type, or sparse ones in less space
 ///
-/// Packed matrices are those of the compressed-tensors package (up to its version 0.14): it unpacks both
-/// formats, and transformers loads 2:4 through it. Every command here reads them too; --format dense
-/// unpacks them. Only linear layers of language models are packed, those that get smaller by it.
+/// Packed matrices use the format of the compressed-tensors package (up to version 0.14): it unpacks both formats, and
+/// transformers loads 2:4 through it. Every command here reads them too; --format dense unpacks them. Only linear
+/// layers of language models are packed, and only if that makes them smaller.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  regrow convert PRUNED_DIR --format bitmask --out PACKED_DIR\n  \
                         regrow convert MODEL_DIR --dtype bf16 --out OUT_DIR\n  \
@@ -26,17 +26,17 @@ use crate::text;
 pub struct Args {
     /// A Hugging Face directory, a safetensors file, or a model's name on the hub (org/name)
     path: PathBuf,
-    /// The branch, tag or commit of a model that is fetched by its name
+    /// The branch, tag or commit of a model downloaded by name
     #[arg(long)]
     revision: Option<String>,
     #[command(flatten)]
     form: FormArgs,
-    /// Where the result goes: a directory, or a file that ends in .safetensors
+    /// The output path: a directory, or a file that ends in .safetensors
     #[arg(long)]
     out: PathBuf,
 }
 
-/// The form of what is written.
+/// The form of the output.
 #[derive(clap::Args)]
 pub struct FormArgs {
     /// The type of the weights: f32, f16 or bf16, rounded to nearest; by default each keeps its own
@@ -48,7 +48,7 @@ pub struct FormArgs {
 }
 
 impl FormArgs {
-    /// The type, if one is asked for.
+    /// The type, if given.
     pub fn dtype(&self) -> Option<Dtype> {
         self.dtype
     }
@@ -59,7 +59,7 @@ impl FormArgs {
     }
 }
 
-/// Opens, converts, says what came of it.
+/// Opens, converts, reports.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let path = locate(&args.path, args.revision.as_deref())?;
     let storage = args.form.storage()?;
@@ -81,7 +81,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     report(&done, storage, out)
 }
 
-/// Says how much room a checkpoint takes.
+/// Reports how much space a checkpoint takes.
 pub fn report(done: &Converted, storage: Storage, out: &mut dyn Write) -> Result<()> {
     let (bytes, dense) = (text::grouped(done.bytes), text::grouped(done.dense));
     match done.packed {

@@ -1,4 +1,4 @@
-//! `regrow crop`: an untrained network made narrower, to be trained from the start.
+//! `regrow crop`: a narrower untrained network, to train from scratch.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -16,37 +16,37 @@ use crate::bar::Bar;
 use crate::error::{Error, Result};
 use crate::text;
 
-/// Write an untrained network whose layers are narrower (PreCropping, arXiv 2203.02549)
+/// Write an untrained network with narrower layers (PreCropping, arXiv 2203.02549)
 ///
-/// How much of each layer is left is decided before training, without data; the result is a small
-/// dense network, its weights drawn afresh, to be trained as usual.
+/// How much of each layer remains is decided before training, without data; the result is a small dense network with
+/// new random weights, to train as usual.
 #[derive(clap::Args)]
 #[command(after_help = "Example: regrow crop --arch resnet20 --sparsity 0.75 --out small.safetensors")]
 pub struct Args {
     /// The network: cifar-lenet, lenet5, mlp, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
     #[arg(long)]
     arch: String,
-    /// The fraction of weights to leave out, in [0, 1)
+    /// The fraction of weights to remove, in [0, 1)
     #[arg(long, allow_negative_numbers = true)]
     sparsity: f64,
-    /// How the rest is shared among layers: proxy (water-filling), erk, synflow, uniform
+    /// How the remaining weights are distributed over layers: proxy (water-filling), erk, synflow, uniform
     #[arg(long, default_value = "proxy")]
     densities: String,
     /// Widths are multiples of this
     #[arg(long, default_value_t = 1)]
     multiple: usize,
-    /// Classes to tell apart
+    /// Number of classes
     #[arg(long, default_value_t = 10)]
     classes: usize,
-    /// The source of randomness
+    /// The random seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where the network goes
+    /// The output path of the network
     #[arg(long)]
     out: PathBuf,
 }
 
-/// Chooses widths, draws the network, writes it.
+/// Chooses widths, initializes the network, writes it.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let arch = Arch::parse(&args.arch)?;
     if args.classes == 0 || args.multiple == 0 {
@@ -84,7 +84,7 @@ fn masks(args: &Args, arch: Arch) -> Result<MaskSet> {
     }
     let [channels, height, width] = arch.input();
     let example = [1, channels, height, width];
-    // Each round asks for the outputs twice: for their sum, and for its gradient.
+    // Each round computes the outputs twice: for their sum, and for its gradient.
     let (bar, asked) = (Bar::new("rounds"), Cell::new(0));
     let outputs = move |net: &Net, ones| {
         asked.set(asked.get() + 1);

@@ -1,4 +1,4 @@
-//! `regrow devices`: what can compute here, and how fast.
+//! `regrow devices`: the devices that can compute here, and how fast they are.
 
 use std::io::Write;
 use std::time::Instant;
@@ -17,7 +17,7 @@ pub struct Args {
     size: u16,
 }
 
-/// That of f32.
+/// The roundoff of f32.
 const ROUNDOFF: f32 = 0.5 * f32::EPSILON;
 
 /// Tries every device.
@@ -40,13 +40,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// The least time of some products, in seconds.
+/// The minimum time of several products, in seconds.
 fn product(size: usize, device: &Device) -> f64 {
     let random = || Tensor::<2>::random([size, size], Distribution::Default, device);
     let (a, b) = (random(), random());
     let once = |()| {
         let started = Instant::now();
-        // Only a value on this side says that the product is there.
+        // Reading a value back waits for the product.
         wait_for(a.clone().matmul(b.clone()).narrow(0, 0, 1).narrow(1, 0, 1));
         started.elapsed().as_secs_f64()
     };

@@ -1,4 +1,4 @@
-//! What can go wrong, and the one line that says so.
+//! Errors and their one-line messages.
 
 use std::error::Error as _;
 use std::io;
@@ -9,22 +9,22 @@ use crate::text::one_line;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A checkpoint, mask or argument was refused.
+    /// A checkpoint, mask or argument was rejected.
     #[error(transparent)]
     Core(#[from] regrow_sparse_core::Error),
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] regrow_checkpoint::Error),
-    /// A device is not there, or was lost.
+    /// A device is missing or was lost.
     #[error(transparent)]
     Device(#[from] regrow_device::Error),
     /// The report could not be printed.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
-    /// The report could not be made into JSON.
+    /// The report could not be converted to JSON.
     #[error("the report cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// An argument, or a file that does not suit it.
+    /// An invalid argument, or a file that does not fit it.
     #[error("{0}")]
     Argument(String),
 }
@@ -32,9 +32,9 @@ pub enum Error {
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Prints `failure` and its causes as one line and gives the exit code.
+/// Prints `failure` and its causes as one line and returns the exit code.
 pub fn report(failure: &Error) -> ExitCode {
-    // `regrow inspect ... | head` closes the pipe: the reader has seen enough, nothing is wrong.
+    // `regrow inspect ... | head` closes the pipe: the reader has finished, which is not an error.
     if matches!(failure, Error::Output(e) if e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
@@ -42,7 +42,7 @@ pub fn report(failure: &Error) -> ExitCode {
     let mut cause = failure.source();
     while let Some(inner) = cause {
         let text = inner.to_string();
-        // Most messages name their cause already.
+        // Most messages already contain their cause.
         if !message.contains(&text) {
             message = format!("{message}: {text}");
         }
@@ -52,12 +52,12 @@ pub fn report(failure: &Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints what clap has to say: help and version as they are, a mistake as one line.
+/// Prints clap's output: help and version unchanged, an error as one line.
 pub fn report_usage(usage: &clap::Error) -> ExitCode {
     if !usage.use_stderr() || usage.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         usage.exit()
     }
-    // The mistake comes first, perhaps a tip; usage and a hint at --help follow.
+    // The error comes first, perhaps a tip; usage and a hint at --help follow.
     let message = usage.to_string();
     let paragraphs = message.split("\n\n").take_while(|p| !p.starts_with("Usage:") && !p.starts_with("For more"));
     let lines = paragraphs.map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));

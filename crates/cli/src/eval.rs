@@ -29,7 +29,7 @@ pub struct Args {
     /// A safetensors file with PyTorch's names, a Hugging Face directory, or a model's name on the hub
     /// (org/name)
     file: PathBuf,
-    /// The branch, tag or commit of a model that is fetched by its name
+    /// The branch, tag or commit of a model downloaded by name
     #[arg(long)]
     revision: Option<String>,
     /// The network: cifar-lenet, lenet5, mlp, mlp-residual, mlp-small, mnist-cnn, resnet20, resnet32, resnet56
@@ -44,21 +44,21 @@ pub struct Args {
     /// For a language model: tokens in a window
     #[arg(long, default_value_t = 256)]
     window: usize,
-    /// Begin a window every so many tokens, each predicting what none before it has; by default windows
-    /// do not overlap
+    /// Start a window every this many tokens, each predicting only the tokens that no earlier window has; by default
+    /// windows do not overlap
     #[arg(long, requires = "text")]
     stride: Option<usize>,
-    /// For an encoder: another one's directory or name, to compare how the two embed each line of the text
+    /// For an encoder: another encoder's directory or name, to compare the two's embeddings of each line of the text
     #[arg(long, requires = "text", conflicts_with_all = ["stride", "window"])]
     against: Option<PathBuf>,
-    /// The folder of the data set, or one that holds it under its name
+    /// The folder of the data set, or the folder that contains it under its name
     #[arg(long, env = "REGROW_DATA")]
     data: Option<PathBuf>,
     /// Images per forward pass
     #[arg(long, default_value_t = 200)]
     batch: usize,
-    /// Measure each pruned layer dense and sparse, make those sparse that are faster so, and show the whole
-    /// both ways: result and time
+    /// Measure each pruned layer dense and sparse, use the sparse form where it is faster, and show result and time of
+    /// the whole model both ways
     #[arg(long, conflicts_with = "against")]
     sparse: bool,
 }
@@ -102,7 +102,7 @@ fn accuracy(right: usize, total: usize) -> String {
     format!("accuracy {:.2} % ({right} of {total})", 100.0 * right as f64 / total.max(1) as f64)
 }
 
-/// The network dense and sparse, batch by batch in turn.
+/// The network dense and sparse, alternating batch by batch.
 fn both(net: Net, images: &Images, batch: usize, device: &Device, out: &mut dyn Write) -> Result<()> {
     let sample: Vec<usize> = (0..batch.min(images.len())).collect();
     let (net, verdicts) = compress(net, images.images(&sample, device), &Options::default())?;
@@ -136,7 +136,7 @@ fn fits(arch: Arch, classes: usize, images: &Images, dataset: &str) -> Result<()
     Ok(())
 }
 
-/// Sums what `right` counts in each batch, with a progress bar once it has taken two seconds.
+/// Sums `right` over all batches, with a progress bar after two seconds.
 fn count(images: &Images, batch: usize, mut right: impl FnMut(&Images) -> usize) -> usize {
     let bar = ProgressBar::hidden();
     bar.set_length(images.len() as u64);

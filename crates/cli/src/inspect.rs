@@ -1,4 +1,4 @@
-//! `regrow inspect`: what a checkpoint holds and how sparse it is.
+//! `regrow inspect`: the contents of a checkpoint and its sparsity.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,10 +16,9 @@ use crate::text;
 
 /// Show shape, type, sparsity and N:M pattern of every tensor
 ///
-/// Zeros are counted in tensors of type F64, F32, F16 and BF16; the total's parameters are all their
-/// values, running means and the like included. `2:4` stands where every group of 4 along a row of
-/// the matrix [out, rest] has at most 2 nonzero values, `4:8` likewise. Packed matrices are shown as what
-/// they unpack to, with the bytes that the files hold of them.
+/// Zeros are counted in tensors of type F64, F32, F16 and BF16; the total's parameters are all their values, including
+/// running means and the like. `2:4` is shown if every group of 4 along a row of the matrix [out, rest] has at most 2
+/// nonzero values, likewise `4:8`. Packed matrices are shown unpacked, with the bytes that they take in the files.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  regrow inspect model.safetensors\n  regrow inspect MODEL_DIR --picture densities.svg"
@@ -27,18 +26,18 @@ use crate::text;
 pub struct Args {
     /// A safetensors file, a Hugging Face directory, or a model's name on the hub (org/name)
     path: PathBuf,
-    /// The branch, tag or commit of a model that is fetched by its name
+    /// The branch, tag or commit of a model downloaded by name
     #[arg(long)]
     revision: Option<String>,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Also write the density of every matrix as a picture (SVG)
+    /// Also write the density of every matrix as an image (SVG)
     #[arg(long)]
     picture: Option<PathBuf>,
 }
 
-/// Opens the checkpoint, looks at every tensor, prints the report.
+/// Opens the checkpoint, examines every tensor, prints the report.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let path = locate(&args.path, args.revision.as_deref())?;
     let report = Report::of(&Checkpoint::open(&path)?)?;
@@ -69,14 +68,14 @@ struct Tensor {
     dtype: String,
     shape: Vec<usize>,
     elements: usize,
-    /// Once it is unpacked.
+    /// The size when unpacked.
     bytes: usize,
     /// `dense`, `bitmask` or `2:4`.
     storage: String,
     stored_bytes: usize,
     zeros: Option<usize>,
     sparsity: Option<f64>,
-    /// `2:4` or `4:8`; empty where neither holds or nothing is zero.
+    /// `2:4` or `4:8`; empty if neither holds or nothing is zero.
     pattern: Option<&'static str>,
     nan: usize,
     infinite: usize,
@@ -103,7 +102,7 @@ impl Report {
         Ok(Self { path, total: Total::of(&tensors), tensors })
     }
 
-    /// Of matrices and kernels alone.
+    /// Of matrices and kernels only.
     fn densities(&self) -> report::Report {
         let matrices = self.tensors.iter().filter(|t| t.shape.len() >= 2);
         let layers = matrices.filter_map(|t| {

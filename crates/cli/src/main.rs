@@ -1,4 +1,4 @@
-//! The command line: look inside a checkpoint, prune it, merge it, measure it, hear it; crop a network.
+//! The command line: inspect a checkpoint, prune it, merge it, evaluate it, generate text; crop a network.
 
 mod bar;
 mod compress;
@@ -29,16 +29,16 @@ use regrow_device as device;
 
 use error::Result;
 
-/// Tensors come and go by the megabyte: the system's allocator gives such memory back and asks for it anew each time.
+/// mimalloc reuses large buffers; the system allocator returns them to the system each time.
 #[global_allocator]
 static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Look inside checkpoints, prune, merge, measure them; make networks narrower; hear language models.
+/// Inspect, prune, merge and evaluate checkpoints; make networks narrower; generate text with language models.
 #[derive(Parser)]
 #[command(name = "regrow", version)]
 struct Cli {
-    /// What computes: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, as far as they were compiled
-    /// in (see regrow devices); remote:TICKET or remote:@FILE, a peer's (see regrow serve)
+    /// The device to compute on: flex, wgpu, vulkan, cuda:N, libtorch, libtorch:cuda:N, if compiled in (see regrow
+    /// devices); remote:TICKET or remote:@FILE, a peer's (see regrow serve)
     #[arg(long, global = true, env = device::VARIABLE, hide_env_values = true)]
     device: Option<String>,
     #[command(subcommand)]

@@ -14,7 +14,7 @@ use crate::text;
 #[command(after_help = "Examples:\n  regrow methods\n  regrow methods merge\n  regrow methods merge ties\n  \
                         regrow methods --json")]
 pub struct Args {
-    /// The kind of method, as merge
+    /// The kind of method, such as merge
     kind: Option<String>,
     /// The method
     name: Option<String>,
@@ -26,7 +26,7 @@ pub struct Args {
     markdown: bool,
 }
 
-/// What every method of every crate says of itself.
+/// The descriptions of all methods of all crates.
 pub fn all() -> Vec<MethodInfo> {
     [
         regrow_pruners::registry::methods(),
@@ -37,7 +37,7 @@ pub fn all() -> Vec<MethodInfo> {
     .concat()
 }
 
-/// Prints what is asked for.
+/// Prints the requested methods.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let chosen = chosen(all(), args.kind.as_deref(), args.name.as_deref())?;
     if args.json {

@@ -1,8 +1,8 @@
-//! Models merged as they arrive (OPCM): a folder that holds the merged difference to the base. Its size does not depend
-//! on the number of models.
+//! Merges models as they arrive (OPCM): a folder holds the merged difference to the base. Its size does not depend on
+//! the number of models.
 //!
 //! `regrow-opcm.json` names the file of the current difference. A new one is written beside it before the description
-//! is replaced and the old one removed, so that a run that is killed changes nothing.
+//! is replaced and the old one removed, so that a killed run changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ type Core<T> = regrow_sparse_core::Result<T>;
 
 /// The description's file name.
 const MANIFEST: &str = "regrow-opcm.json";
-/// What is written and read.
+/// The version of the format.
 const FORMAT: usize = 1;
 
 /// The description of a folder.
@@ -33,20 +33,20 @@ const FORMAT: usize = 1;
 struct Manifest {
     format: usize,
     settings: OpcmConfig,
-    /// The base's path as it was given.
+    /// The base's path as given.
     base: String,
-    /// The models merged, in their order.
+    /// The merged models, in order.
     models: Vec<String>,
-    /// Their paths as they were given.
+    /// Their paths as given.
     #[serde(default)]
     paths: Vec<PathBuf>,
-    /// The state after the last model. The difference is what the file holds, divided by its lambda.
+    /// The state after the last model. The difference is the file's contents divided by its lambda.
     state: OpcmState,
     /// The file.
     file: String,
 }
 
-/// A model that arrives.
+/// An arriving model.
 pub struct Arrival<'a> {
     /// Its name.
     pub name: &'a str,
@@ -56,7 +56,7 @@ pub struct Arrival<'a> {
     pub checkpoint: &'a Checkpoint,
 }
 
-/// Merges `arrivals` into the folder `into`, one after another, and says so on a line each.
+/// Merges `arrivals` into the folder `into`, one after another, and prints a line for each.
 pub fn add(
     into: &Path,
     base: &Checkpoint,
@@ -99,7 +99,7 @@ impl Manifest {
     }
 }
 
-/// What the merged model holds: the base's tensors, in its types or in `dtype`.
+/// The tensors of the merged model: the base's, with its types or `dtype`.
 pub fn planned(base: &Checkpoint, dtype: Option<Dtype>) -> Vec<Planned> {
     let one = |entry: &Entry| {
         let floating = is_floating(entry);
@@ -150,7 +150,7 @@ fn open(into: &Path) -> Result<Option<Manifest>> {
     }
 }
 
-/// Refuses other settings, another base, and a model that is in it already.
+/// Rejects other settings, another base, and a model that is already merged.
 fn check(
     into: &Path,
     found: &Manifest,
@@ -174,7 +174,7 @@ fn check(
     }
 }
 
-/// Refuses a model that has not the base's tensors.
+/// Rejects a model that does not have the base's tensors.
 pub fn comparable(base: &Checkpoint, name: &str, model: &Checkpoint) -> Result<()> {
     for parent in base.entries().iter().filter(|entry| is_floating(entry)) {
         let entry = model.entry(&parent.name)?;
@@ -191,7 +191,7 @@ pub fn is_floating(entry: &Entry) -> bool {
     matches!(entry.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
 }
 
-/// One model's arrival.
+/// The merge of one arriving model.
 struct Step<'a> {
     into: &'a Path,
     base: &'a Checkpoint,
@@ -210,7 +210,7 @@ impl Step<'_> {
         let floating = self.base.entries().iter().filter(|entry| is_floating(entry));
         let planned = floating.map(|entry| Planned { dtype: Dtype::F32, ..Planned::from(entry) }).collect();
         let mut writer = Writer::create(Plan::one(file.as_str(), planned)?, &path, &[], "opcm")?;
-        // Norms by name: sums in one order, whichever thread is first.
+        // Norms by name, so that they are summed in the same order, independent of threads.
         let norms = Mutex::new(BTreeMap::new());
         let bar = Bar::bytes();
         let make = |tensor: &Planned| {

@@ -5,16 +5,16 @@ use regrow_checkpoint::{Checkpoint, Dtype, Entry};
 use crate::error::{Error, Result};
 use crate::text;
 
-/// Cosine below which a base is taken for a stranger: independently trained weights have cosines near 0,
-/// fine-tuned ones near 1 with their parent's.
+/// Cosine below which a base counts as unrelated: independently trained weights have cosines near 0, fine-tuned ones
+/// near 1 with their parent's.
 const STRANGER: f64 = 0.1;
-/// Norms of the base that no fine-tuning moves weights by.
+/// Fine-tuning does not move weights by this many norms of the base.
 const FAR: f64 = 2.0;
-/// Values of a tensor that are compared: strangers show by fewer.
+/// Values of a tensor that are compared: fewer would suffice to detect an unrelated base.
 const LOOKED_AT: usize = 1 << 20;
 
-/// Refuses a base that has little in common with `model`, by the largest matrix of both and the largest that is
-/// no embedding, which may be frozen.
+/// Rejects a base that has little in common with `model`, judged by the largest matrix of both and the largest that is
+/// not an embedding, which may be frozen.
 pub fn check(base: &Checkpoint, name: &str, model: &Checkpoint) -> Result<()> {
     let floating = |entry: &&Entry| matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64);
     let common = |entry: &&Entry| model.entry(&entry.name).is_ok_and(|own| own.shape == entry.shape);
@@ -39,7 +39,7 @@ pub fn check(base: &Checkpoint, name: &str, model: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
-/// How alike two tensors are.
+/// How similar two tensors are.
 struct Likeness {
     cosine: f64,
     /// The norm of their difference over that of the first.
@@ -54,7 +54,7 @@ impl Likeness {
             let (b, m) = (f64::from(*b), f64::from(*m));
             (cross, own, other) = (cross + b * m, own + b * b, other + m * m);
         }
-        // Nothing is known of zeros, and NaN is told elsewhere.
+        // Zeros tell nothing, and NaN is reported elsewhere.
         if !(own > 0.0 && other > 0.0) {
             return Self { cosine: 1.0, far: 0.0 };
         }

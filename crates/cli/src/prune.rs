@@ -1,4 +1,4 @@
-//! `regrow prune`: zeroes weights of a checkpoint and writes it back as it was otherwise.
+//! `regrow prune`: zeroes weights of a checkpoint and writes it back, otherwise unchanged.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,9 @@ use crate::text;
 
 /// Prune a checkpoint without retraining
 ///
-/// Names, shapes, types, order and metadata of the tensors stay unless --dtype or --format ask for
-/// others, so that whatever loaded the original loads the result. Exactly round(sparsity x weights) become zero; ties keep the earlier.
+/// Names, shapes, types, order and metadata of the tensors stay unchanged unless --dtype or --format are given, so that
+/// any program that loads the original loads the result. Exactly round(sparsity x weights) become zero; ties keep the
+/// earlier.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  regrow prune resnet20.safetensors --arch resnet20 --sparsity 0.8 --out pruned.safetensors\n  \
@@ -37,7 +38,7 @@ pub struct Args {
     /// A safetensors file with PyTorch's names, a Hugging Face directory with a language model, or such a
     /// model's name on the hub (org/name)
     file: PathBuf,
-    /// The branch, tag or commit of a model that is fetched by its name
+    /// The branch, tag or commit of a model downloaded by name
     #[arg(long, conflicts_with = "arch")]
     revision: Option<String>,
     /// The network of a file: cifar-lenet, lenet5, mlp, mlp-residual, mlp-small, mnist-cnn, resnet20,
@@ -48,28 +49,28 @@ pub struct Args {
     method: String,
     #[arg(long, help = budget_help())]
     budget: Option<String>,
-    /// The fraction of weights to set to zero, in [0, 1); an N:M pattern brings its own
+    /// The fraction of weights to set to zero, in [0, 1); an N:M pattern implies its own
     #[arg(long, allow_negative_numbers = true)]
     sparsity: Option<f64>,
-    /// Where zeros may stand: unstructured, N:M (as 2:4), block:RxC, rows, columns
+    /// Where zeros may be: unstructured, N:M (such as 2:4), block:RxC, rows, columns
     #[arg(long, default_value = "unstructured")]
     pattern: String,
-    /// Prune the last layer too; of a language model the head, which may be the embedding's own matrix
+    /// Prune the last layer too; in a language model this is the head, which may share the embedding's matrix
     #[arg(long)]
     include_head: bool,
-    /// Prune a language model's embedding too, by magnitude whatever the method: it reads no activations.
-    /// Where the head is the same matrix, --include-head goes before
+    /// Prune a language model's embedding too, by magnitude for every method: it reads no activations. If the head
+    /// shares its matrix, --include-head takes precedence
     #[arg(long, conflicts_with = "arch")]
     include_embedding: bool,
-    /// The source of randomness, for methods that have some; with it, calibration windows begin at random
+    /// The random seed, for methods that use randomness; if given, calibration windows start at random positions
     #[arg(long)]
     seed: Option<u64>,
     #[command(flatten)]
     form: FormArgs,
-    /// Where the pruned checkpoint goes
+    /// The output path of the pruned checkpoint
     #[arg(long)]
     out: PathBuf,
-    /// Also write the layers' densities as a picture (SVG)
+    /// Also write the layers' densities as an image (SVG)
     #[arg(long)]
     picture: Option<PathBuf>,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 
-/// Lend a device to other machines until Ctrl-C: whoever has the ticket computes on it
+/// Lend a device to other machines until Ctrl-C: anyone with the ticket can compute on it
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regrow serve
@@ -17,16 +17,16 @@ use crate::error::Result;
 The ticket is a secret. It names this peer's key, so nobody else can answer for it, and the line is encrypted; no
 relay and no name service is asked. Sessions that were opened in time go on when it has expired.")]
 pub struct Args {
-    /// The address that others dial; this machine alone by default. Port 0 is any that is free
+    /// The address that others dial; this machine only by default. Port 0 means any free port
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     bind: SocketAddr,
-    /// How long the ticket is good: seconds, or a number with s, m, h or d
+    /// How long the ticket is valid: seconds, or a number with s, m, h or d
     #[arg(long, default_value = "12h", value_parser = duration)]
     lives: Duration,
-    /// Write the ticket to this file, readable by its owner alone, in place of printing it
+    /// Write the ticket to this file, readable by its owner only, instead of printing it
     #[arg(long, value_name = "FILE")]
     ticket_file: Option<PathBuf>,
-    /// Burn's older transport, a web socket: not encrypted, so on loopback alone
+    /// Use Burn's older transport, a web socket: not encrypted, so on loopback only
     #[arg(long)]
     web_socket: bool,
 }
@@ -59,7 +59,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
         true => serve_web_socket(&here, args.bind, args.lives)?,
         false => serve(&here, args.bind, args.lives)?,
     };
-    // Before anything is said: where the ticket cannot be written nobody can come.
+    // Write the ticket first; without it no peer can connect.
     let ticket = match &args.ticket_file {
         Some(file) => {
             atomic::write_private(file, format!("{}\n", lent.name()).as_bytes())?;
@@ -73,7 +73,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     Ok(lent.wait()?)
 }
 
-/// Says what is missing.
+/// Reports the missing feature.
 #[cfg(not(feature = "remote"))]
 pub fn run(args: &Args, _: &mut dyn Write) -> Result<()> {
     let Args { bind, .. } = args;

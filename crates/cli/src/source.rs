@@ -1,10 +1,10 @@
-//! Where a model comes from: a path, or a name that is fetched.
+//! Where a model comes from: a path, or a name that is downloaded.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Names, sizes and times of files that are read: with others, a run that was stopped is not gone on with.
+/// Names, sizes and times of the input files. A run resumes only if these are unchanged.
 pub fn identity<'a>(files: impl IntoIterator<Item = &'a Path>) -> Result<String> {
     let mut identity = String::new();
     for file in files {
@@ -15,7 +15,7 @@ pub fn identity<'a>(files: impl IntoIterator<Item = &'a Path>) -> Result<String>
     Ok(identity)
 }
 
-/// The path of what a user calls `path`: itself, or where a model of this name was fetched to.
+/// The local path for the user's `path`: itself, or where a model with this name was downloaded to.
 pub fn locate(path: &Path, revision: Option<&str>) -> Result<PathBuf> {
     match (path.exists(), revision) {
         (true, None) => Ok(path.to_path_buf()),

@@ -1,4 +1,4 @@
-//! `--sparse`: what became of a model's layers, and how long it takes dense and sparse.
+//! `--sparse`: which layers of a model run sparse, and how long the model takes dense and sparse.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use regrow_inference::LayerTiming;
 use crate::error::Result;
 use crate::text;
 
-/// Time spent in each of two ways of doing the same.
+/// Time spent dense and sparse.
 #[derive(Default)]
 pub struct Both {
     /// Dense.

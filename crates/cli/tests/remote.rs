@@ -127,7 +127,7 @@ fn what_cannot_be_lent_is_refused_in_a_line() {
         let said = complaint(&[&["serve"], bad].concat());
         assert!(said.contains(why), "{bad:?}: {said}");
     }
-    // Nothing is said to be lent before the ticket is where others can read it.
+    // The ticket is written before the "lent" line is printed.
     assert!(regrow(&["serve", "--ticket-file", "/nowhere/peer.ticket"]).stdout.is_empty());
     let peer = Peer::new(&[]);
     let said = complaint(&["--device", &peer.name, "serve"]);

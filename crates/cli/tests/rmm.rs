@@ -440,7 +440,7 @@ fn models_that_arrive_one_by_one_are_merged_as_if_at_once() {
     assert_eq!(said.lines().count(), 4);
     let weights = |of: &Path| fs::read(of.join("model.safetensors")).expect("read");
     assert_eq!(weights(&again), weights(&last));
-    // A run that was stopped goes on with the models that are not in it yet.
+    // An interrupted run resumes with the models that are not in it yet.
     let said = run("at-once", &[1, 2, 3, 4], &["--resume", "--out", text(&dir.path().join("resumed"))]);
     assert!(said.lines().count() == 1 && said.starts_with("m4: model 4"), "{said}");
     assert_eq!(weights(&dir.path().join("resumed")), weights(&last));

@@ -260,7 +260,7 @@ fn a_run_that_was_killed_goes_on_with_what_it_has_summed() {
         assert!(fs::read(&out).expect("read") == fs::read(&whole).expect("read"), "{kind}");
         assert!(!begun(), "{kind}: nothing is left");
         fs::remove_file(&out).expect("removed");
-        // There is nothing to go on with: it begins.
+        // There is nothing to resume: the run starts from the beginning.
         assert_eq!(stdout(&run(&args(&out, &["--resume"]))), said);
         [&out, &whole].into_iter().for_each(|file| fs::remove_file(file).expect("removed"));
     }
@@ -282,7 +282,7 @@ fn sums_that_are_no_sums_are_refused() {
         assert!(says.contains("f.safetensors.sums"), "{says}");
         assert!(!out.exists());
     }
-    // Without --resume it begins anew and takes the file's place.
+    // Without --resume it starts over and replaces the file.
     stdout(&regrow(&[&args[..], &["--images", "4", "--out", text(&out)]].concat()));
     assert!(out.exists() && !out.with_added_extension("sums").exists());
 }

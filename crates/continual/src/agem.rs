@@ -48,7 +48,7 @@ impl AGemConfig {
         Ok(AGem { memory: Memory::new(self.memory)? })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         Ok(Self::new(params.count("memory")?))
     }
@@ -60,7 +60,7 @@ pub struct AGem {
     memory: Memory,
 }
 
-/// `g` without what goes against `reference`.
+/// `g` without its component against `reference`.
 pub fn project(g: &ParameterVector, reference: &ParameterVector) -> ParameterVector {
     let (along, length) = (g.dot(reference), reference.dot(reference));
     match along < 0.0 && length > 0.0 {

@@ -14,8 +14,8 @@ pub enum BufferPolicy {
     /// replaces slot `r`, drawn from `0..=n`, where there is such a slot.
     #[default]
     Reservoir,
-    /// As many of each class as can be: a new example replaces one of the largest class; one of a
-    /// largest class takes part in a reservoir of its class (Chrysakis & Moens, ICML 2020, alg. 1).
+    /// As balanced between classes as possible: a new example replaces one of the largest class; one of a largest class
+    /// enters a reservoir of its class (Chrysakis & Moens, ICML 2020, alg. 1).
     ClassBalanced,
 }
 
@@ -28,7 +28,7 @@ pub struct Stored<T> {
     pub label: usize,
 }
 
-/// At most so many examples of whatever type.
+/// A memory of at most `capacity` examples of any type.
 #[derive(Clone, Debug)]
 pub struct ReplayBuffer<T> {
     capacity: usize,
@@ -41,10 +41,10 @@ impl BufferPolicy {
     /// The names that [`BufferPolicy::parse`] reads.
     pub const NAMES: [&'static str; 2] = ["reservoir", "class-balanced"];
 
-    /// The policy of that name.
+    /// The policy with that name.
     ///
     /// # Errors
-    /// If there is none, naming those there are.
+    /// If there is none; the message lists the known names.
     pub fn parse(name: &str) -> Result<Self> {
         match name {
             "reservoir" => Ok(Self::Reservoir),
@@ -63,7 +63,7 @@ impl<T: Clone> ReplayBuffer<T> {
     /// An empty memory.
     ///
     /// # Errors
-    /// If it holds nothing.
+    /// If its capacity is zero.
     pub fn new(capacity: usize) -> Result<Self> {
         match capacity {
             0 => Err(Error::Argument("a replay buffer needs room for at least one example".into())),
@@ -76,7 +76,7 @@ impl<T: Clone> ReplayBuffer<T> {
         self.capacity
     }
 
-    /// What is kept.
+    /// The stored examples.
     pub fn kept(&self) -> &[Stored<T>] {
         &self.kept
     }
@@ -86,10 +86,10 @@ impl<T: Clone> ReplayBuffer<T> {
         self.seen
     }
 
-    /// Room for each of `classes` classes.
+    /// The space for each of `classes` classes.
     ///
     /// # Errors
-    /// If there is none, naming both numbers.
+    /// If there is none; the message contains both numbers.
     pub fn quota(&self, classes: usize) -> Result<usize> {
         match self.capacity / classes.max(1) {
             0 => {
@@ -100,7 +100,7 @@ impl<T: Clone> ReplayBuffer<T> {
         }
     }
 
-    /// Offers an example; whether it stays is up to `policy`.
+    /// Offers an example; `policy` decides whether it is kept.
     pub fn offer(&mut self, item: T, label: usize, policy: BufferPolicy, rng: &mut ChaCha8Rng) {
         let slot = match policy {
             _ if self.kept.len() < self.capacity => Some(self.kept.len()),
@@ -135,7 +135,7 @@ impl<T: Clone> ReplayBuffer<T> {
         pick(largest, rng)
     }
 
-    /// How many are kept of each class, up to the last that has any.
+    /// How many are kept of each class, up to the last class that has any.
     fn kept_by_class(&self) -> Vec<usize> {
         let mut counts = Vec::new();
         for kept in &self.kept {
@@ -155,7 +155,7 @@ impl<T: Clone> ReplayBuffer<T> {
         });
     }
 
-    /// Puts `items` of class `label` in the place of what was kept of it.
+    /// Replaces the stored examples of class `label` by `items`.
     pub fn replace(&mut self, label: usize, items: impl IntoIterator<Item = T>) {
         self.kept.retain(|k| k.label != label);
         self.kept.extend(items.into_iter().map(|item| Stored { item, label }));
@@ -167,15 +167,15 @@ impl<T: Clone> ReplayBuffer<T> {
         index::sample(rng, self.kept.len(), count).into_iter().map(|i| &self.kept[i]).collect()
     }
 
-    /// The counters of what was offered, for [`ReplayBuffer::restored`].
+    /// The counters of offered examples, for [`ReplayBuffer::restored`].
     pub fn counters(&self) -> BufferCounters {
         BufferCounters { seen: self.seen as u64, seen_by_class: self.seen_by_class.iter().map(|n| *n as u64).collect() }
     }
 
-    /// A memory of `capacity` with what was kept and the [`ReplayBuffer::counters`] of another.
+    /// A memory of `capacity` with the stored examples and the [`ReplayBuffer::counters`] of another.
     ///
     /// # Errors
-    /// If that is more than fits.
+    /// If they exceed the capacity.
     pub fn restored(capacity: usize, kept: Vec<Stored<T>>, counters: &BufferCounters) -> Result<Self> {
         if kept.len() > capacity {
             let (got, expected) = (vec![kept.len()], vec![capacity]);
@@ -195,8 +195,8 @@ pub struct BufferCounters {
     pub seen_by_class: Vec<u64>,
 }
 
-/// Herding (Welling, 2009; iCaRL, arXiv 1611.07725, alg. 4): of the rows of `features`, each of `dim`
-/// numbers, the `count` whose running mean stays nearest to the mean of all:
+/// Herding (Welling, 2009; iCaRL, arXiv 1611.07725, alg. 4): among the rows of `features`, each of `dim` numbers, the
+/// `count` rows whose running mean stays nearest to the mean of all:
 ///
 /// ```text
 /// p_k = argmin over unused i of || m - (z_i + sum_{j<k} z_pj) / k ||

@@ -1,14 +1,13 @@
-//! Channel-wise lightweight reprogramming (CLR; Ge et al., arXiv 2307.11386): a network that is never
-//! trained again, and for each task small kernels after its convolutions.
+//! Channel-wise lightweight reprogramming (CLR; Ge et al., arXiv 2307.11386): a frozen network, and for each task small
+//! kernels after its convolutions.
 //!
 //! ```text
 //! F' [b, c] = F [b, c] * K_c           after each frozen convolution, one k x k kernel for each channel
 //! ```
 //!
-//! Kernels begin as the identity (1 in the middle), so that a task begins with the anchor's features. A
-//! task has its kernels, its batch norms (their statistics too) and its head; all else is the anchor's.
-//! Each task begins from the anchor again. Batch norms of other tasks do not move, so that earlier tasks
-//! answer bit for bit as before.
+//! Kernels start as the identity (1 in the middle), so a task starts with the anchor's features. A task has its own
+//! kernels, batch norms (including their statistics) and head; everything else is the anchor's. Each task starts from
+//! the anchor again. Batch norms of other tasks do not change, so that earlier tasks answer bit for bit as before.
 
 use std::collections::BTreeSet;
 
@@ -47,8 +46,8 @@ pub enum KernelVariant {
     All,
     /// Not those of 1x1 (the authors' `reduced_v1`).
     SkipPointwise,
-    /// After 1x1 convolutions a kernel of 1x1: a factor for each channel (the authors' `reduced_v2`). Where a
-    /// batch norm follows, it takes the factor off again.
+    /// After 1x1 convolutions a kernel of 1x1: a factor for each channel (the authors' `reduced_v2`). If a batch norm
+    /// follows, it cancels the factor.
     ScalePointwise,
 }
 
@@ -100,8 +99,7 @@ impl ReprogramConfig {
 }
 
 impl<M: ConvHooks> Reprogrammed<M> {
-    /// `anchor` without kernels: of [`Clr`] only norms and heads are left, and other strategies train it
-    /// whole.
+    /// `anchor` without kernels: [`Clr`] then only has norms and heads, and other strategies train the whole network.
     pub fn plain(anchor: M) -> Self {
         Self { kernels: Vec::new(), anchor }
     }
@@ -157,7 +155,7 @@ impl<M: ConvHooks> Headed for Reprogrammed<M> {
 /// Channel-wise lightweight reprogramming, of a [`Reprogrammed`] anchor.
 #[derive(Debug)]
 pub struct Clr<M: ConvHooks> {
-    /// What each task has of its own.
+    /// Each task's own parameters.
     own: Vec<Vec<Vec<f32>>>,
     /// The network before the first task.
     fresh: Option<Reprogrammed<M>>,
@@ -171,20 +169,20 @@ impl<M: ConvHooks> Default for Clr<M> {
 }
 
 impl<M: ConvHooks> Clr<M> {
-    /// Numbers of one task: kernels, batch norms, head.
+    /// Number of values of one task: kernels, batch norms, head.
     pub fn per_task(&self) -> usize {
         self.own.first().map_or(0, |own| own.iter().map(Vec::len).sum())
     }
 }
 
-/// The parameters of the anchor's linear and convolution layers, the head apart.
+/// The parameters of the anchor's linear and convolution layers, except the head.
 fn anchored<M: ConvHooks>(model: &Reprogrammed<M>) -> BTreeSet<ParamId> {
     let (mut fixed, is_head) = (within(&model.anchor, &|kind| LAYERS.contains(&kind)), is_head(model));
     fixed.retain(|id| !is_head(*id));
     fixed
 }
 
-/// ParameterFlags of what belongs to a task.
+/// Flags of the parameters that belong to a task.
 fn of_task<M: ConvHooks>(model: &Reprogrammed<M>) -> ParameterFlags {
     let fixed = anchored(model);
     ParameterFlags::of_parameters(model, &|id| !fixed.contains(&id))
@@ -260,7 +258,7 @@ mod tests {
     use crate::learn::{Protocol, learn};
     use crate::testing::{Toy, uniform};
 
-    /// Two convolutions, the second of 1x1, each with its batch norm; a name that begins as a layer's.
+    /// Two convolutions, the second of 1x1, each with its batch norm; one name is a prefix of a layer's.
     #[derive(Module, Debug)]
     struct ConvTiny {
         first: Conv2d,

@@ -1,12 +1,12 @@
-//! Dark experience replay and DER++ (Buzzega et al., arXiv 2004.07211, eq. 4-6): the memory keeps
-//! the network's logits for each example as it came, and the network is trained to reproduce them.
+//! Dark experience replay and DER++ (Buzzega et al., arXiv 2004.07211, eq. 4-6): the memory stores the network's logits
+//! for each example on insertion, and the network is trained to reproduce them.
 //!
 //! ```text
 //! L = CE(batch) + alpha MSE(f(x'), z') + beta CE(f(x''), y'')
 //! ```
 //!
-//! `x'`, `x''` are two draws from memory, `z'` the logits at insertion; MSE is the mean over examples and
-//! classes. DER has no last term.
+//! `x'`, `x''` are two draws from memory, `z'` the logits at insertion; MSE is the mean over examples and classes. DER
+//! lacks the last term.
 
 use burn::config::Config;
 use burn::tensor::{Tensor, TensorData};
@@ -62,7 +62,7 @@ impl DerPpConfig {
     /// The strategy.
     ///
     /// # Errors
-    /// If the memory holds nothing, `alpha` or `beta` are negative or not finite.
+    /// If the memory's capacity is zero, `alpha` or `beta` are negative or not finite.
     pub fn init(&self) -> Result<DerPp> {
         INFO.check("memory", self.memory)?;
         INFO.check("alpha", self.alpha)?;
@@ -70,7 +70,7 @@ impl DerPpConfig {
         Ok(DerPp { memory: Memory::new(self.memory)?, alpha: self.alpha, beta: self.beta, logits: None })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         let config = Self::new(params.count("memory")?);
         Ok(config.with_alpha(params.real("alpha")?).with_beta(params.real("beta")?))

@@ -1,4 +1,4 @@
-//! Knowledge of an earlier network, kept by what it says: shared by methods that distil.
+//! Distillation from an earlier network: shared by methods that distil.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! Continual learning with dynamic sparse training (Yıldırım et al., arXiv 2308.14831): every task gets
-//! a sparse mask of its own, found by dropping and growing while it trains.
+//! Continual learning with dynamic sparse training (Yıldırım et al., arXiv 2308.14831): every task gets its own sparse
+//! mask, found by dropping and growing during training.
 //!
 //! ```text
 //! m_t: uniform or ERK at the task's density;  W <- m_t W
@@ -10,10 +10,10 @@
 //! owned <- owned or m_t;  task j is tested with m_j
 //! ```
 //!
-//! Where the authors' code differs: counts here are exact, owned weights are not dropped from a mask
-//! ([`DstConfig::drop_owned`] allows it), and what a mask cannot say (biases, norms, the head) is kept for
-//! each task, so that earlier tasks answer bit for bit as before; theirs goes on training these. Theirs
-//! masks the head too, and keeps the mask of the epoch with the best training accuracy instead of the last.
+//! Differences to the authors' code: counts here are exact, owned weights are not dropped from a mask
+//! ([`DstConfig::drop_owned`] allows it), and parameters without a mask (biases, norms, the head) are stored for each
+//! task, so that earlier tasks answer bit for bit as before; the authors' code keeps training these. It also masks the
+//! head, and keeps the mask of the epoch with the best training accuracy instead of the last.
 
 use burn::config::Config;
 use rand::{RngExt, SeedableRng};
@@ -74,7 +74,7 @@ pub const INFO: MethodInfo = MethodInfo {
     ],
 };
 
-/// How the first mask of a task shares its sparsity among layers.
+/// How the first mask of a task distributes its sparsity over layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MaskInitialization {
@@ -94,32 +94,32 @@ impl MaskInitialization {
     }
 }
 
-/// Which places grow.
+/// Which positions grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Growth {
-    /// Places at random.
+    /// Random positions.
     #[default]
     Random,
     /// Where the gradient is largest.
     Gradient,
-    /// Where the moments of the gradient, kept as Adam keeps them, are largest.
+    /// Where the moments of the gradient, as in Adam, are largest.
     Momentum,
 }
 
 /// Settings of [`Dst`].
 #[derive(Config, Debug, PartialEq)]
 pub struct DstConfig {
-    /// Fraction of weights that each task does without.
+    /// Fraction of weights that each task does not use.
     #[config(default = 0.8)]
     pub sparsity: f64,
-    /// How the first mask shares it among layers.
+    /// How the first mask distributes it over layers.
     #[config(default = "MaskInitialization::Erk")]
     pub initialization: MaskInitialization,
-    /// Which places grow.
+    /// Which positions grow.
     #[config(default = "Growth::Gradient")]
     pub growth: Growth,
-    /// Steps between two moves of the masks.
+    /// Steps between two updates of the masks.
     #[config(default = 20)]
     pub interval: usize,
     /// Whether weights of earlier tasks are dropped from a mask like any other.
@@ -138,7 +138,7 @@ impl DstConfig {
         Ok(Dst { config: self.clone(), tasks: Isolation::default(), carrier: None, frozen: None })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         let initialization = match params.text("initialization")?.as_str() {
             "uniform" => MaskInitialization::Uniform,
@@ -163,7 +163,7 @@ const RATES: (f64, f64) = (0.5, 0.005);
 pub struct Dst<M> {
     config: DstConfig,
     tasks: Isolation,
-    /// The network without masks, as the task found it.
+    /// The network without masks, at the start of the task.
     carrier: Option<M>,
     frozen: Option<Frozen>,
 }
@@ -183,7 +183,7 @@ impl<M> Dst<M> {
     }
 }
 
-/// Scores at random, for masks at random.
+/// Random scores, for random masks.
 struct Drawn(u64);
 
 impl Score for Drawn {
@@ -318,7 +318,7 @@ impl Topology {
         }
     }
 
-    /// What is wanted of each weight of layer `layer`.
+    /// The growth value of each weight of layer `layer`.
     fn wishes(&self, layer: usize, len: usize, step: usize, gradients: &[Vec<f32>]) -> Vec<f32> {
         match self.growth {
             Growth::Random => random_growth(len, mix(mix(self.seed, step as u64), layer as u64)),
@@ -330,7 +330,7 @@ impl Topology {
         }
     }
 
-    /// `weight` with what must not be dropped as the largest, and how many are dropped.
+    /// `weight` with the protected weights as the largest, and how many are dropped.
     fn sparing(&self, mut weight: Weight, step: usize) -> (Weight, usize) {
         let mask = weight.mask_or_dense();
         let spared = self.spared.as_ref().and_then(|all| all.get(&weight.path));

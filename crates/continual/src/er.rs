@@ -1,5 +1,5 @@
-//! Experience replay (Chaudhry et al., arXiv 1902.10486): every batch is joined by as many examples
-//! from memory, and enters the memory after the step.
+//! Experience replay (Chaudhry et al., arXiv 1902.10486): every batch is extended by as many examples from memory, and
+//! is offered to the memory after the step.
 //!
 //! ```text
 //! L = CE over the batch and the replayed examples together
@@ -50,13 +50,13 @@ impl ErConfig {
     /// The strategy.
     ///
     /// # Errors
-    /// If the memory holds nothing.
+    /// If the memory's capacity is zero.
     pub fn init(&self) -> Result<Er> {
         INFO.check("memory", self.memory)?;
         Ok(Er { memory: Memory::new(self.memory)?, policy: self.policy })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         Ok(Self::new(params.count("memory")?).with_policy(BufferPolicy::parse(&params.text("policy")?)?))
     }

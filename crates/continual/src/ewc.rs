@@ -1,5 +1,5 @@
-//! Elastic weight consolidation (Kirkpatrick et al., arXiv 1612.00796), and its online form (Schwarz et
-//! al., arXiv 1805.06370): weights that mattered to earlier tasks are held by springs.
+//! Elastic weight consolidation (Kirkpatrick et al., arXiv 1612.00796), and its online form (Schwarz et al., arXiv
+//! 1805.06370): a quadratic penalty keeps weights that mattered to earlier tasks near their values.
 //!
 //! ```text
 //! L = L_task + lambda/2 sum_k sum_i F_k,i (theta_i - theta*_k,i)^2          EWC, over tasks k so far
@@ -7,9 +7,9 @@
 //! F_i = 1/N sum_x s(x) (d log p(y|x) / d theta_i)^2                    one gradient for each example
 //! ```
 //!
-//! `s` is 1 with `y` the label (empirical) or drawn from the network (true FisherEstimate); the library mammoth
-//! takes the label and `s = p(y|x)`. Its `e_lambda` is half of `lambda`. EWC's sum over tasks needs two
-//! numbers per weight, whatever the number of tasks: the gradient is
+//! `s` is 1 with `y` the label (empirical) or sampled from the network (true Fisher information); the library mammoth
+//! takes the label and `s = p(y|x)`. Its `e_lambda` is half of `lambda`. EWC's sum over tasks needs two numbers per
+//! weight, for any number of tasks: the gradient is
 //! `lambda ((sum_k F_k) theta - sum_k F_k theta*_k)`.
 
 use burn::config::Config;
@@ -77,16 +77,16 @@ pub const ONLINE_INFO: MethodInfo = MethodInfo {
     ],
 };
 
-/// Whose answer the Fisher information is about, and how it counts.
+/// Whose answer the Fisher information uses, and its weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FisherEstimate {
     /// The label's.
     #[default]
     Empirical,
-    /// The label's, times the probability that the network gives it.
+    /// The label's, times the network's probability of it.
     Weighted,
-    /// The network's: one answer drawn for each example.
+    /// The network's: one answer sampled for each example.
     True,
 }
 
@@ -94,10 +94,10 @@ impl FisherEstimate {
     /// The names that [`FisherEstimate::parse`] reads.
     pub const NAMES: [&'static str; 3] = ["empirical", "weighted", "true"];
 
-    /// The estimate of that name.
+    /// The estimate with that name.
     ///
     /// # Errors
-    /// If there is none, naming those there are.
+    /// If there is none; the message lists the known names.
     pub fn parse(name: &str) -> Result<Self> {
         match name {
             "empirical" => Ok(Self::Empirical),
@@ -116,15 +116,15 @@ impl FisherEstimate {
 /// Settings of [`Ewc`].
 #[derive(Config, Debug, PartialEq)]
 pub struct EwcConfig {
-    /// Strength of the springs.
+    /// Strength of the penalty.
     pub lambda: f64,
-    /// Online where it is given: one spring to the last task's weights, whose strength is a sum that decays by this
-    /// factor with each task. Without it there is a spring for each task.
+    /// If given, the online form: one penalty to the last task's weights, whose strength is a sum that decays by this
+    /// factor with each task. Without it there is a penalty for each task.
     pub gamma: Option<f64>,
-    /// Whose answer the Fisher information is about.
+    /// Whose answer the Fisher information uses.
     #[config(default = "FisherEstimate::Empirical")]
     pub fisher: FisherEstimate,
-    /// Examples of each task, drawn at random, that the information is measured on. All where it is not given.
+    /// Number of examples of each task, drawn at random, that the information is measured on; by default all.
     pub samples: Option<usize>,
 }
 
@@ -147,7 +147,7 @@ impl EwcConfig {
         }
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         let samples = Some(params.count("samples")?).filter(|samples| *samples > 0);
         let config = Self::new(params.real("lambda")?).with_gamma(params.get("gamma")?);
@@ -162,7 +162,7 @@ pub struct Ewc {
     held: Option<Held>,
 }
 
-/// What holds the weights: the gradient is `lambda (strength * theta - pull)`.
+/// The penalty: its gradient is `lambda (strength * theta - pull)`.
 #[derive(Clone, Debug)]
 struct Held {
     strength: ParameterVector,
@@ -170,7 +170,7 @@ struct Held {
 }
 
 impl Ewc {
-    /// The Fisher information of `model` (in training mode) on examples of the task at hand.
+    /// The Fisher information of `model` (in training mode) on examples of the current task.
     ///
     /// # Errors
     /// If it is not finite.
@@ -200,7 +200,7 @@ impl Ewc {
         }
     }
 
-    /// Takes a task's information and weights into what holds.
+    /// Adds a task's information and weights to the penalty.
     fn hold(&mut self, information: ParameterVector, weights: &ParameterVector) {
         let strength = match (&self.held, self.config.gamma) {
             (None, _) => information.clone(),
@@ -217,7 +217,7 @@ impl Ewc {
 }
 
 impl TaskContext<'_> {
-    /// Minus the log-probability of an answer that the network itself gives, one that is in scope.
+    /// Minus the log-probability of an answer sampled from the network, among those in scope.
     fn drawn_answer_loss(&self, logits: Tensor<2>, example: Example, rng: &mut ChaCha8Rng) -> Result<Tensor<1>> {
         let range = self.stream.in_scope(self.scope, example.task, self.task);
         let part = logits.narrow(1, range.start, range.len());
@@ -277,7 +277,7 @@ mod tests {
     use crate::stream::{LogitScope, Scenario};
     use crate::testing::{Net, Toy, context, net};
 
-    /// The gradient that springs add to zero gradients.
+    /// The gradient that the penalty adds to zero gradients.
     fn spring(ewc: &mut Ewc, model: &Net, at: &TaskContext<'_>) -> ParameterVector {
         let loss = at.cross_entropy(model.logits(at.images(&at.stream.train(0))), &at.stream.train(0)).sum() * 0.0;
         let none = GradientsParams::from_grads(loss.backward(), model);

@@ -1,4 +1,4 @@
-//! Exemplars chosen by herding, as iCaRL introduced them: shared by methods that keep them.
+//! Exemplars chosen by herding, as in iCaRL: shared by methods that use them.
 
 use burn::tensor::{Tensor, TensorData};
 use regrow_sparse_core::Result;
@@ -31,8 +31,8 @@ pub(crate) fn unit(rows: Tensor<2>) -> Tensor<2> {
     rows / length
 }
 
-/// Takes leave of a task: equal quotas for all classes seen, old ones cut to the best of their
-/// exemplars, new ones herded by the features of `model` (in validation mode).
+/// Ends a task: equal quotas for all classes seen, old ones reduced to their best exemplars, new ones herded by the
+/// features of `model` (in validation mode).
 ///
 /// # Errors
 /// If the memory is smaller than the number of classes, or a feature is not finite.
@@ -68,8 +68,8 @@ pub(crate) fn means<M: Headed>(memory: &Memory, model: &M, at: &TaskContext<'_>)
     means.into_iter().map(|m| m as f32).collect()
 }
 
-/// Minus the squared distance of each row of `features` (of unit length) to each of `means`, up to a
-/// constant; far below for a class whose mean is zero.
+/// Minus the squared distance of each row of `features` (of unit length) to each of `means`, up to a constant; very low
+/// for a class whose mean is zero.
 pub(crate) fn nearness(features: Tensor<2>, means: &[f32]) -> Tensor<2> {
     let dim = features.dims()[1];
     let classes = means.len() / dim.max(1);

@@ -1,4 +1,4 @@
-//! Fine-tuning: each task is trained as it comes, nothing is kept. The lower bound of every table.
+//! Fine-tuning: each task is trained in turn, nothing is stored. The lower bound of every table.
 
 use regrow_sparse_core::registry::MethodInfo;
 use regrow_train::classifier::Headed;
@@ -16,7 +16,7 @@ pub const INFO: MethodInfo = MethodInfo {
     params: &[],
 };
 
-/// Nothing but training.
+/// Plain training.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FineTune;
 

@@ -27,8 +27,8 @@ use crate::stream::Example;
 
 /// The ridge of the quadratic program.
 const RIDGE: f64 = 1e-3;
-/// Most rounds of active sets, which end by themselves but for rounding, and the part of its terms that a slope's rounding
-/// may be.
+/// Maximum number of rounds of active sets, which end by themselves except for rounding, and the relative rounding
+/// error of a slope.
 const ROUNDS: usize = 1000;
 const ROUNDING: f64 = 1e-12;
 
@@ -55,7 +55,7 @@ pub const INFO: MethodInfo = MethodInfo {
 pub struct GemConfig {
     /// Examples kept.
     pub memory: usize,
-    /// The paper's gamma: the least strength of each earlier task's gradient in a step that goes against one.
+    /// The paper's gamma: the minimum coefficient of each earlier task's gradient in a step that conflicts with one.
     #[config(default = 0.5)]
     pub margin: f64,
 }
@@ -71,7 +71,7 @@ impl GemConfig {
         Ok(Gem { memory: Memory::new(self.memory)?, margin: self.margin })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         Ok(Self::new(params.count("memory")?).with_margin(params.real("margin")?))
     }
@@ -84,11 +84,12 @@ pub struct Gem {
     margin: f64,
 }
 
-/// What minimizes `1/2 v P v + q v` over `v >= margin`, for a positive definite `P`: by active sets (Lawson & Hanson,
+/// Minimizes `1/2 v P v + q v` over `v >= margin`, for a positive definite `P`: by active sets (Lawson & Hanson,
 /// Solving Least Squares Problems, ch. 23).
 ///
-/// All are held at the margin first. The one with the steepest descent is let go, and all that are free move to where
-/// their slopes are zero, or until one of them meets the margin and is held again; and so on while a slope descends.
+/// All coordinates are fixed at the margin first. The one with the steepest descent is freed, and all free ones move to
+/// where their slopes are zero, or until one of them reaches the margin and is fixed again; this repeats while a slope
+/// descends.
 pub fn quadratic_program(p: &DMatrix<f64>, q: &DVector<f64>, margin: f64) -> DVector<f64> {
     let mut v = DVector::from_element(q.len(), margin);
     let mut free = Vec::new();
@@ -113,14 +114,14 @@ pub fn quadratic_program(p: &DMatrix<f64>, q: &DVector<f64>, margin: f64) -> DVe
     v
 }
 
-/// How steeply the program falls along coordinate `i`, over the size of what its slope is the sum of.
+/// How steeply the objective falls along coordinate `i`, relative to the size of the terms of its slope.
 fn descent(p: &DMatrix<f64>, q: &DVector<f64>, v: &DVector<f64>, i: usize) -> f64 {
     let terms = || (0..v.len()).map(|j| p[(i, j)] * v[j]).chain([q[i]]);
     -terms().sum::<f64>() / terms().map(f64::abs).sum::<f64>().max(f64::MIN_POSITIVE)
 }
 
-/// Where the slopes of all that are `free` are zero while the others are held at the margin; `None` if none is free,
-/// or where numbers are not finite.
+/// The point where the slopes of all `free` coordinates are zero while the others are fixed at the margin; `None` if
+/// none is free, or if numbers are not finite.
 fn stationary(p: &DMatrix<f64>, q: &DVector<f64>, margin: f64, free: &[usize]) -> Option<DVector<f64>> {
     if free.is_empty() {
         return None;
@@ -132,7 +133,7 @@ fn stationary(p: &DMatrix<f64>, q: &DVector<f64>, margin: f64, free: &[usize]) -
     found.iter().all(|v| v.is_finite()).then_some(found)
 }
 
-/// `g` moved so that it goes against none of `references`; as it is if it goes against none.
+/// `g` changed so that it conflicts with none of `references`; unchanged if it conflicts with none.
 pub fn project(g: &ParameterVector, references: &[ParameterVector], margin: f64) -> ParameterVector {
     let q = DVector::from_fn(references.len(), |i, _| references[i].dot(g));
     if q.iter().all(|along| *along >= 0.0) {
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        // One reference: v = 1 / (1 + eps), the least that takes away what goes against it.
+        // One reference: v = 1 / (1 + eps), the smallest value that removes the conflict.
         let (g, against) = (vector([1.0, -1.0, 0.0, 0.0, 0.0]), vector([0.0, 1.0, 0.0, 0.0, 0.0]));
         let found = project(&g, std::slice::from_ref(&against), 0.0).to_host();
         assert!((found[0][1] + 1.0 - 1.0 / 1.001).abs() < 1e-6 && found[0][0] == 1.0, "{found:?}");
@@ -217,7 +218,8 @@ mod tests {
         }
     }
 
-    /// Fails unless `quadratic_program` is where Kuhn and Tucker say, and what `project` gives goes against no reference.
+    /// Fails unless the result of `quadratic_program` satisfies the Kuhn-Tucker conditions, and that of `project`
+    /// conflicts with no reference.
     fn check(g: [f32; 5], references: &[[f32; 5]]) {
         let (g, references) = (vector(g), references.iter().copied().map(vector).collect::<Vec<_>>());
         let (p, q) = (gram(&references), DVector::from_fn(references.len(), |i, _| references[i].dot(&g)));

@@ -1,5 +1,5 @@
-//! iCaRL (Rebuffi et al., arXiv 1611.07725): exemplars, distillation by sigmoids, and answers by the
-//! nearest mean of exemplars.
+//! iCaRL (Rebuffi et al., arXiv 1611.07725): exemplars, distillation with sigmoids, and classification by the nearest
+//! mean of exemplars.
 //!
 //! ```text
 //! L = mean over classes of BCE(logit_c, target_c) + wd ||theta||^2
@@ -7,8 +7,8 @@
 //! answer = argmin_c || phi(x)/||phi(x)|| - mu_c ||        mu_c: mean over exemplars of c, of unit length
 //! ```
 //!
-//! Trained on the task's examples and all exemplars together. `wd` is 1e-5 as in the library mammoth; the
-//! mean over mirrored images that it and the authors take is left out: digits do not bear it.
+//! Trained on the task's examples and all exemplars together. `wd` is 1e-5 as in the library mammoth; the mean over
+//! mirrored images that it and the authors use is left out, because digits cannot be mirrored.
 
 use burn::config::Config;
 use burn::optim::GradientsParams;
@@ -56,7 +56,7 @@ impl ICarlConfig {
         Ok(ICarl { memory: Memory::new(self.memory)?, old: None, means: Vec::new() })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         Ok(Self::new(params.count("memory")?))
     }
@@ -68,7 +68,7 @@ pub struct ICarl<M> {
     memory: Memory,
     /// The network before the task.
     old: Option<M>,
-    /// Of each class the mean of its exemplars' features.
+    /// For each class the mean of its exemplars' features.
     means: Vec<f32>,
 }
 

@@ -1,5 +1,5 @@
-//! One network shared out among tasks: a mask for each, and whatever a mask cannot say (biases, norms,
-//! the head) as the task left it. Shared by methods that isolate parameters.
+//! One network divided among tasks: a mask for each, and a copy of all parameters without a mask (biases, norms, the
+//! head) at the end of each task. Shared by methods that isolate parameters.
 
 use burn::module::ParamId;
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};
@@ -10,16 +10,16 @@ use regrow_train::classifier::Headed;
 
 use crate::params::{ParameterFlags, ParameterVector, numbers_from_state, numbers_to_state};
 
-/// What each task has.
+/// What is stored for each task.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Isolation {
-    /// Masks of linear and convolution weights, the head apart.
+    /// Masks of linear and convolution weights, except the head.
     pub(crate) masks: Vec<MaskSet>,
-    /// The numbers of all other parameters.
+    /// The values of all other parameters.
     pub(crate) own: Vec<Vec<Vec<f32>>>,
 }
 
-/// The weights that masks are about.
+/// The weights that have masks.
 pub(crate) fn select() -> Select {
     Select::default()
 }
@@ -31,7 +31,7 @@ pub(crate) fn is_head<M: Headed>(model: &M) -> impl Fn(ParamId) -> bool + use<M>
     move |id| ids.contains(&Some(id))
 }
 
-/// All that any of `masks` keeps.
+/// The union of `masks`.
 pub(crate) fn union(masks: &[MaskSet]) -> Result<Option<MaskSet>> {
     let Some((first, rest)) = masks.split_first() else { return Ok(None) };
     rest.iter().try_fold(first.clone(), |all, more| both(&all, more)).map(Some)
@@ -54,27 +54,27 @@ pub(crate) fn uniform<M: Headed>(model: &M, kept: bool) -> Result<MaskSet> {
 }
 
 impl Isolation {
-    /// `model` as a task knows it: the weights of `mask`, and `own`.
+    /// `model` for a task: the weights of `mask`, and `own`.
     pub(crate) fn task_model<M: Headed>(&self, model: &M, mask: &MaskSet, own: &[Vec<f32>]) -> Result<M> {
         let flags = ParameterFlags::kept(model, mask, &|_| false)?;
         let model = ParameterVector::of(model).with_outside(&flags, own).put(model.clone());
         apply_masks(model, mask, Gradient::Masked, Base::Kept)
     }
 
-    /// Remembers what `model` has outside of masks.
+    /// Stores the parameters of `model` that have no mask.
     pub(crate) fn record_task<M: Headed>(&mut self, model: &M) -> Result<()> {
         let flags = ParameterFlags::kept(model, &uniform(model, true)?, &|_| true)?;
         self.own.push(ParameterVector::of(model).outside(&flags));
         Ok(())
     }
 
-    /// How many numbers this takes: masks at a bit for each weight, 32 to a number.
+    /// How many numbers this takes: masks at one bit per weight, 32 to a number.
     pub(crate) fn added(&self) -> usize {
         let bits: usize = self.masks.iter().map(MaskSet::weights).sum();
         bits.div_ceil(32) + self.own.iter().flatten().map(Vec::len).sum::<usize>()
     }
 
-    /// For a run to be resumed: masks as bits, 64 to a number, and the tensors of `own`, task by task.
+    /// To resume a run: masks as bits, 64 to a number, and the tensors of `own`, task by task.
     pub(crate) fn state(&self) -> State {
         let mut state = State::default();
         state.set_integer("masked_tasks", self.masks.len() as u64);
@@ -90,7 +90,7 @@ impl Isolation {
         state
     }
 
-    /// Back from [`Isolation::state`]; nothing for an empty state.
+    /// Restored from [`Isolation::state`]; empty for an empty state.
     pub(crate) fn restored<M: Headed>(mut state: State, model: &M) -> Result<Self> {
         if state.is_empty() {
             return Ok(Self::default());
@@ -120,12 +120,12 @@ impl Isolation {
     }
 }
 
-/// Numbers of a model that must not move.
+/// Values of a model that must not change.
 #[derive(Clone, Debug)]
 pub(crate) struct Frozen {
-    /// True where a number may move.
+    /// True where a value may change.
     pub(crate) free: ParameterFlags,
-    /// What the others are.
+    /// The values of the others.
     pub(crate) values: ParameterVector,
 }
 

@@ -1,7 +1,7 @@
-//! Joint training: each task is trained together with all tasks before it. The upper bound of every
-//! table; it needs all data for ever.
+//! Joint training: each task is trained together with all tasks before it. The upper bound of every table; it must keep
+//! all data.
 //!
-//! Training goes on from the network of the task before; an epoch is a pass over all examples so far.
+//! Training continues from the network of the previous task; an epoch is a pass over all examples so far.
 
 use regrow_sparse_core::registry::MethodInfo;
 use regrow_train::classifier::Headed;

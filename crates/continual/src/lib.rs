@@ -7,9 +7,9 @@
 //!   anchor: [`Clr`]
 //! - [`registry`]: all of them by name, with their papers, scenarios and parameters
 //!
-//! A strategy is what differs from training each task as it comes; `examples/own_strategy.rs` adds one.
+//! A strategy is a difference to training each task in turn; `examples/own_strategy.rs` adds one.
 //!
-//! What a stream leaves behind, and the numbers made of it:
+//! The results of a stream, and the metrics computed from them:
 //!
 //! ```
 //! use regrow_continual::AccuracyMatrix;
@@ -80,7 +80,7 @@ pub use regrow_train::classifier::{Classifier, ConvHooks, Examples, Headed};
 pub use regrow_train::lr::LrSchedule;
 pub use regrow_train::{Checkpointing, StepContext};
 
-/// What a program that learns task after task needs.
+/// Everything that a program for continual learning needs.
 pub mod prelude {
     pub use regrow_sparse_core::registry::{Entry, MethodInfo, Params, find};
 

@@ -1,15 +1,15 @@
 //! Learning without forgetting (Li & Hoiem, arXiv 1606.09282): on the new task's data the network's outputs for old
-//! classes must stay as they were.
+//! classes must not change.
 //!
 //! ```text
 //! L = CE + alpha KD          KD: distillation from the network before the task, temperature T
 //! ```
 //!
-//! The task-incremental scenario has one `KD` for the logits of each old task, as the paper; the
-//! class-incremental one a single `KD` over all old classes (as the library mammoth), the
-//! domain-incremental one over all logits. The paper's answers are recorded before the task; here the
-//! old network is asked, which is the same without augmentation. The paper's warm-up, in which only the
-//! logits of new classes learn, is off unless asked for ([`LwfConfig::warm_up`]), as in mammoth.
+//! The task-incremental scenario has one `KD` for the logits of each old task, as in the paper; the class-incremental
+//! one a single `KD` over all old classes (as in the library mammoth), the domain-incremental one over all logits. The
+//! paper records the old answers before the task; here the old network is run, which is equivalent without
+//! augmentation. The paper's warm-up, in which only the logits of new classes are trained, is off by default
+//! ([`LwfConfig::warm_up`]), as in mammoth.
 
 use std::ops;
 
@@ -54,7 +54,7 @@ pub struct LwfConfig {
     /// Temperature of the distillation.
     #[config(default = 2.0)]
     pub temperature: f64,
-    /// Share of the steps of each task but the first in which only the logits of its classes learn.
+    /// Share of the steps of each task except the first in which only the logits of its classes are trained.
     #[config(default = 0.0)]
     pub warm_up: f64,
 }
@@ -71,7 +71,7 @@ impl LwfConfig {
         Ok(Lwf { config: self.clone(), old: None, frozen: None })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         let config = Self::new().with_alpha(params.real("alpha")?).with_temperature(params.real("temperature")?);
         Ok(config.with_warm_up(params.real("warm-up")?))
@@ -87,7 +87,7 @@ pub struct Lwf<M> {
     frozen: Option<Frozen>,
 }
 
-/// All of `model` but the head's logits of `classes`.
+/// All of `model` except the head's logits of `classes`.
 fn all_but<M: Headed>(model: &M, classes: ops::Range<usize>) -> Frozen {
     let (is_head, count) = (is_head(model), model.head().weight.lazy_shape().dims::<2>()[1]);
     let free = ParameterFlags::of_numbers(model, &|id, place| is_head(id) && classes.contains(&(place % count)));
@@ -161,7 +161,7 @@ mod tests {
         kept.2
     }
 
-    /// LwF that keeps the parameters after so many tasks.
+    /// LwF that records the parameters after each of the given number of tasks.
     struct Kept<'a>(&'a mut Lwf<Net>, usize, Vec<Vec<f32>>);
 
     impl Strategy<Net> for Kept<'_> {

@@ -1,4 +1,4 @@
-//! Two tasks of two steps each, beside the library mammoth on the same tensors.
+//! Two tasks of two steps each, compared with the library mammoth on the same tensors.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ struct Fixture {
     parameters: BTreeMap<String, Vec<Vec<f32>>>,
 }
 
-/// The parameters after both tasks. All four images of a task are one batch, and draws from memory take
-/// all there is, so that nothing depends on chance.
+/// The parameters after both tasks. All four images of a task are one batch, and draws from memory take everything in
+/// it, so that nothing is random.
 fn trained(mut strategy: Box<dyn Strategy<Net>>, scope: LogitScope) -> Vec<Vec<f32>> {
     let (data, device) = (Toy::new(8, 4), regrow_device::current().autodiff());
     let stream = data.split(Scenario::Class, 2);
@@ -64,7 +64,7 @@ fn two_tasks_end_where_mammoth_ends() {
     for (name, strategy, scope) in cases {
         let theirs = fixture.parameters[name].concat();
         assert_close(&trained(strategy, scope).concat(), &theirs, f64::from((4.0 * roundoff).max(2e-6)));
-        // The method is not fine-tuning by another name.
+        // The method differs from fine-tuning.
         let plain = fixture.parameters["finetune"].concat();
         let differs = theirs.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 1e-3);
         assert!(name == "finetune" || differs, "{name}");

@@ -1,4 +1,4 @@
-//! A replay buffer of training examples, as strategies of replay share it.
+//! A replay buffer of training examples, shared by replay strategies.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -10,7 +10,7 @@ use crate::buffer::{BufferCounters, BufferPolicy, ReplayBuffer, Stored};
 use crate::strategy::TaskContext;
 use crate::stream::Example;
 
-/// Examples, with numbers of each one's own (logits at insertion; empty where none are kept).
+/// Examples, each with its own numbers (logits at insertion; empty if none are stored).
 pub(crate) type Memory = ReplayBuffer<(Example, Vec<f32>)>;
 
 /// Offers `batch` with `numbers` for each.
@@ -34,7 +34,7 @@ pub(crate) fn offer_task(memory: &mut Memory, policy: BufferPolicy, at: &TaskCon
     offer(memory, &task, |_| Vec::new(), policy, at);
 }
 
-/// As many examples as a step has, or all there are; another draw for each `purpose`.
+/// As many examples as a step has, or all if there are fewer; a different draw for each `purpose`.
 pub(crate) fn draw(memory: &Memory, purpose: u64, at: &TaskContext<'_>) -> (Vec<Example>, Vec<f32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(at.seed(purpose));
     let drawn = memory.draw(at.batch, &mut rng);
@@ -42,7 +42,7 @@ pub(crate) fn draw(memory: &Memory, purpose: u64, at: &TaskContext<'_>) -> (Vec<
     (drawn.iter().map(|k| k.item.0).collect(), numbers)
 }
 
-/// For a run to be resumed: counters; task, index and class of each example; their numbers.
+/// To resume a run: counters; task, index and class of each example; their numbers.
 pub(crate) fn state(memory: &Memory) -> State {
     let BufferCounters { seen, seen_by_class } = memory.counters();
     let places = memory.kept().iter().flat_map(|k| [k.item.0.task, k.item.0.index, k.label]);
@@ -55,10 +55,10 @@ pub(crate) fn state(memory: &Memory) -> State {
     state
 }
 
-/// Back from [`state`].
+/// Restored from [`state`].
 ///
 /// # Errors
-/// If it is no state of a memory, or does not fit into `capacity`.
+/// If it is not a state of a memory, or exceeds `capacity`.
 pub(crate) fn restored(capacity: usize, mut state: State) -> Result<Memory> {
     let counters =
         BufferCounters { seen: state.integer("seen")?, seen_by_class: state.take_integers("seen_by_class")? };

@@ -1,4 +1,4 @@
-//! What a stream of tasks leaves behind: accuracies, and the numbers made of them.
+//! Metrics of a stream of tasks: accuracies, and the numbers computed from them.
 //!
 //! With `A[i][j]` the accuracy on task `j` after training task `i`, of `T` tasks:
 //!
@@ -9,9 +9,9 @@
 //! F   = 1/(T-1) sum_{j<T-1} (max_{i<T-1} A[i][j] - A[T-1][j])
 //! ```
 //!
-//! ACC, BWT and FWT as in GEM (arXiv 1706.08840, eq. 2-4), F as in Chaudhry et al. (arXiv 1801.10112,
-//! eq. 3). [`AccuracyMatrix::forgetting_from_best`] lets the maximum run over the last row too, as the
-//! library mammoth does: it is never negative.
+//! ACC, BWT and FWT as in GEM (arXiv 1706.08840, eq. 2-4), F as in Chaudhry et al. (arXiv 1801.10112, eq. 3).
+//! [`AccuracyMatrix::forgetting_from_best`] includes the last row in the maximum, like the library mammoth: it is never
+//! negative.
 
 use regrow_sparse_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub struct AccuracyMatrix {
 }
 
 impl AccuracyMatrix {
-    /// Of these rows. Row `i` holds at least the tasks `0..=i`.
+    /// From these rows. Row `i` has at least the tasks `0..=i`.
     ///
     /// # Errors
     /// As [`AccuracyMatrix::push`].
@@ -36,7 +36,7 @@ impl AccuracyMatrix {
     /// Adds the accuracies after one more task.
     ///
     /// # Errors
-    /// If tasks that were trained are missing, or a number is no accuracy.
+    /// If trained tasks are missing, or a number is not an accuracy.
     pub fn push(&mut self, row: Vec<f64>) -> Result<()> {
         let task = self.rows.len();
         if row.len() <= task {
@@ -65,8 +65,8 @@ impl AccuracyMatrix {
         mean(self.rows.last()?.iter().take(self.tasks()).copied())
     }
 
-    /// The mean over time of the mean over the tasks so far; for tasks of equal size what the papers on
-    /// class-incremental learning report as average incremental accuracy.
+    /// The mean over time of the mean over the tasks so far; for tasks of equal size, this is the average incremental
+    /// accuracy of papers on class-incremental learning.
     pub fn incremental_average(&self) -> Option<f64> {
         let seen = |(i, row): (usize, &Vec<f64>)| row[..=i].iter().sum::<f64>() / (i + 1) as f64;
         mean(self.rows.iter().enumerate().map(seen))
@@ -83,7 +83,7 @@ impl AccuracyMatrix {
         self.forgotten(self.tasks().checked_sub(1)?)
     }
 
-    /// F with the best accuracy of all rows, the last among them.
+    /// F with the best accuracy of all rows, including the last.
     pub fn forgetting_from_best(&self) -> Option<f64> {
         self.forgotten(self.tasks())
     }
@@ -95,8 +95,8 @@ impl AccuracyMatrix {
         mean((0..self.tasks() - 1).map(|j| best(j) - last[j]))
     }
 
-    /// FWT against `before`, the accuracy on each task before any training; `None` for fewer than two
-    /// tasks, or where rows say nothing of the task to come.
+    /// FWT relative to `before`, the accuracy on each task before any training; `None` for fewer than two tasks, or if
+    /// rows lack the next task.
     pub fn forward_transfer(&self, before: &[f64]) -> Option<f64> {
         let one = |j: usize| Some(self.rows[j - 1].get(j)? - before.get(j)?);
         let all: Option<Vec<f64>> = (1..self.tasks()).map(one).collect();

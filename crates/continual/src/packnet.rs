@@ -1,18 +1,17 @@
-//! PackNet (Mallya & Lazebnik, arXiv 1711.05769): each task gets the largest of the weights that are
-//! still free; the rest is set to zero and left to the tasks to come.
+//! PackNet (Mallya & Lazebnik, arXiv 1711.05769): each task gets the largest of the free weights; the others are set to
+//! zero and left to later tasks.
 //!
 //! ```text
 //! train the free weights;  per layer keep the top (1 - s) of them by |w|, zero the others;  retrain
 //! owner[w] = task;         task k is tested with the weights whose owner is <= k
 //! ```
 //!
-//! Weights of earlier tasks take part but do not move. Biases and norms are frozen after the first task,
-//! the head belongs to each task; the head is not pruned. Of a task's steps, two in three come before the
-//! pruning. The optimizer goes on through it (the authors begin a new one): what is pruned is set back to
-//! zero after every step, whatever the optimizer does.
+//! Weights of earlier tasks are used but do not change. Biases and norms are frozen after the first task, the head
+//! belongs to each task; the head is not pruned. Two thirds of a task's steps come before the pruning. The optimizer is
+//! kept (the authors start a new one): pruned weights are reset to zero after every step, for any optimizer.
 //!
-//! The authors' frozen norms work with frozen statistics in training too. Ours are trained with those of
-//! the batch, which fits tasks of one kind of image; for others there is [`PackNetConfig::norms`].
+//! The authors' frozen norms use frozen statistics in training too. Ours use the batch's statistics in training, which
+//! fits tasks with one kind of image; for others there is [`PackNetConfig::norms`].
 
 use burn::config::Config;
 use regrow_sparse_core::mask::top_k::top_k;
@@ -60,7 +59,7 @@ pub struct PackNetConfig {
     /// Fraction of each layer's free weights that is pruned after each task, in (0, 1). The paper takes 0.5 or 0.75.
     #[config(default = 0.75)]
     pub sparsity: f64,
-    /// Whether each task has norms of its own, their statistics too. Not in the paper.
+    /// Whether each task has its own norms, including their statistics. Not in the paper.
     #[config(default = false)]
     pub norms: bool,
 }
@@ -82,7 +81,7 @@ impl PackNetConfig {
         }
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         Ok(Self::new().with_sparsity(params.real("sparsity")?).with_norms(params.flag("norms")?))
     }
@@ -111,8 +110,8 @@ impl PackNet {
         owned.map_or_else(|| uniform(model, true), |owned| Ok(inverted(&owned)))
     }
 
-    /// Only the weights in `masks` may move, the head, norms where each task has its own, and in the first
-    /// task all else.
+    /// Only the weights in `masks` may change, and the head, norms if each task has its own, and in the first task
+    /// everything else.
     fn freeze<M: Headed>(&mut self, model: &M, masks: &MaskSet, values: ParameterVector, task: usize) -> Result<()> {
         let head = is_head(model);
         let norms = within(model, &|kind| self.config.norms && NORMS.contains(&kind));
@@ -209,7 +208,7 @@ impl<M: Headed> Strategy<M> for PackNet {
 }
 
 impl PackNet {
-    /// `values` with the weights that no task up to `task` owns at zero.
+    /// `values` with the weights that no task up to `task` owns set to zero.
     fn without_free<M: Headed>(&self, model: &M, values: &ParameterVector, task: usize) -> Result<ParameterVector> {
         let owned = union(&self.tasks.masks[..=task])?.map_or_else(|| uniform(model, true), Ok)?;
         Ok(values.or_else(&ParameterFlags::kept(model, &owned, &|_| true)?, &values.zeros()))
@@ -260,7 +259,7 @@ mod tests {
     fn earlier_tasks_say_the_same_to_the_bit() {
         let data = Toy::new(60, 6);
         let stream = data.split(Scenario::Task, 3);
-        // All that moves weights without a gradient: momentum and weight decay.
+        // Everything that changes weights without a gradient: momentum and weight decay.
         let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
         let decay = WeightDecayConfig::new(1e-2);
         let sgd = SgdConfig::new().with_momentum(Some(momentum)).with_weight_decay(Some(decay)).build();

@@ -1,4 +1,4 @@
-//! All strategies by name. A new one is its own file and one line here.
+//! All strategies by name. A new one needs its own file and one line here.
 //!
 //! ```
 //! use burn::tensor::Tensor;
@@ -32,7 +32,7 @@ use crate::si::{self, SiConfig};
 use crate::strategy::Strategy;
 use crate::wa::{self, WaConfig};
 
-/// What methods say of the scenarios that they fit.
+/// The scenarios in methods' descriptions.
 pub(crate) const ANY_SCENARIO: &str = "task, class or domain scenario";
 pub(crate) const TASK_SCENARIO: &str = "task scenario";
 pub(crate) const CLASS_SCENARIO: &str = "class scenario";
@@ -42,7 +42,7 @@ pub(crate) const TASK_OR_CLASS_SCENARIO: &str = "task or class scenario";
 pub(crate) const MEMORY: Param =
     Param { name: "memory", meaning: "examples kept", default: "200", range: Range::COUNT };
 
-/// Makes [`entries`] and [`methods`] of one list.
+/// Generates [`entries`] and [`methods`] from one list.
 macro_rules! strategies {
     ($($info:path => $make:expr,)*) => {
         /// All strategies for networks of type `M`. [`reprogrammed_entries`] has one more.
@@ -50,7 +50,7 @@ macro_rules! strategies {
             vec![$(Entry { info: $info, build: |params| Ok(Box::new($make(params)?)) }),*]
         }
 
-        /// What all strategies say of themselves.
+        /// The descriptions of all strategies.
         pub fn methods() -> Vec<MethodInfo> {
             vec![$($info,)* clr::INFO]
         }

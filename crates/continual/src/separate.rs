@@ -1,5 +1,5 @@
-//! A network for each task, all from the one that the stream began with: the upper bound of methods that
-//! keep tasks apart. Nothing is shared and nothing forgotten; every task adds a whole network.
+//! A network for each task, each trained from the initial network: the upper bound of methods that keep tasks apart.
+//! Nothing is shared and nothing is forgotten; every task adds a whole network.
 
 use regrow_sparse_core::Result;
 use regrow_sparse_core::registry::MethodInfo;
@@ -26,7 +26,7 @@ pub const INFO: MethodInfo = MethodInfo {
 pub struct Separate {
     /// The network before the first task.
     start: Option<ParameterVector>,
-    /// Those after each.
+    /// The networks after each task.
     own: Vec<ParameterVector>,
 }
 

@@ -1,5 +1,5 @@
-//! Synaptic intelligence (Zenke et al., arXiv 1703.04200): how much each weight did for the loss, along
-//! its path, decides how firmly it is held.
+//! Synaptic intelligence (Zenke et al., arXiv 1703.04200): how much each weight contributed to lowering the loss along
+//! its path determines how strongly it is kept.
 //!
 //! ```text
 //! at each step    omega_i += g_i (theta_i before - theta_i after)             g: of the task's loss alone
@@ -79,7 +79,7 @@ impl SiConfig {
         }
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         let clip = Some(params.real("clip")?).filter(|limit| *limit > 0.0);
         let config = Self::new().with_c(params.real("c")?).with_xi(params.real("xi")?);
@@ -168,7 +168,7 @@ mod tests {
     use crate::stream::{LogitScope, Scenario};
     use crate::testing::{Toy, context, net};
 
-    /// With small steps of full gradient descent the path integral is what the loss lost.
+    /// With small steps of full gradient descent the path integral equals the decrease of the loss.
     #[test]
     fn the_path_sums_up_to_the_loss_that_was_lost() {
         let (data, device) = (Toy::new(12, 2), regrow_device::current().autodiff());

@@ -1,4 +1,4 @@
-//! What a strategy of continual learning is: hooks on the one training loop, task after task.
+//! Strategies of continual learning: hooks on the training loop, task after task.
 
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
@@ -12,24 +12,24 @@ use regrow_train::classifier::Headed;
 
 use crate::stream::{Example, LogitScope, Scenario, TaskStream};
 
-/// Where training stands when a strategy's hook is called: the task, the step, the seed.
+/// The context of a strategy's hook: the task, the step, the seed.
 #[derive(Clone, Copy)]
 pub struct TaskContext<'a> {
     /// The tasks.
     pub stream: &'a TaskStream<'a>,
-    /// The one at hand.
+    /// The current task.
     pub task: usize,
-    /// Which logits losses see.
+    /// Which logits losses use.
     pub scope: LogitScope,
     /// Examples per step.
     pub batch: usize,
     /// Steps of the task done so far.
     pub step: usize,
-    /// Steps of the task in all.
+    /// Total steps of the task.
     pub total_steps: usize,
-    /// The source of this step's randomness; see [`TaskContext::seed`].
+    /// The seed of this step's randomness; see [`TaskContext::seed`].
     pub step_seed: u64,
-    /// Where training happens; it follows gradients.
+    /// The training device; it supports gradients.
     pub device: &'a Device,
 }
 
@@ -50,7 +50,7 @@ impl<'a> TaskContext<'a> {
         Self { step: step.step, total_steps: step.total, step_seed: step.seed, ..*self }
     }
 
-    /// A seed of this step's own; another for each `purpose`.
+    /// A seed for this step; a different one for each `purpose`.
     pub fn seed(&self, purpose: u64) -> u64 {
         mix(self.step_seed, purpose)
     }
@@ -79,7 +79,7 @@ impl<'a> TaskContext<'a> {
             let range = range(e.task);
             (0..classes).map(move |c| if range.contains(&c) { 0.0 } else { OUT })
         };
-        // One row is enough where all examples see the same.
+        // One row is enough if all examples have the same scope.
         let few = if examples.iter().all(|e| e.task == examples[0].task) { &examples[..1] } else { examples };
         let rows: Vec<f32> = few.iter().flat_map(row).collect();
         let rows = TensorData::new(rows, [few.len(), classes]);
@@ -87,28 +87,28 @@ impl<'a> TaskContext<'a> {
     }
 }
 
-/// What is added to a logit that does not take part: its probability is zero in f32.
+/// Added to a logit out of scope: its probability is then zero in f32.
 const OUT: f32 = -1e9;
 
-/// A strategy: what differs from training each task as it comes.
+/// A strategy: the difference to training each task in turn.
 ///
-/// Every method has a default that does nothing, so that an empty implementation is fine-tuning. For
-/// each task, in this order: [`begin_task`](Strategy::begin_task); for every batch
-/// [`losses`](Strategy::losses), [`gradients`](Strategy::gradients), the optimizer,
-/// [`after_step`](Strategy::after_step); then [`end_task`](Strategy::end_task). Tasks are tested by
-/// [`scores`](Strategy::scores) of what [`eval_model`](Strategy::eval_model) gives.
+/// Every method has a default that does nothing, so an empty implementation is fine-tuning. For each task, in this
+/// order: [`begin_task`](Strategy::begin_task); for every batch [`losses`](Strategy::losses),
+/// [`gradients`](Strategy::gradients), the optimizer, [`after_step`](Strategy::after_step); then
+/// [`end_task`](Strategy::end_task). Tasks are tested with [`scores`](Strategy::scores) of the model from
+/// [`eval_model`](Strategy::eval_model).
 pub trait Strategy<M: Headed>: Send {
     /// Whether it can be used in `scenario`.
     fn fits(&self, _scenario: Scenario) -> bool {
         true
     }
 
-    /// What the task is trained on.
+    /// The training examples of the task.
     fn examples(&self, at: &TaskContext<'_>) -> Vec<Example> {
         at.stream.train(at.task)
     }
 
-    /// The model that the task starts from; called before its training, also of one that is resumed.
+    /// The model that the task starts from; called before its training, also when it is resumed.
     ///
     /// # Errors
     /// If the strategy cannot work on this stream or model.
@@ -116,7 +116,7 @@ pub trait Strategy<M: Headed>: Send {
         Ok(model)
     }
 
-    /// A pruner beside the training.
+    /// A pruner for the training.
     ///
     /// # Errors
     /// If its settings do not fit the task.
@@ -124,7 +124,7 @@ pub trait Strategy<M: Headed>: Send {
         Ok(Box::new(KeepMasks))
     }
 
-    /// The losses whose mean is descended, unreduced.
+    /// The losses whose mean is minimized, unreduced.
     ///
     /// # Errors
     /// If they cannot be computed.
@@ -132,7 +132,7 @@ pub trait Strategy<M: Headed>: Send {
         Ok(at.cross_entropy(model.logits(at.images(batch)), batch))
     }
 
-    /// What the optimizer gets instead of their gradients.
+    /// Replaces the gradients of the losses before the optimizer gets them.
     ///
     /// # Errors
     /// If that cannot be computed.
@@ -164,27 +164,27 @@ pub trait Strategy<M: Headed>: Send {
         Ok(model.clone())
     }
 
-    /// What speaks for each class, `[images, classes]`; the largest is the answer.
+    /// The score of each class, `[images, classes]`; the largest is the answer.
     fn scores(&self, model: &M, images: Tensor<4>) -> Tensor<2> {
         model.logits(images)
     }
 
-    /// How many numbers it keeps beside the network, examples in memory apart.
+    /// How many values it stores besides the network, excluding examples in memory.
     fn added(&self) -> usize {
         0
     }
 
-    /// Whatever else it has measured, by name, for tables.
+    /// Other measurements, by name, for tables.
     fn findings(&self) -> Vec<(String, f64)> {
         Vec::new()
     }
 
-    /// What it has learned so far, for a run to be resumed.
+    /// What it has learned so far, to resume a run.
     fn state(&self) -> State {
         State::default()
     }
 
-    /// Takes back what [`Strategy::state`] gave; `model` is the one that the task starts from.
+    /// Restores what [`Strategy::state`] returned; `model` is the one that the task starts from.
     ///
     /// # Errors
     /// If it comes from another run.

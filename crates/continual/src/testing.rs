@@ -1,4 +1,4 @@
-//! What the tests of this crate share: a small data set and small networks.
+//! Shared by the tests of this crate: a small data set and small networks.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -11,7 +11,7 @@ use regrow_train::classifier::{Examples, Headed};
 use crate::strategy::TaskContext;
 use crate::stream::{LogitScope, Scenario, TaskStream};
 
-/// Square images of classes in turn: noise, and a bright pixel at the class's place.
+/// Square images of alternating classes: noise, and a bright pixel at the class's position.
 pub(crate) struct Toy {
     len: usize,
     classes: usize,

@@ -1,14 +1,13 @@
-//! Weight aligning (Zhao et al., arXiv 1911.07053): after each task the head's vectors of new classes
-//! are made as long, on average, as those of old ones.
+//! Weight aligning (Zhao et al., arXiv 1911.07053): after each task the head's vectors of new classes are scaled to the
+//! same mean length as those of old ones.
 //!
 //! ```text
 //! L = (1 - lambda) CE + lambda KD        lambda = C_old / (C_old + C_new),  KD over old classes, T = 2
 //! gamma = mean ||w_old|| / mean ||w_new||;  w_new <- gamma w_new                          after the task
 //! ```
 //!
-//! Trained on the task's examples and herded exemplars together, no oversampling. Biases stay. The
-//! paper's clipping of the head to non-negative weights ([`WaConfig::clipped`]) is off, as in public
-//! reimplementations.
+//! Trained on the task's examples and herded exemplars together, without oversampling. Biases are not changed. The
+//! paper's clipping of the head to non-negative weights ([`WaConfig::clipped`]) is off, as in public reimplementations.
 
 use burn::config::Config;
 use burn::nn::Linear;
@@ -27,20 +26,20 @@ use crate::stream::{Example, Scenario};
 
 const TEMPERATURE: f64 = 2.0;
 
-/// Mean lengths of a head's vectors, and what made them equal.
+/// Mean lengths of a head's vectors, and the factor that made them equal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Alignment {
     /// Mean length of old classes.
     pub old: f64,
     /// Mean length of new classes, before.
     pub new: f64,
-    /// What they were multiplied by; 1 where nothing was done.
+    /// The factor of the new vectors; 1 if nothing was changed.
     pub gamma: f64,
 }
 
-/// Aligns the classes `old..all` of `head` with its first `old` classes; later ones stay.
+/// Aligns the classes `old..all` of `head` with its first `old` classes; later ones are not changed.
 ///
-/// Nothing is done where the new vectors have no finite length above zero.
+/// Nothing is changed if the new vectors have no finite length above zero.
 ///
 /// # Errors
 /// If there are no old or no new classes, or the head has fewer.
@@ -64,7 +63,7 @@ pub fn align(head: &mut Linear, old: usize, all: usize) -> Result<Alignment> {
     Ok(Alignment { old: old_mean, new: new_mean, gamma })
 }
 
-/// Puts `f` of the head's weight in its place: no result of a step, but a weight to be trained on.
+/// Replaces the head's weight by `f` of it, as a trainable leaf.
 fn change(head: &mut Linear, f: impl FnOnce(Tensor<2>) -> Tensor<2>) {
     head.weight = head.weight.clone().map(|w| {
         let (tracked, wants) = (w.is_autodiff(), w.is_require_grad());
@@ -121,7 +120,7 @@ pub const INFO: MethodInfo = MethodInfo {
     ],
 };
 
-/// Settings of [`Wa`]: replay of exemplars with distillation and weight aligning. Each may be left out.
+/// Settings of [`Wa`]: replay of exemplars with distillation and weight aligning. Each can be turned off.
 #[derive(Config, Debug, PartialEq)]
 pub struct WaConfig {
     /// Exemplars kept.
@@ -129,14 +128,14 @@ pub struct WaConfig {
     /// Whether the network before the task is distilled.
     #[config(default = true)]
     pub distillation: bool,
-    /// Whether the head is aligned. If not, lengths are measured only.
+    /// Whether the head is aligned. If not, lengths are only measured.
     #[config(default = true)]
     pub alignment: bool,
     /// Whether the head is aligned only after tasks whose vectors are longer than old ones, as some reimplementations
     /// do. The paper has no such condition.
     #[config(default = false)]
     pub only_shrinking: bool,
-    /// Whether the head's weights are kept from going below zero.
+    /// Whether the head's weights are clipped at zero.
     #[config(default = false)]
     pub clipped: bool,
 }
@@ -151,7 +150,7 @@ impl WaConfig {
         Ok(Wa { memory: Memory::new(self.memory)?, config: self.clone(), old: None, alignments: Vec::new() })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         let config = Self::new(params.count("memory")?).with_distillation(params.flag("distillation")?);
         let config = config.with_alignment(params.flag("alignment")?).with_clipped(params.flag("clipped")?);
@@ -170,13 +169,13 @@ pub struct Wa<M> {
 }
 
 impl<M> Wa<M> {
-    /// What was found after each task but the first.
+    /// The alignments after each task except the first.
     pub fn alignments(&self) -> &[Alignment] {
         &self.alignments
     }
 }
 
-/// How much old classes count: `C_old / (C_old + C_new)`.
+/// The weight of old classes: `C_old / (C_old + C_new)`.
 pub fn share(old: usize, new: usize) -> f64 {
     old as f64 / (old + new) as f64
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What can go wrong with devices. Each message is one line that a binary can print as it is.
+/// Errors of devices. Each message is one line that a binary can print as it is.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,10 +11,10 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file is not what its name promises.
+    /// A file has the wrong format.
     #[error("{path}: {reason}", path = path.display())]
     Format {
         /// The file.
@@ -22,7 +22,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A device is unknown, not there or was lost; a name, ticket or address is wrong; a worker died.
+    /// A device is unknown, missing or was lost; a name, ticket or address is wrong; a worker died.
     #[error("{0}")]
     Argument(String),
 }

@@ -3,8 +3,8 @@
 //! | to | look in |
 //! | --- | --- |
 //! | turn a name such as `wgpu:0` into a device, choose this process's devices | [`select`](mod@select) |
-//! | know what a device is like: the processor's own threads, a memory of its own | [`properties`] |
-//! | share pieces of work among devices | [`pool`], [`parallel`] |
+//! | query a device's properties: CPU threads of this process, its own memory | [`properties`] |
+//! | distribute pieces of work over devices | [`pool`], [`parallel`] |
 //! | reach or lend a device over the network | `remote` (feature `remote`) |
 //!
 //! ```

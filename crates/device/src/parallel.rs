@@ -1,4 +1,4 @@
-//! Independent pieces of work side by side: candidates of a soup, seeds of a table, windows of a text.
+//! Independent pieces of work in parallel: candidates of a soup, seeds of a table, windows of a text.
 
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
@@ -11,11 +11,11 @@ use crate::properties::is_host;
 
 /// `work(0), work(1), .. work(count - 1)`, up to `threads` at a time, results in order.
 ///
-/// Threads are started for the purpose and are no pool's: a tensor operation that waits for the
-/// pool must not pick up a whole piece of work meanwhile.
+/// Threads are started for this call and belong to no pool: a tensor operation that waits for the pool must not pick up
+/// a whole piece of work meanwhile.
 ///
 /// # Errors
-/// The first error of any piece; pieces of later groups are then not started. A panic of a piece goes on here.
+/// The first error of any piece; pieces of later groups are then not started. A panic of a piece is propagated.
 pub fn side_by_side<T: Send, E: Send>(
     count: usize,
     threads: usize,
@@ -40,9 +40,8 @@ pub fn side_by_side<T: Send, E: Send>(
     Ok(done)
 }
 
-/// What `work` makes of every item, in their order: items side by side on the processor's cores where
-/// `device` is these cores, else one after the other. `work` must be small: threads that wait inside it
-/// may begin another item.
+/// The results of `work` for all items, in order: in parallel on the CPU's cores if `device` is the CPU, else one after
+/// the other. `work` must be small: threads that wait inside it may start another item.
 pub fn map_on<A: Send, B: Send>(device: &Device, items: Vec<A>, work: impl Fn(A) -> B + Sync) -> Vec<B> {
     match items.len() > 1 && is_host(device) {
         true => items.into_par_iter().map(&work).collect(),
@@ -50,25 +49,25 @@ pub fn map_on<A: Send, B: Send>(device: &Device, items: Vec<A>, work: impl Fn(A)
     }
 }
 
-/// Things that are computed together and asked for one by one, from several threads: each group is
-/// computed once, by whoever asks first, and kept until all of it has been taken.
+/// Values that are computed in groups and requested one by one, from several threads: each group is computed once, by
+/// the thread that asks first, and kept until all of it has been taken.
 pub struct Together<T> {
     groups: Vec<Mutex<Group<T>>>,
 }
 
-/// The members of a group that are left, by name; nothing before it is computed.
+/// The remaining members of a group, by name; `None` before it is computed.
 type Group<T> = Option<Vec<(String, T)>>;
 
 impl<T> Together<T> {
-    /// For so many groups.
+    /// For `groups` groups.
     pub fn new(groups: usize) -> Self {
         Self { groups: (0..groups).map(|_| Mutex::new(None)).collect() }
     }
 
-    /// Takes the member `name` of a group, which `make` computes whole.
+    /// Takes the member `name` of a group; `make` computes the whole group.
     ///
     /// # Errors
-    /// What `make` runs into; a group or member that does not exist or was taken already.
+    /// Errors of `make`; a group or member that does not exist or was taken already.
     pub fn take<E: From<Error>>(
         &self,
         group: usize,

@@ -1,7 +1,7 @@
-//! Pieces of work given to several devices: candidates of a soup, cells and seeds of a table.
+//! Distributes pieces of work over several devices: candidates of a soup, cells and seeds of a table.
 //!
-//! A pool has workers, on each device as many as were asked for. A free worker takes the next piece. When a peer
-//! dies, another worker takes its piece, and the peer gets no more.
+//! A pool has workers, on each device as many as requested. A free worker takes the next piece. When a peer dies,
+//! another worker takes its piece, and the peer gets no more.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crate::quiet::quietly;
 use crate::select::{is_peer, probe, title};
 use crate::{Error, Result};
 
-/// Who is told that a worker was lost, in a line.
+/// Called with a line of text when a worker is lost.
 type Tell<'a> = &'a (dyn Fn(&str) + Sync);
 
 /// The workers that take pieces of work.
@@ -27,7 +27,7 @@ struct Worker {
     lost: AtomicBool,
 }
 
-/// What is left of a job, and what came of the rest.
+/// The remaining pieces of a job, and the results of the others.
 struct Job<T, E> {
     open: VecDeque<usize>,
     running: usize,
@@ -36,7 +36,7 @@ struct Job<T, E> {
 }
 
 impl<'a> DevicePool<'a> {
-    /// As many workers on each of `devices` as `side_by_side` says, at least one.
+    /// As many workers on each of `devices` as `side_by_side` returns, at least one.
     pub fn new(devices: &[Device], side_by_side: impl Fn(&Device) -> usize) -> Self {
         let times = |device: &Device| side_by_side(device).max(1);
         let worker = |device: &Device| Worker { device: device.clone(), lost: AtomicBool::new(false) };
@@ -44,13 +44,13 @@ impl<'a> DevicePool<'a> {
         Self { workers, tell: &|_| () }
     }
 
-    /// Tells of workers that are lost.
+    /// Reports lost workers.
     pub fn with_tell(mut self, tell: Tell<'a>) -> Self {
         self.tell = tell;
         self
     }
 
-    /// How many pieces are at work at a time.
+    /// How many pieces are processed at a time.
     pub fn workers(&self) -> usize {
         self.left().count().max(1)
     }
@@ -59,13 +59,13 @@ impl<'a> DevicePool<'a> {
         self.workers.iter().filter(|worker| !worker.lost.load(Ordering::Relaxed))
     }
 
-    /// `work` on the pieces `0..count`, each on the device it is given; results in order.
+    /// Runs `work` on the pieces `0..count`, each on the device it is given; results in order.
     ///
-    /// Threads are started for the purpose and are no pool's: a tensor operation that waits for the pool must
-    /// not pick up a whole piece meanwhile.
+    /// Threads are started for this call and belong to no pool: a tensor operation that waits for the pool must not
+    /// pick up a whole piece meanwhile.
     ///
     /// # Errors
-    /// The first error of any piece, after which none is begun; every device was lost.
+    /// The first error of any piece, after which no piece is started; or every device was lost.
     pub fn run<T: Send, E: From<Error> + Send>(
         &self,
         count: usize,
@@ -94,7 +94,7 @@ impl<'a> DevicePool<'a> {
         }
     }
 
-    /// What one worker does until nothing is left.
+    /// The loop of one worker, until nothing is left.
     fn at<T, E: From<Error>>(
         &self,
         worker: &Worker,
@@ -116,14 +116,14 @@ impl<'a> DevicePool<'a> {
         }
     }
 
-    /// What comes of a piece; nothing if the peer it was given to is lost.
+    /// The result of a piece; `None` if its peer was lost.
     fn attempt<T, E: From<Error>>(
         &self,
         worker: &Worker,
         piece: impl FnOnce() -> Result<T, E>,
     ) -> Option<Result<T, E>> {
         let died = |line: &str| Error::Argument(format!("a thread at work on a part of the job died: {line}"));
-        // Burn's operations panic where a peer is gone; a method may have made an error of it.
+        // Burn's operations panic if a peer is gone; a method may have turned that into an error.
         match quietly(piece) {
             Ok(Ok(value)) => Some(Ok(value)),
             Ok(Err(error)) if !self.is_lost(worker) => Some(Err(error)),
@@ -132,7 +132,7 @@ impl<'a> DevicePool<'a> {
         }
     }
 
-    /// Whether a peer answers no more.
+    /// Whether a peer no longer answers.
     fn is_lost(&self, worker: &Worker) -> bool {
         let name = title(&worker.device);
         let lost = is_peer(&worker.device) && probe(&name, &worker.device).is_err();
@@ -143,7 +143,7 @@ impl<'a> DevicePool<'a> {
     }
 }
 
-/// Where workers take pieces from.
+/// The queue from which workers take pieces.
 struct Board<T, E> {
     job: Mutex<Job<T, E>>,
     changed: Condvar,
@@ -154,7 +154,7 @@ impl<T, E> Board<T, E> {
         self.job.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next piece. Without any, those under way are waited for: one may come back.
+    /// The next piece. If there is none, waits for the running ones: one may come back.
     fn take(&self) -> Option<usize> {
         let mut job = self.job();
         loop {
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::select::current;
 
-    /// A pool of so many workers on one device, whatever it is.
+    /// A pool of `workers` workers on one device of any kind.
     fn pool(workers: usize) -> DevicePool<'static> {
         DevicePool::new(&vec![current(); workers], |_| 1)
     }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn workers_share_the_pieces() {
         let together = std::sync::Barrier::new(3);
-        // None ends before three have begun.
+        // None ends before three have started.
         let all = pool(3).run::<_, Error>(3, |_, i| {
             together.wait();
             Ok(i)

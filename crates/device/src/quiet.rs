@@ -9,15 +9,15 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns; of a panic, which is not printed, its first line.
+/// Runs `work`; turns a panic, which is not printed, into its first line.
 ///
-/// For what a driver or a peer may do, not for slips of this library. State that `work` shares with others must
-/// not be broken by a panic in the middle.
+/// For failures of a driver or a peer, not for bugs of this library. State that `work` shares with other code must stay
+/// consistent if it panics halfway.
 ///
 /// # Errors
 /// If `work` panics.
 pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // The hook is the process's, so it is put there once and asks each thread.
+    // The hook is global to the process, so it is installed once and checks a flag of each thread.
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
@@ -36,7 +36,7 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// The first line that says something. An error that was unwrapped stands there as it is debugged, all its lines in one.
+/// The first meaningful line. An unwrapped error is printed in debug form, all its lines in one.
 fn first_line(said: &str) -> &str {
     let line = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing");
     let line = line.strip_prefix("called `Result::unwrap()` on an `Err` value: ").unwrap_or(line);

@@ -1,17 +1,16 @@
-//! Devices by name: the one place that knows which backends there are.
+//! Devices by name: the only place that knows the available backends.
 //!
 //! | name | computes on | cargo feature |
 //! | --- | --- | --- |
 //! | `flex` | this process's threads, in Rust alone | `flex` |
-//! | `wgpu`, `wgpu:N`, `wgpu:cpu` | a GPU by whatever graphics interface there is; the Nth discrete one; in software | `wgpu` |
-//! | `vulkan`, `vulkan:N`, `vulkan:cpu` | the same, by Vulkan alone | `vulkan` |
+//! | `wgpu`, `wgpu:N`, `wgpu:cpu` | a GPU through any graphics API; the Nth discrete one; in software | `wgpu` |
+//! | `vulkan`, `vulkan:N`, `vulkan:cpu` | the same, through Vulkan only | `vulkan` |
 //! | `cuda`, `cuda:N` | the Nth NVIDIA GPU | `cuda` |
-//! | `libtorch`, `libtorch:cuda:N` | LibTorch, on the processor or on the Nth NVIDIA GPU | `libtorch` |
-//! | `remote:TICKET`, `remote:@FILE` | the device that a peer lends, by the ticket it printed, or a file with it | `remote` |
-//! | `ws://CREDENTIAL@HOST:PORT` | the same over a web socket, on this machine alone | `remote` |
+//! | `libtorch`, `libtorch:cuda:N` | LibTorch, on the CPU or on the Nth NVIDIA GPU | `libtorch` |
+//! | `remote:TICKET`, `remote:@FILE` | the device a peer lends, by its ticket, or a file with the ticket | `remote` |
+//! | `ws://CREDENTIAL@HOST:PORT` | the same over a web socket, on this machine only | `remote` |
 //!
-//! A program calls [`select`] or [`select_all`] once, with what its user said, and [`current`] or [`all`] from
-//! then on.
+//! A program calls [`select`] or [`select_all`] once, with its user's choice, and [`current`] or [`all`] after that.
 
 use std::sync::OnceLock;
 
@@ -23,7 +22,7 @@ use crate::quiet::quietly;
 use crate::remote::dial::title as peer_title;
 use crate::{Error, Result};
 
-/// The variable that names the device where a program does not.
+/// The environment variable that names the device if a program does not.
 pub const VARIABLE: &str = "REGROW_DEVICE";
 
 /// Every backend: its name, the feature it is compiled in by, and whether it was.
@@ -35,7 +34,7 @@ const BACKENDS: [(&str, bool); 5] = [
     ("libtorch", cfg!(feature = "libtorch")),
 ];
 
-/// How names of peers' devices begin.
+/// Prefixes of the names of peers' devices.
 const PEERS: [&str; 2] = ["remote:", "ws://"];
 
 static CHOSEN: OnceLock<Vec<Device>> = OnceLock::new();
@@ -45,11 +44,11 @@ pub fn compiled() -> Vec<&'static str> {
     BACKENDS.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect()
 }
 
-/// The device of that name, which may not be there: see [`probe`]. A peer's is reached at once.
+/// The device with that name, which may be missing: see [`probe`]. A peer's is connected to at once.
 ///
 /// # Errors
-/// A name of no device, which the nearest is named for; one of a backend that was not compiled in; a peer that
-/// cannot be reached.
+/// An unknown name (the message suggests the nearest); a backend that was not compiled in; a peer that cannot be
+/// reached.
 pub fn parse(name: &str) -> Result<Device> {
     if let Some(prefix) = PEERS.iter().find(|prefix| name.starts_with(*prefix)) {
         return peer(name, prefix);
@@ -82,7 +81,7 @@ fn peer(name: &str, prefix: &str) -> Result<Device> {
     }
 }
 
-// Names of peers hold secrets, so the name is not repeated.
+// Names of peers contain secrets, so the name is not repeated.
 #[cfg(not(feature = "remote"))]
 fn peer(_: &str, prefix: &str) -> Result<Device> {
     Err(Error::Argument(format!("devices of peers (`{prefix}..`) were not compiled in (cargo feature `remote`)")))
@@ -118,7 +117,7 @@ fn adapter(rest: Option<&str>) -> Option<burn::tensor::DeviceKind> {
     }
 }
 
-// Burn calls this backend deprecated; it is kept for those who have LibTorch.
+// Burn marks this backend as deprecated; it is kept for LibTorch users.
 #[cfg(feature = "libtorch")]
 #[allow(deprecated)]
 fn libtorch(rest: Option<&str>) -> Option<Device> {
@@ -128,7 +127,7 @@ fn libtorch(rest: Option<&str>) -> Option<Device> {
     }
 }
 
-/// Names that a user may have meant, the nearest first.
+/// The error for an unknown name, with similar names, the nearest first.
 fn unknown(name: &str) -> Error {
     let names =
         ["flex", "wgpu", "wgpu:0", "vulkan", "vulkan:0", "cuda", "cuda:0", "libtorch", "libtorch:cuda:0", "remote:"];
@@ -140,10 +139,10 @@ fn unknown(name: &str) -> Error {
     Error::Argument(format!("unknown device `{name}`: there are {there}{hint}"))
 }
 
-/// Refuses a device that does not compute: a small product is made on it, which also starts it.
+/// Checks that a device computes: runs a small product on it, which also starts it.
 ///
 /// # Errors
-/// If the device is not there, with the first line of what its driver says.
+/// If the device is missing, with the first line of its driver's error.
 pub fn probe(name: &str, device: &Device) -> Result<()> {
     #[cfg(feature = "cuda")]
     if let Some(reason) = missing_gpu(device) {
@@ -163,8 +162,7 @@ pub fn probe(name: &str, device: &Device) -> Result<()> {
     }
 }
 
-/// What is missing where `device` is an NVIDIA GPU that is not there: asked to compute, a thread of Burn's would panic
-/// beside this one.
+/// What is missing if `device` is an absent NVIDIA GPU: computing on it would make another thread of Burn panic.
 #[cfg(feature = "cuda")]
 fn missing_gpu(device: &Device) -> Option<String> {
     let index = (0..MOST_GPUS).find(|index| *device == Device::cuda(*index))?;
@@ -178,7 +176,7 @@ fn missing_gpu(device: &Device) -> Option<String> {
 #[cfg(feature = "cuda")]
 const MOST_GPUS: usize = 1024;
 
-/// Makes the device of that name, or Burn's default without one, the [`current`] one of this process.
+/// Makes the device with that name, or Burn's default without one, this process's [`current`] one.
 ///
 /// # Errors
 /// As [`parse`] and [`probe`]; another device was in use already.
@@ -187,11 +185,11 @@ pub fn select(name: Option<&str>) -> Result<Device> {
     select_all(&names).map(|_| current())
 }
 
-/// Makes the devices of these names, or Burn's default without any, those of this process: the first is the
-/// [`current`] one, [`all`] may be given work.
+/// Makes the devices with these names, or Burn's default without any, those of this process: the first is the
+/// [`current`] one, [`all`] returns all of them.
 ///
 /// # Errors
-/// As [`parse`] and [`probe`]; a name that is there twice; other devices were in use already.
+/// As [`parse`] and [`probe`]; a name given twice; other devices were in use already.
 pub fn select_all(names: &[&str]) -> Result<&'static [Device]> {
     let mut devices: Vec<Device> = Vec::new();
     for name in names {
@@ -205,7 +203,7 @@ pub fn select_all(names: &[&str]) -> Result<&'static [Device]> {
     }
     if devices.is_empty() {
         let device = Device::default();
-        // One that is the processor's threads needs no driver.
+        // A CPU device needs no driver.
         if !is_host(&device) {
             probe("default", &device)?;
         }
@@ -217,9 +215,8 @@ pub fn select_all(names: &[&str]) -> Result<&'static [Device]> {
     }
 }
 
-/// The device that was [selected](select), the first of several; without that the one that [`VARIABLE`] names,
-/// or Burn's default where it names none that there is. Programs call [`select`] first, which refuses such a
-/// name.
+/// The [selected](select) device, the first of several; without one, the device that [`VARIABLE`] names, or Burn's
+/// default if it names none that exists. Programs call [`select`] first, which rejects such a name.
 pub fn current() -> Device {
     all().first().cloned().unwrap_or_default()
 }
@@ -234,12 +231,12 @@ fn by_variable() -> Option<Result<Device>> {
     std::env::var(VARIABLE).ok().filter(|name| !name.is_empty()).map(|name| parse(&name))
 }
 
-/// Whether a peer lends `device`, so that it can be lost while this process goes on.
+/// Whether `device` is lent by a peer, so that it can be lost while this process runs.
 pub fn is_peer(device: &Device) -> bool {
     peer_title(device).is_some()
 }
 
-/// What to call `device` where people read: a peer's without the credential that its name holds.
+/// The title of `device` for people to read: a peer's is shown without its credential.
 pub fn title(device: &Device) -> String {
     peer_title(device).unwrap_or_else(|| format!("{device:?}"))
 }
@@ -249,7 +246,7 @@ fn peer_title(_: &Device) -> Option<String> {
     None
 }
 
-/// A word of a command line without the credentials that names of peers' devices hold, to be shown.
+/// A word of a command line with the credentials in names of peers' devices removed, to be shown.
 pub fn without_secret(word: &str) -> String {
     if let Some((option, names)) = word.split_once('=').filter(|(option, _)| option.starts_with("--")) {
         return format!("{option}={}", without_secret(names));
@@ -287,7 +284,7 @@ mod tests {
     fn roundoff_is_that_of_f32_where_nothing_is_rounded_before() {
         let (device, roundoff) = (current(), roundoff(&current()));
         assert!(roundoff == 2f32.powi(-24) || !is_host(&device));
-        // One third is no number of either type: a product by one shows the rounding.
+        // One third is exact in neither type: a product with one shows the rounding.
         let third = Tensor::<2>::full([8, 8], 1.0 / 3.0, &device).matmul(Tensor::eye(8, &device));
         let off = third.into_data().iter::<f32>().map(|v| (v - 1.0 / 3.0).abs()).fold(0.0, f32::max);
         assert!(off <= roundoff, "{off} {roundoff}");

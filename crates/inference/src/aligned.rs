@@ -1,11 +1,11 @@
-//! Numbers that begin at a cache line: a vector then never lies across two.
+//! Numbers that start at a cache line, so that a vector never spans two lines.
 
 use std::ops::{Deref, DerefMut};
 
 /// Bytes in a cache line.
 const LINE: usize = 64;
 
-/// So many numbers, zero at first.
+/// A buffer of numbers, initially zero.
 pub(super) struct Aligned {
     room: Vec<f32>,
     start: usize,
@@ -15,7 +15,7 @@ pub(super) struct Aligned {
 impl Aligned {
     pub(super) fn zeros(len: usize) -> Self {
         let room = vec![0.0; len + LINE / size_of::<f32>()];
-        // Where no offset can be told the start serves too, only slower.
+        // If the offset cannot be determined, the start works too, only slower.
         let start = room.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         Self { room, start, len }
     }

@@ -1,4 +1,4 @@
-//! Which layers are faster sparse: a short race of each, on what really reaches it.
+//! Which layers are faster sparse: measures each layer on the inputs that really reach it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,18 +21,18 @@ use regrow_device::{has_kernels, has_own_memory, is_host, title, wait_for};
 use regrow_sparse_core::model::executor::LayerExecutor;
 use regrow_sparse_core::model::weight::transposed;
 
-/// How layers are tried.
+/// How layers are measured.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What sparse weights are stored as: F32, F16 or BF16. Without one, F32 and, where each of a layer's weights is one
-    /// of its numbers, the smaller type are raced: results are the same but for the order of sums.
+    /// The type sparse weights are stored as: F32, F16 or BF16. Without one, F32 is measured, and also the smaller type
+    /// if it holds each of the layer's weights exactly: results are the same except for the order of sums.
     pub dtype: Option<Dtype>,
-    /// The fraction of zeros below which a layer is not tried, unless its weights fit into a smaller type and a few inputs
-    /// reach it: then even a bitmask of ones is less to read.
+    /// The fraction of zeros below which a layer is not measured, unless its weights fit into a smaller type and few
+    /// inputs reach it: then even a bitmask of ones is less to read.
     pub least: f64,
     /// A sparse layer must take no more than this fraction of the dense one's time.
     pub margin: f64,
-    /// How long a race may take, for each form; three rounds are run in any case.
+    /// How long to measure each form; at least three rounds are run.
     pub patience: Duration,
 }
 
@@ -42,7 +42,7 @@ impl Default for Options {
     }
 }
 
-/// What came of a layer.
+/// The result for a layer.
 #[derive(Clone, Debug)]
 pub struct LayerTiming {
     /// Its name.
@@ -51,22 +51,22 @@ pub struct LayerTiming {
     pub shape: Vec<usize>,
     /// The fraction of its weights that is zero.
     pub sparsity: f64,
-    /// Inputs that it was measured on.
+    /// The number of inputs that it was measured on.
     pub batch: usize,
-    /// The time of the dense layer, if it was measured: the least of some rounds.
+    /// The time of the dense layer, if it was measured: the minimum over some rounds.
     pub dense: Option<Duration>,
-    /// That of each sparse form.
+    /// The time of each sparse form.
     pub tried: Vec<(Kind, Duration)>,
-    /// The form that it has now, if it is sparse.
+    /// The chosen sparse form, if any.
     pub chosen: Option<Kind>,
-    /// Why it was not even tried.
+    /// Why it was not measured.
     pub untried: Option<String>,
 }
 
 /// A sparse form of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Of a linear layer, and what its weights are stored as.
+    /// Of a linear layer, and the type its weights are stored as.
     Linear(Packing, Dtype),
     /// Of a convolution.
     Direct,
@@ -102,22 +102,23 @@ impl fmt::Display for LayerTiming {
     }
 }
 
-/// With so many inputs at most, a product waits for its weights to be read.
+/// Up to this many inputs, a product is limited by reading its weights.
 const FEW: usize = 4;
 
-/// Short forwards are timed so many together on a device with memory of its own: reading a result takes as long as some.
+/// On a device with its own memory this many short forwards are timed together: reading a result takes as long as
+/// several of them.
 const TOGETHER: u32 = 10;
-/// What is short.
+/// Below this a forward is short.
 const SHORT: Duration = Duration::from_millis(5);
 
-/// Whether linear layers on `device` can be computed sparse: by this process's own threads, and where a kernel can be
-/// compiled. On a peer and by LibTorch they stay dense. On its processor single layers win the race, but LibTorch's
-/// threads, which wait for work busily, and ours are in each other's way: models were no faster.
+/// Whether linear layers on `device` can be computed sparse: on this process's own threads, and where a kernel can be
+/// compiled. On a peer and with LibTorch they stay dense. On LibTorch's CPU device single layers win the race, but
+/// LibTorch's threads, which busy-wait for work, and ours disturb each other: models were no faster.
 pub fn is_possible(device: &Device) -> bool {
     is_host(device) || has_kernels(device)
 }
 
-/// How many weights a model's layers have, and whether the processor computes them.
+/// How many weights a model's layers have, and whether the CPU computes them.
 #[derive(Default)]
 pub(super) struct Weights {
     count: usize,
@@ -138,7 +139,7 @@ impl LayerExecutor for Weights {
     }
 }
 
-/// What stands for a model's other weights between two runs of a layer.
+/// Simulates reading a model's other weights between two runs of a layer.
 struct Others(Vec<f32>);
 
 impl Others {
@@ -146,11 +147,11 @@ impl Others {
     const MOST: usize = 1 << 26;
 
     fn new(weights: &Weights) -> Self {
-        // Ones, for of zeros that nobody has written there is but a page.
+        // Ones, because zeros that were never written share a single page.
         Self(vec![1.0; if weights.on_host { weights.count.min(Self::MOST) } else { 0 }])
     }
 
-    /// Takes all of them through the caches of all threads.
+    /// Moves all of them through the caches of all threads.
     fn pass(&self) {
         self.0.par_chunks(1 << 12).for_each(|part| {
             black_box(part.iter().fold(0, |bits, value| bits ^ value.to_bits()));
@@ -158,13 +159,13 @@ impl Others {
     }
 }
 
-/// Times, and which form won if one did.
+/// Times, and the winning form if any.
 type Outcome = (Option<Duration>, Vec<(Kind, Duration)>, Option<Kind>);
 
-/// Layers that are to be computed sparse, and the weights of those.
+/// Layers to compute sparse, and their weights.
 pub(super) type Chosen = (BTreeMap<String, Sparse>, Vec<ParamId>);
 
-/// Layers that are tried as a model runs.
+/// Layers that are measured while a model runs.
 pub(super) struct Autotune {
     options: Options,
     others: Others,
@@ -172,7 +173,7 @@ pub(super) struct Autotune {
     /// The weights of those.
     weights: Vec<ParamId>,
     verdicts: Vec<LayerTiming>,
-    /// Layers of one shape, sparsity and batch are measured once.
+    /// Layers of equal shape, sparsity and batch are measured once.
     known: BTreeMap<String, Outcome>,
     failed: Option<Error>,
 }
@@ -194,7 +195,7 @@ impl Autotune {
         self.failed.is_some() || self.verdicts.iter().any(|verdict| verdict.layer == name)
     }
 
-    /// A verdict on a layer with this share of zeros, before anything was measured; `missing` is why nothing can be.
+    /// The initial verdict on a layer with this share of zeros; `missing` is why nothing can be measured.
     fn begin(
         &self,
         name: &str,
@@ -218,8 +219,8 @@ impl Autotune {
         }
     }
 
-    /// Fills in what came of these `kinds`, which are measured if none like them were: the times of the dense layer and
-    /// of each.
+    /// Fills in the results for these `kinds`, which are measured unless equal ones were: the times of the dense layer
+    /// and of each form.
     fn race(
         &mut self,
         verdict: &mut LayerTiming,
@@ -334,9 +335,9 @@ struct Dense {
 }
 
 impl Dense {
-    /// The forms that are worth a try on `batch` inputs. Where it `is_sparse`: CSR, a bitmask, and N:M where it is that,
-    /// in each of the types asked for; where a kernel computes them they are one and the same, a bitmask. Else a bitmask
-    /// in a smaller type that holds it.
+    /// The forms that are worth measuring on `batch` inputs. If the layer `is_sparse`: CSR, a bitmask, and N:M if it
+    /// conforms, in each of the requested types; with a kernel these are all the same form, a bitmask. Otherwise a
+    /// bitmask in a smaller type that holds its weights exactly.
     fn forms(&self, (is_sparse, batch): (bool, usize), dtype: Option<Dtype>, device: &Device) -> Vec<(Packing, Dtype)> {
         let smaller = if dtype.is_none() && (is_sparse || batch <= FEW) { self.exact() } else { None };
         if !is_sparse {
@@ -345,7 +346,7 @@ impl Dense {
         let mut packings = vec![Packing::Bitmask];
         if !has_kernels(device) {
             packings.push(Packing::Csr);
-            // The sparsest that it is; the others would store zeros.
+            // The sparsest pattern that it conforms to; the others would store zeros.
             let patterns = [(1, 4), (2, 4), (4, 8)].map(|(n, m)| Packing::NofM { n, m });
             packings.extend(patterns.into_iter().find(|pattern| pattern.holds(self.shape[1], &self.weights)));
         }
@@ -353,7 +354,7 @@ impl Dense {
         dtypes.flat_map(|dtype| packings.iter().map(move |packing| (*packing, dtype)).collect::<Vec<_>>()).collect()
     }
 
-    /// The type of two bytes, if there is one, that holds every weight exactly.
+    /// The two-byte type, if there is one, that holds every weight exactly.
     fn exact(&self) -> Option<Dtype> {
         let all = |narrowed: fn(f32) -> f32| self.weights.iter().all(|w| narrowed(*w) == *w);
         if all(|w| bf16::from_f32(w).to_f32()) {
@@ -376,7 +377,7 @@ fn named(layer: &str, error: Error) -> Error {
     }
 }
 
-/// The least time of each, run in turn, until its output can be read; `others` come between.
+/// The minimum time of each, run in turn, until its output can be read; `others` are read in between.
 fn race<const D: usize>(racers: &[&dyn Fn() -> Tensor<D>], others: &Others, patience: Duration) -> Vec<Duration> {
     let (mut least, mut last) = (vec![Duration::MAX; racers.len()], vec![Duration::MAX; racers.len()]);
     let began = Instant::now();
@@ -389,7 +390,7 @@ fn race<const D: usize>(racers: &[&dyn Fn() -> Tensor<D>], others: &Others, pati
             (1..times).for_each(|_| out = racer());
             wait_for(out);
             last[i] = start.elapsed() / times;
-            // The first round is to warm up.
+            // The first round is a warm-up.
             if round > 0 {
                 least[i] = least[i].min(last[i]);
             }
@@ -440,7 +441,7 @@ mod tests {
         let x = Tensor::<2>::ones([1, 512], &current());
         let chain = Chain { layers: vec![layer(512, 100), layer(512, 1), layer(512, 101)] };
         let expected: Vec<f32> = chain.run(x.clone(), &mut super::super::DenseExecutor).into_data().iter().collect();
-        // No matter how fast: then the forms are used, and that the answers are right can be seen.
+        // Regardless of speed: so the sparse forms are used, and their results can be checked.
         let always = Options { margin: f64::INFINITY, ..Options::default() };
         let (compressed, verdicts) = compress(chain, x.clone(), &always).unwrap();
         assert_eq!(compressed.sparse(), 2);

@@ -1,4 +1,4 @@
-//! A bit for each weight and the kept values one after the other; with N of M kept everywhere, no offsets.
+//! One bit per weight and the kept values one after the other; if every group keeps N of M, no offsets.
 
 use rayon::prelude::*;
 
@@ -13,21 +13,21 @@ pub(super) struct Bits<N> {
     pub(super) cols: usize,
     /// Each row in whole words, low bit first.
     words: Vec<u64>,
-    /// Row after row, and [`SLACK`] zeros.
+    /// Row after row, followed by [`SLACK`] zeros.
     values: Vec<N>,
     begins: Begins,
 }
 
-/// Where the values of a row begin.
+/// Where the values of a row start.
 #[derive(Clone, Debug)]
 enum Begins {
     Listed(Vec<u64>),
-    /// As many in each row.
+    /// The same number in each row.
     Every(usize),
 }
 
 impl<N: Number> Bits<N> {
-    /// What is not zero in `dense`.
+    /// The nonzero values of `dense`.
     pub(super) fn new([rows, cols]: [usize; 2], dense: &[f32]) -> Self {
         let words = marked(rows, cols, dense, |row, words| {
             for (word, values) in words.iter_mut().zip(row.chunks(WORD)) {
@@ -45,10 +45,10 @@ impl<N: Number> Bits<N> {
         Self { cols, words, values, begins: Begins::Listed(begins) }
     }
 
-    /// `n` of every `m` along a row: those that are not zero, and zeros where they are fewer.
+    /// `n` of every `m` along a row: the nonzero values, and zeros if there are fewer.
     ///
     /// # Errors
-    /// A row that `m` does not divide, or that keeps more, by its number.
+    /// A row that `m` does not divide, or that keeps more; the error is its number.
     pub(super) fn n_of_m([rows, cols]: [usize; 2], dense: &[f32], n: usize, m: usize) -> Result<Self> {
         check(cols, dense, n, m)?;
         let words = marked(rows, cols, dense, |row, words| {
@@ -162,7 +162,7 @@ fn nonzero(values: &[f32]) -> u64 {
     values.iter().enumerate().fold(0, |word, (i, v)| word | (u64::from(*v != 0.0) << i))
 }
 
-/// The `count` values whose bit is set, and zeros to read beyond.
+/// The `count` values whose bit is set, followed by zeros.
 fn kept<N: Number>(words: &[u64], dense: &[f32], cols: usize, count: usize) -> Vec<N> {
     let mut values = Vec::with_capacity(count + SLACK);
     let width = cols.div_ceil(WORD).max(1);

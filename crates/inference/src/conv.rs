@@ -1,10 +1,9 @@
-//! A convolution with few weights, without laying its windows out.
+//! A convolution with few weights, without unfolding its windows.
 //!
-//! Padded and cut by stride into phases, an image is one row of numbers in which every weight of a kernel
-//! has a place at a fixed distance from that of its output: output `[o, y, x]` is the sum over kept weights
-//! of `w * image[distance(w) + y * width + x]`. So a kept weight is one multiplication of a vector, for all
-//! outputs of a channel that lie beside each other, and a zero costs nothing (direct sparse convolution,
-//! Park et al., arXiv 1608.01409).
+//! Padded and split by stride into phases, an image is one row of numbers in which every weight of a kernel has a
+//! position at a fixed distance from its output's: output `[o, y, x]` is the sum over kept weights of `w *
+//! image[distance(w) + y * width + x]`. So a kept weight is one vector multiplication for all adjacent outputs of a
+//! channel, and a zero costs nothing (direct sparse convolution, Park et al., arXiv 1608.01409).
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +19,16 @@ use crate::kernel::{LANES, spread};
 use crate::linear::numbers;
 use crate::{Error, Result};
 
-/// So many outputs are computed together.
+/// This many outputs are computed together.
 const TILE: usize = 4 * LANES;
 
-/// A convolution `[out, in, height, width]` on the processor, in f32; without gradients.
+/// A convolution `[out, in, height, width]` on the CPU, in f32; without gradients.
 #[derive(Clone)]
 pub struct SparseConv2d {
     shape: [usize; 4],
     stride: [usize; 2],
     padding: [usize; 2],
-    /// Where each output channel's weights begin, and where the last ends.
+    /// Where each output channel's weights start, and where the last ends.
     begins: Arc<[usize]>,
     /// Channel, row and column of each kept weight.
     places: Arc<[[u16; 3]]>,
@@ -38,7 +37,7 @@ pub struct SparseConv2d {
     level: SimdLevel,
 }
 
-/// How an image of one size is laid out.
+/// The layout of an image of one size.
 struct Plan {
     /// Rows and columns of the outputs.
     out: [usize; 2],
@@ -46,15 +45,15 @@ struct Plan {
     phase: [usize; 2],
     /// The distance of each kept weight.
     offsets: Vec<u32>,
-    /// Numbers of a laid-out image, those included that the last tile reads beyond.
+    /// Numbers in a laid-out image, including those that the last tile reads past the end.
     len: usize,
 }
 
 impl SparseConv2d {
-    /// From Burn's layer as it is used, its mask applied.
+    /// From a Burn layer with its mask applied.
     ///
     /// # Errors
-    /// Groups, dilation, padding that is not as wide on both sides, weights that are not finite.
+    /// Groups, dilation, padding that differs between the two sides, weights that are not finite.
     pub fn of(layer: &Conv2d) -> Result<Self> {
         let refused = |what: &str| Err(Error::Argument(format!("a convolution with {what} has no sparse form here")));
         let padding = match &layer.padding {
@@ -101,7 +100,7 @@ impl SparseConv2d {
         Ok(Self { shape, stride, padding, begins, places, values, bias, level })
     }
 
-    /// With these instructions, where the fastest are not wanted.
+    /// With these instructions instead of the fastest.
     pub fn with_level(self, level: SimdLevel) -> Self {
         Self { level, ..self }
     }
@@ -155,7 +154,7 @@ impl SparseConv2d {
             ((channel * phases + phase_of) * size + within) as u32
         };
         let offsets: Vec<u32> = self.places.iter().map(offset).collect();
-        // A tile may begin at any output and reads on from the farthest weight.
+        // A tile may start at any output and reads on from the farthest weight.
         let reach = offsets.iter().max().map_or(0, |o| *o as usize) + out[0] * phase[1] + TILE;
         Plan { out, phase, offsets, len: reach.max(channels * phases * size) }
     }
@@ -187,7 +186,7 @@ impl SparseConv2d {
             let (offsets, values) = (&plan.offsets[range.clone()], &self.values[range]);
             let mut at = 0;
             while at < positions {
-                // The last tile is no larger than it must be.
+                // The last tile is no larger than necessary.
                 let left = (positions - at).min(TILE).next_multiple_of(LANES).next_power_of_two();
                 let sums = &mut room.sums[at..][..left];
                 sums.fill(0.0);
@@ -202,7 +201,7 @@ impl SparseConv2d {
     }
 }
 
-/// What one image needs while it is worked on.
+/// Buffers for processing one image.
 struct Room {
     image: Aligned,
     sums: Aligned,

@@ -1,4 +1,4 @@
-//! Compressed sparse rows: the column of each kept value, in 16 bits where that is enough.
+//! Compressed sparse rows: the column of each kept value, in 16 bits if possible.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::rows::{Part, Rows, Scratch};
 /// A matrix `[rows, cols]`.
 #[derive(Clone, Debug)]
 pub(super) struct Csr<N> {
-    /// Where each row begins, and where the last ends.
+    /// Where each row starts, and where the last ends.
     begins: Vec<u64>,
     columns: Columns,
     values: Vec<N>,
@@ -31,7 +31,7 @@ impl Columns {
 }
 
 impl<N: Number> Csr<N> {
-    /// What is not zero in `dense`.
+    /// The nonzero values of `dense`.
     pub(super) fn new([rows, cols]: [usize; 2], dense: &[f32]) -> Self {
         let count = dense.iter().filter(|v| **v != 0.0).count();
         let (mut begins, mut columns) = (Vec::with_capacity(rows + 1), Vec::with_capacity(count));
@@ -60,7 +60,7 @@ impl<N: Number> Csr<N> {
 impl<N: Number> Rows for Csr<N> {
     type Number = N;
 
-    // Rows go by whole.
+    // Rows are processed whole.
     const PARTS: bool = false;
 
     fn bytes(&self) -> usize {

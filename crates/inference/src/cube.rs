@@ -4,13 +4,14 @@
 //! y[b, r] = bias[r] + sum over c with bit (r, c) set of w[r, c] x[b, c]
 //! ```
 //!
-//! A row is bits, 32 to a word, and its kept values one after the other. `starts` says which value is the first of each
-//! word; within a word a value's place is the number of bits set below its own. So a thread finds its value by itself:
-//! the threads of a row take one column each of every word, and bits, values and inputs are read side by side. Of `n`
-//! weights, `kept` not zero, `w` bytes each, a product with few inputs reads `w kept + n / 4` bytes.
+//! A row is bits, 32 to a word, and its kept values one after the other. `starts` gives the first value of each word;
+//! within a word a value's position is the number of set bits below its own. So each thread finds its value
+//! independently: the threads of a row take one column each of every word, and bits, values and inputs are read
+//! contiguously. For `n` weights, `kept` of them nonzero, `w` bytes each, a product with few inputs reads `w kept + n /
+//! 4` bytes.
 //!
-//! The one kernel serves a bitmask and N:M. For CSR a value's column would have to be read in place of a bit, which
-//! takes fewer bytes only where less than an eighth is kept.
+//! One kernel serves a bitmask and N:M. For CSR a value's column would have to be read instead of a bit, which takes
+//! fewer bytes only if less than an eighth is kept.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, DType, Dispatch, Shape, TensorMetadata, backend_extension};
@@ -24,14 +25,15 @@ use safetensors::Dtype;
 
 /// Columns of a word, and threads of a row.
 const WORD: usize = 32;
-/// Rows that one group of threads computes.
+/// Rows per group of threads.
 const ROWS: usize = 8;
-/// The most inputs that a weight is read for at once.
+/// The maximum number of inputs for one read of a weight.
 const INPUTS: usize = 8;
-/// The most groups along a side of the grid that every device allows: half a million rows, and as many inputs at once.
+/// The maximum number of groups along a grid dimension that every device supports: half a million rows, and as many
+/// inputs at once.
 const GROUPS: usize = 65_535;
 
-/// Kept weights and where they stand, on a device.
+/// Kept weights and their positions, on a device.
 #[derive(Clone, Debug)]
 pub(super) struct OnDevice {
     words: Tensor<1, Int>,
@@ -42,7 +44,7 @@ pub(super) struct OnDevice {
 }
 
 impl OnDevice {
-    /// What is not zero of `dense`, `[rows, cols]`, as `dtype`; `None` where it is larger than a kernel counts.
+    /// The nonzero values of `dense`, `[rows, cols]`, as `dtype`; `None` if it is larger than a kernel can count.
     pub(super) fn new(
         [rows, cols]: [usize; 2],
         dense: &[f32],
@@ -96,7 +98,7 @@ impl OnDevice {
     }
 }
 
-/// What a value is stored as: two of the shorter ones share a word.
+/// The type values are stored as: two 16-bit values share a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     /// 32 bits.
@@ -117,7 +119,7 @@ impl Form {
         }
     }
 
-    /// Values in words, one at least.
+    /// Values packed into words, at least one.
     fn stored(self, values: &[f32]) -> Vec<u32> {
         let pairs = |narrow: fn(f32) -> u16| {
             let pair = |two: &[f32]| two.iter().rev().fold(0, |word, v| (word << 16) | u32::from(narrow(*v)));
@@ -135,7 +137,7 @@ impl Form {
     }
 }
 
-/// What devices are asked for beside Burn's own operations.
+/// Device operations in addition to Burn's own.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait Sparse: Backend {
     /// The outputs `[batch, rows]` of `x`, `[batch, cols]`: see the head of this file.
@@ -224,7 +226,7 @@ fn product(
                 let column = i * WORD + bit as usize;
                 #[unroll]
                 for b in 0..inputs {
-                    // Beyond the last input its neighbour is multiplied once more, and not written.
+                    // Past the last input its neighbour is multiplied once more, and not written.
                     sums[b] += weight * x[min(first + b, batch - 1) * cols + column];
                 }
             }
@@ -267,7 +269,7 @@ fn half_word(values: &[u32], at: usize) -> u32 {
     (values[at / 2] >> (16 * (at % 2) as u32)) & 0xffff
 }
 
-/// An f16, by its bits, as an f32: its exponent has another bias, and where it is zero there is no leading one.
+/// An f16, given as bits, converted to f32: its exponent has another bias, and subnormals have no leading one.
 #[cube]
 fn wide(bits: u32) -> f32 {
     let sign = (bits & 0x8000) << 16;

@@ -1,4 +1,4 @@
-//! Who computes the layers of a model: they themselves, or sparse ones in their place.
+//! How the layers of a model are computed: by themselves, or by sparse replacements.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use crate::autotune::{Autotune, LayerTiming, Options, Weights};
 use crate::{SparseConv2d, SparseLinear};
 use regrow_sparse_core::Result;
 
-/// A layer that takes another's place.
+/// A layer's sparse replacement.
 #[derive(Clone, Debug)]
 pub(super) enum Sparse {
     Linear(SparseLinear),
     Conv2d(SparseConv2d),
 }
 
-/// A model of which some layers are computed sparse: for use, not for training.
+/// A model with some layers computed sparse: for inference, not for training.
 #[derive(Clone, Debug)]
 pub struct Compressed<M> {
-    /// The model. Its own layers stay in memory, unless [`Compressed::without_dense`] is wanted.
+    /// The model. Its own layers stay in memory, unless [`Compressed::without_dense`] is used.
     pub model: M,
     layers: BTreeMap<String, Sparse>,
     /// The weights of layers that are computed sparse.
@@ -44,8 +44,8 @@ impl<M> Compressed<M> {
         Swapped(&self.layers)
     }
 
-    /// The same in less memory: of weights that are computed sparse the shapes stay, a single zero stands for all
-    /// their values. The model is then of use through [`Compressed::run`] and [`Compressed::layers`] alone.
+    /// The same in less memory: weights that are computed sparse keep their shapes, but a single zero replaces all
+    /// their values. The model then works only through [`Compressed::run`] and [`Compressed::layers`].
     pub fn without_dense(mut self) -> Self
     where
         M: Module,
@@ -61,13 +61,13 @@ impl<M> Compressed<M> {
     }
 }
 
-/// Puts nothing where these weights are.
+/// Replaces these weights by empty ones.
 struct Emptied<'a>(&'a [ParamId]);
 
 impl ModuleMapper for Emptied<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         match self.0.contains(&param.id) {
-            // Strides of zero: no memory but the one number.
+            // Strides of zero: no memory but one number.
             true => param.map(|weight| Tensor::<D>::zeros([1; D], &weight.device()).expand(weight.dims())),
             false => param,
         }
@@ -93,12 +93,12 @@ impl LayerExecutor for Swapped<'_> {
     }
 }
 
-/// Runs `model` on `sample`, which should be as large as what it will be used on, and measures each layer on
-/// what reaches it there, dense and in every sparse form that its zeros allow. Those that are faster sparse
-/// become so; the verdicts say which, and why the others do not.
+/// Runs `model` on `sample`, which should be as large as in later use, and measures each layer on the inputs that reach
+/// it there, dense and in every sparse form that its zeros allow. Those that are faster sparse become sparse; the
+/// verdicts say which, and why the others do not.
 ///
-/// A layer is measured as it will be met, after the weights of the others have passed through the processor's
-/// caches: one that is met again at once would be read from there.
+/// A layer is measured as in use, after the weights of the others have passed through the CPU's caches: run twice in a
+/// row, it would be read from there.
 ///
 /// # Errors
 /// A layer whose weights are not finite.
@@ -113,7 +113,7 @@ where
     })
 }
 
-/// The same for a model that `run` runs: twice, once to count its weights.
+/// The same for a model that is run by `run`: twice, once to count its weights.
 ///
 /// # Errors
 /// As [`compress`], and those of `run`.

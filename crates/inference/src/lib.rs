@@ -1,12 +1,12 @@
-//! Sparse layers that are really faster: multiplied as they are stored, without gradients.
+//! Sparse layers that are really faster: multiplied in their stored form, without gradients.
 //!
 //! - [`SparseLinear`]: a matrix as CSR, bitmask or N:M, its values in f32, f16 or bf16, sums in f32
-//! - [`SparseConv2d`]: a convolution by its kept weights alone
-//! - [`compress()`]: a model's layers measured, those swapped that are faster so, and why the others are not
-//! - [`ForwardWith`], [`LayerExecutor`]: how a model leaves its layers to others
+//! - [`SparseConv2d`]: a convolution with its kept weights only
+//! - [`compress()`]: measures a model's layers, replaces those that are faster sparse, and reports on the others
+//! - [`ForwardWith`], [`LayerExecutor`]: how a model lets others compute its layers
 //!
-//! A product with one input reads every stored byte once, and at these sizes waits for memory; so the bytes
-//! say what can be won ([`SparseLinear::bytes`]). Of `n` weights, `kept` not zero, `w` bytes each:
+//! A product with one input reads every stored byte once, and at these sizes is limited by memory bandwidth; so the
+//! bytes give the possible speed-up ([`SparseLinear::bytes`]). For `n` weights, `kept` of them nonzero, `w` bytes each:
 //!
 //! | [`Packing`] | bytes | 4096x4096, f32 | f16, bf16 |
 //! | --- | --- | --- | --- |
@@ -17,14 +17,14 @@
 //! | `Csr`, half zeros | `(w + 2) kept`, and 8 per row; `w + 4` beyond 65,536 columns | 48.0 MiB: 0.75 | 32.0 MiB: 0.50 |
 //! | `Csr`, 90 % zeros | as above | 9.6 MiB: 0.15 | 6.4 MiB: 0.10 |
 //!
-//! (Ratios are over dense f32.) A bitmask spreads 16 values over their columns in one instruction where the
-//! processor has AVX-512, eight with a table in AVX2, and costs the same however few are kept; CSR gathers
-//! inputs, and its cost falls with the values: from some 85 % zeros on it wins. With many inputs at once what
-//! counts is multiplications; a kept weight then is one of a whole vector of inputs.
+//! (Ratios are relative to dense f32.) A bitmask spreads 16 values over their columns in one instruction with AVX-512,
+//! eight with a table in AVX2, and costs the same however few are kept; CSR gathers inputs, and its cost falls with the
+//! number of values: from about 85 % zeros on it wins. With many inputs at once the multiplications dominate; a kept
+//! weight is then multiplied with a whole vector of inputs.
 //!
-//! [`SimdLevel`] says which instructions are used: the best that the processor has, found when the program runs.
-//! On CUDA, WGPU and Vulkan one kernel of CubeCL computes linear layers from a bitmask, which takes an eighth of a byte
-//! a weight more there; convolutions stay dense, as does everything on peers and by LibTorch, and [`compress()`] says so.
+//! [`SimdLevel`] says which instructions are used: the best that the processor has, detected at run time. On CUDA, WGPU
+//! and Vulkan one CubeCL kernel computes linear layers from a bitmask, which takes an eighth of a byte more per weight
+//! there; convolutions stay dense, as does everything on peers and with LibTorch, and [`compress()`] reports that.
 mod aligned;
 mod autotune;
 mod bits;
@@ -51,7 +51,7 @@ pub use regrow_sparse_core::mask::simd::SimdLevel;
 pub use regrow_sparse_core::model::executor::{ConvTap, DenseExecutor, ForwardWith, LayerExecutor, ScopedExecutor};
 pub use regrow_sparse_core::{Error, Result};
 
-/// How a sparse matrix lies in memory.
+/// The memory layout of a sparse matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Packing {
     /// The column of each kept weight.
@@ -68,7 +68,7 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// Whether rows of `cols` weights, row-major, keep no more than it does.
+    /// Whether rows of `cols` weights, row-major, keep no more than this pattern allows.
     fn holds(self, cols: usize, weights: &[f32]) -> bool {
         match self {
             Self::Csr | Self::Bitmask => true,

@@ -1,4 +1,4 @@
-//! A linear layer with few weights, multiplied as it is stored.
+//! A linear layer with few weights, multiplied in its stored form.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::{Packing, SimdLevel};
 use regrow_device::has_kernels;
 use regrow_sparse_core::model::weight::transposed;
 
-/// `y = W x + b` with a sparse `W`, `[d_out, d_in]`, on the processor, or where it was [put](SparseLinear::on); without
-/// gradients.
+/// `y = W x + b` with a sparse `W`, `[d_out, d_in]`, on the CPU, or on the device it was [put](SparseLinear::on);
+/// without gradients.
 ///
 /// ```
 /// use regrow_checkpoint::Dtype;
@@ -56,7 +56,7 @@ enum Matrix {
     BitsBf16(Bits<bf16>),
 }
 
-/// `$body` with `$rows` being whichever form it is.
+/// `$body` with `$rows` bound to the form.
 macro_rules! each {
     ($matrix:expr, $rows:ident => $body:expr) => {
         match $matrix {
@@ -71,12 +71,12 @@ macro_rules! each {
 }
 
 impl SparseLinear {
-    /// From the weights, row-major `[d_out, d_in]`, of which those that are not zero are kept, as `dtype`:
-    /// F32, F16 or BF16, to which they are rounded. Sums are in f32 whatever the type.
+    /// From the weights, row-major `[d_out, d_in]`; the nonzero ones are kept, as `dtype`: F32, F16 or BF16, to which
+    /// they are rounded. Sums are in f32 for all types.
     ///
     /// # Errors
-    /// Another number of weights than the shape has, one that is not finite or beyond the type, another
-    /// type, N:M where a row keeps more.
+    /// Another number of weights than the shape has, one that is not finite or beyond the type's range, another type,
+    /// N:M if a row keeps more.
     pub fn new(shape: [usize; 2], weights: &[f32], packing: Packing, dtype: Dtype) -> Result<Self> {
         check(shape, weights, dtype)?;
         let matrix = match (packing, dtype) {
@@ -98,7 +98,7 @@ impl SparseLinear {
         })
     }
 
-    /// From Burn's layer as it is used, its mask applied.
+    /// From a Burn layer with its mask applied.
     ///
     /// # Errors
     /// As [`SparseLinear::new`].
@@ -113,10 +113,10 @@ impl SparseLinear {
         }
     }
 
-    /// Adds these to every output.
+    /// Adds a bias to every output.
     ///
     /// # Errors
-    /// Another number of them than outputs.
+    /// A bias of another length than the outputs.
     pub fn with_bias(self, bias: Vec<f32>) -> Result<Self> {
         if bias.len() != self.shape[0] {
             return Err(Error::Argument(format!("{} biases for {} outputs", bias.len(), self.shape[0])));
@@ -129,13 +129,13 @@ impl SparseLinear {
         Ok(biased)
     }
 
-    /// With these instructions, where the fastest are not wanted.
+    /// With these instructions instead of the fastest.
     pub fn with_level(self, level: SimdLevel) -> Self {
         Self { level, ..self }
     }
 
-    /// Put where inputs on `device` are multiplied by a kernel of its own, if it [has one](regrow_device::has_kernels) for a matrix like
-    /// this: a bitmask or N:M, of no more than half a million rows.
+    /// Copied to `device` if a kernel there can multiply it: the device [has kernels](regrow_device::has_kernels), and
+    /// the matrix is a bitmask or N:M of no more than half a million rows.
     pub fn on(self, device: &Device) -> Self {
         #[cfg(feature = "kernels")]
         if has_kernels(device) && self.packing != Packing::Csr {
@@ -156,7 +156,7 @@ impl SparseLinear {
         self.packing
     }
 
-    /// What its values are stored as.
+    /// The type its values are stored as.
     pub fn dtype(&self) -> Dtype {
         fn of<R: Rows>(_: &R) -> Dtype {
             R::Number::DTYPE
@@ -164,7 +164,7 @@ impl SparseLinear {
         each!(&*self.matrix, rows => of(rows))
     }
 
-    /// Values stored; in N:M some may be zero.
+    /// The number of values stored; in N:M some may be zero.
     pub fn kept(&self) -> usize {
         each!(&*self.matrix, rows => rows.kept())
     }
@@ -174,7 +174,7 @@ impl SparseLinear {
         each!(&*self.matrix, rows => rows.bytes())
     }
 
-    /// The weights, row-major `[d_out, d_in]`, zeros and all.
+    /// The weights, row-major `[d_out, d_in]`, including zeros.
     pub fn to_dense(&self) -> Vec<f32> {
         let [d_out, d_in] = self.shape;
         let (mut dense, mut padded) = (Vec::with_capacity(d_out * d_in), vec![0.0; d_in.next_multiple_of(WORD)]);
@@ -185,11 +185,11 @@ impl SparseLinear {
         dense
     }
 
-    /// The outputs, `[batch, d_out]`, of inputs `x`, `[batch, d_in]`, both row-major. An input that is not
-    /// finite makes NaN of zeros, as in a dense product, or is passed over with them.
+    /// The outputs, `[batch, d_out]`, of inputs `x`, `[batch, d_in]`, both row-major. An input that is not finite may
+    /// turn zeros into NaN, as in a dense product, or be skipped with them.
     ///
     /// # Errors
-    /// Lengths that are not those of one batch.
+    /// Lengths that do not match one batch.
     pub fn multiply(&self, x: &[f32], out: &mut [f32]) -> Result<()> {
         let [d_out, d_in] = self.shape;
         let batch = x.len().checked_div(d_in).unwrap_or(out.len() / d_out.max(1));
@@ -206,9 +206,9 @@ impl SparseLinear {
         Ok(())
     }
 
-    /// The outputs `[.., d_out]` of `x`, `[.., d_in]`, of f32, on its device. Where that is neither the processor nor
-    /// where the layer was [put](SparseLinear::on), numbers travel there and back:
-    /// [`compress`](crate::compress) will not choose that.
+    /// The outputs `[.., d_out]` of `x`, `[.., d_in]`, of f32, on its device. If that is neither the CPU nor the device
+    /// the layer was [put](SparseLinear::on), data is copied there and back: [`compress`](crate::compress) will not
+    /// choose that.
     ///
     /// # Panics
     /// If the last dimension is not `d_in`, as Burn's layers do.

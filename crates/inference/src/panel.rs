@@ -1,8 +1,8 @@
-//! Up to sixteen inputs times rows of which many weights are kept.
+//! Up to sixteen inputs times rows that keep many weights.
 //!
-//! Of each row sixteen weights at a time get their zeros back in a register, which is multiplied with sixteen numbers of
-//! every input: `sums[b] += w * x[b]`, a vector each; only when the row is done are a vector's numbers added. What inputs
-//! have in some columns stays in the nearest cache while some rows go by.
+//! Sixteen weights of a row at a time are expanded with their zeros in a register, which is multiplied with sixteen
+//! numbers of every input: `sums[b] += w * x[b]`, a vector each; a vector's numbers are added only when the row is
+//! done. The inputs of some columns stay in the nearest cache while several rows are processed.
 
 use crate::SimdLevel;
 use crate::aligned::Aligned;
@@ -12,11 +12,11 @@ use crate::rows::{Part, Rows};
 
 /// Columns whose inputs stay in the nearest cache.
 const COLUMNS: usize = 512;
-/// Rows that go by, and how many rows ahead memory is asked for.
+/// Rows processed together, and how many rows ahead memory is prefetched.
 const TOGETHER: usize = 16;
 
-/// `matrix`, `[rows, cols]`, times each row of `x`, `[batch, cols]`, into `out`, `[batch, rows]`; `batch` is
-/// [`LANES`] at most.
+/// `matrix`, `[rows, cols]`, times each row of `x`, `[batch, cols]`, into `out`, `[batch, rows]`; `batch` is at most
+/// [`LANES`].
 pub(super) fn panel<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: SimdLevel, x: &[f32], out: &mut [f32]) {
     let source = beside(x, cols);
     let mut sums = Aligned::zeros(rows * LANES);
@@ -28,7 +28,7 @@ pub(super) fn panel<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: SimdLe
     turn(level, &sums, [rows, out.len() / rows], LANES, out, rows);
 }
 
-/// `x`, `[batch, cols]`, as `[columns / 16, LANES, 16]`, with zeros to whole words.
+/// `x`, `[batch, cols]`, as `[columns / 16, LANES, 16]`, padded with zeros to whole words.
 fn beside(x: &[f32], cols: usize) -> Aligned {
     let mut source = Aligned::zeros(cols.next_multiple_of(WORD) * LANES);
     for (b, input) in x.chunks(cols).enumerate() {

@@ -1,10 +1,10 @@
 //! A sparse matrix times a batch of inputs.
 //!
-//! Up to [`FEW`] inputs go through the matrix together, each along its columns. Of more inputs the columns
-//! are laid beside each other, `[cols, lanes]`, so that every kept weight is one multiplication of a vector;
-//! zeros cost nothing then. Where few weights are zero, finding those that are not takes longer than
-//! multiplying them all: rows get their zeros back, of one [`panel`](crate::panel) of inputs in a register, else some
-//! rows at a time in the nearest cache.
+//! Up to [`FEW`] inputs are multiplied with the matrix together, each along its columns. For more inputs the columns
+//! are stored next to each other, `[cols, lanes]`, so that every kept weight is one vector multiplication; zeros then
+//! cost nothing. If few weights are zero, finding the nonzero ones takes longer than multiplying all: rows are expanded
+//! with their zeros, in a register for one [`panel`](crate::panel) of inputs, else some rows at a time in the nearest
+//! cache.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -15,15 +15,15 @@ use crate::kernel::{BLOCK, LANES, TILE, WORD, tile, turn};
 use crate::panel::panel;
 use crate::rows::{Part, Rows, Scratch};
 
-/// The most inputs that go along the columns.
+/// The maximum number of inputs that are multiplied along the columns.
 const FEW: usize = 8;
-/// Products below which a second thread costs more than it brings.
+/// Products below which a second thread costs more than it saves.
 const SMALL: usize = 1 << 16;
-/// The shares of weights kept above which rows get their zeros back, for one vector of inputs and for more.
+/// The shares of kept weights above which rows are expanded with their zeros, for one vector of inputs and for more.
 const MANY: [f64; 2] = [0.4, 0.6];
-/// How many rows ahead memory is asked for.
+/// How many rows ahead memory is prefetched.
 const AHEAD: usize = 8;
-/// Rows whose sums are turned together.
+/// Rows whose sums are transposed together.
 const TOGETHER: usize = 16;
 
 /// `matrix`, `[rows, cols]`, times each row of `x`, `[batch, cols]`, into `out`, `[batch, rows]`.
@@ -56,8 +56,8 @@ pub(super) fn multiply<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: Sim
     }
 }
 
-/// Calls `work(first, part)` for parts of `out` that hold whole rows of `width`, on several threads where
-/// there are `products` enough.
+/// Calls `work(first, part)` for parts of `out` that hold whole rows of `width`, on several threads if there are enough
+/// `products`.
 pub(super) fn by_rows(
     out: &mut [f32],
     width: usize,
@@ -78,7 +78,7 @@ pub(super) fn by_rows(
             work(i * each, part);
         }
     };
-    // This thread works too: waking one costs as much as a small product takes.
+    // This thread works too: waking one costs as much as a small product.
     rayon::in_place_scope(|scope| {
         (1..threads).for_each(|_| scope.spawn(|_| run()));
         run();
@@ -106,7 +106,7 @@ fn few<R: Rows, const B: usize>(matrix: &R, [rows, cols]: [usize; 2], level: Sim
     }
 }
 
-/// An input with zeros to whole words; `sorted`, the even numbers of every 32 come first.
+/// An input padded with zeros to whole words; if `sorted`, the even numbers of every 32 come first.
 fn padded(x: &[f32], sorted: bool) -> Aligned {
     let mut padded = Aligned::zeros(x.len().next_multiple_of(WORD));
     padded[..x.len()].copy_from_slice(x);
@@ -119,7 +119,7 @@ fn padded(x: &[f32], sorted: bool) -> Aligned {
     padded
 }
 
-/// Inputs side by side, as many panels of them as it takes.
+/// Inputs next to each other, in as many panels as needed.
 fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: SimdLevel, x: &[f32], out: &mut [f32]) {
     let batch = out.len() / rows;
     let lanes = (LANES * batch.div_ceil(LANES).next_power_of_two()).min(4 * LANES);
@@ -146,20 +146,20 @@ fn many<R: Rows>(matrix: &R, [rows, cols]: [usize; 2], level: SimdLevel, x: &[f3
     });
 }
 
-/// A matrix and how inputs lie beside each other.
+/// A matrix and the layout of the inputs.
 struct Panels<'a, R> {
     matrix: &'a R,
     level: SimdLevel,
     cols: usize,
     lanes: usize,
-    /// Whether rows get their zeros back.
+    /// Whether rows are expanded with their zeros.
     full: bool,
     /// Columns at a time.
     block: usize,
 }
 
 impl<R: Rows> Panels<'_, R> {
-    /// One panel, its rows shared among threads.
+    /// One panel, its rows distributed over threads.
     fn by_row(&self, products: usize, x: &[f32], out: &mut [f32]) {
         let rows = out.len() / (x.len() / self.cols);
         let (mut source, mut sums) = (Aligned::zeros(self.cols * self.lanes), Aligned::zeros(rows * self.lanes));
@@ -170,7 +170,7 @@ impl<R: Rows> Panels<'_, R> {
         turn(self.level, &sums, [rows, out.len() / rows], self.lanes, out, rows);
     }
 
-    /// One panel by one thread.
+    /// One panel on one thread.
     fn whole(&self, source: &mut [f32], x: &[f32], out: &mut [f32]) {
         let rows = out.len() / (x.len() / self.cols);
         self.beside(x, source);
@@ -183,13 +183,13 @@ impl<R: Rows> Panels<'_, R> {
         }
     }
 
-    /// `x`, `[inputs, cols]`, as `[cols, lanes]`; lanes that no input has stay what they are.
+    /// `x`, `[inputs, cols]`, as `[cols, lanes]`; lanes without an input stay unchanged.
     fn beside(&self, x: &[f32], source: &mut [f32]) {
         turn(self.level, x, [x.len() / self.cols, self.cols], self.cols, source, self.lanes);
     }
 
-    /// The sums `[.., lanes]` of rows from `first` on: for some columns after others, so that their inputs stay in
-    /// the nearest cache while all the rows go by.
+    /// The sums `[.., lanes]` of rows from `first` on: a group of columns at a time, so that their inputs stay in the
+    /// nearest cache while all rows are processed.
     fn rows(&self, source: &[f32], first: usize, scratch: &mut Scratch, sums: &mut [f32]) {
         sums.fill(0.0);
         scratch.at.clear();
@@ -228,7 +228,7 @@ impl<R: Rows> Panels<'_, R> {
         }
     }
 
-    /// Asks memory for columns of the `i`th row from `first` on, if there is one: from row to row they lie far apart.
+    /// Prefetches columns of the `i`th row from `first` on, if there is one: rows are far apart in memory.
     fn ask(&self, first: usize, i: usize, columns: &Range<usize>, scratch: &Scratch) {
         if let Some(at) = scratch.at.get(i).filter(|_| self.block < self.cols) {
             self.matrix.ask(&Part { row: first + i, columns: columns.clone(), at: *at });

@@ -1,4 +1,4 @@
-//! One block of a transformer: attention and feed-forward layers, each behind a norm or before one.
+//! One block of a transformer: attention and feed-forward layers, each with a norm before or after it.
 
 use burn::module::Module;
 use burn::nn::{LayerNorm, Linear, RmsNorm};
@@ -22,7 +22,7 @@ pub struct Block {
     pub(super) norms_after: bool,
 }
 
-/// Either norm.
+/// A norm of either type.
 #[derive(Module, Debug)]
 pub enum Norm {
     /// Root mean square.
@@ -41,7 +41,7 @@ impl Norm {
     }
 }
 
-/// Attention with heads of keys and values shared among those of the queries.
+/// Attention whose key and value heads may be shared by several query heads.
 #[derive(Module, Debug)]
 pub struct Attention {
     /// Queries, keys, values; or one layer for all.
@@ -64,7 +64,7 @@ pub struct Mlp {
     pub(super) activation: Activation,
 }
 
-/// What all blocks need to know of a sequence.
+/// What all blocks need to know about a sequence.
 #[derive(Clone, Debug)]
 pub struct SequenceContext {
     /// Cosines and sines, where positions are rotary.
@@ -74,18 +74,18 @@ pub struct SequenceContext {
     pub(super) window: Option<usize>,
 }
 
-/// What the layers of queries, keys and values are called.
+/// The names of the query, key and value layers.
 const QKV: [&str; 3] = ["attention.qkv.0", "attention.qkv.1", "attention.qkv.2"];
 
-/// What a token sees.
+/// What a token attends to.
 #[derive(Clone, Debug)]
 pub(super) enum Sight {
     /// Every token.
     All,
-    /// Itself and those before it.
+    /// Itself and the tokens before it.
     Before,
-    /// Those whose scores `[tokens, positions]` this leaves as they are. It is added, not given as a mask:
-    /// backends do not agree which tokens a mask names.
+    /// The tokens whose scores `[tokens, positions]` this leaves unchanged. It is added, not given as a mask: backends
+    /// disagree on which tokens a mask selects.
     By(Box<Tensor<2>>),
 }
 
@@ -109,7 +109,7 @@ impl SequenceContext {
         }
     }
 
-    /// For the one token at `place`, which sees all that is [`Kept`], with these tables of a longer text.
+    /// For the one token at `place`, which sees everything that is [`Kept`], with these tables of a longer text.
     pub(super) fn at(place: usize, tables: Option<&[Tensor<2>; 2]>, window: Option<usize>, device: &Device) -> Self {
         let row = |table: &Tensor<2>| table.clone().narrow(0, place, 1);
         let tables = tables.map(|[cos, sin]| [row(cos), row(sin)]);
@@ -122,56 +122,55 @@ impl SequenceContext {
     }
 }
 
-/// What leaves a token the scores of those at most `window` before it, itself among them: 0, and for all
-/// others a number that no score makes up for.
+/// Added to a token's scores: 0 for tokens at most `window` before it, including itself, and for all others a large
+/// negative number that masks the score.
 fn within(tokens: usize, window: usize, device: &Device) -> Tensor<2> {
     added(tokens, tokens, |from, to| to <= from && from - to < window, device)
 }
 
-/// `[tokens, positions]`: 0 where a token sees a place.
+/// `[tokens, positions]`: 0 where a token attends to a position.
 fn added(tokens: usize, positions: usize, seen: impl Fn(usize, usize) -> bool, device: &Device) -> Tensor<2> {
     let added = |i: usize| if seen(i / positions, i % positions) { 0.0 } else { -1e9 };
     let added: Vec<f32> = (0..tokens * positions).map(added).collect();
     Tensor::from_data(TensorData::new(added, [tokens, positions]), device)
 }
 
-/// What is told of the inputs of linear layers: which of the inputs, and its values `[tokens, d_in]`.
+/// Callback for the inputs of linear layers: the number of the input, and its values `[tokens, d_in]`.
 pub type Observer<'a> = dyn FnMut(usize, Tensor<2>) + 'a;
 
-/// Who takes part when a block runs: an observer, whoever computes the linear layers, and the keys and
-/// values of tokens before, where they are kept.
+/// Context of a block's run: observer, layer executor, key/value cache.
 pub(super) struct Company<'a, 'b> {
     pub(super) observe: &'a mut Observer<'b>,
     pub(super) layers: &'a mut dyn LayerExecutor,
     pub(super) kept: Option<&'a mut Kept>,
 }
 
-/// Places that are added at once for keys and values to come: all that is kept is copied then.
+/// Cache positions allocated at a time: each allocation copies the whole cache.
 const ROOM: usize = 64;
 
-/// How many of `tokens` tokens are kept.
+/// How many of `tokens` tokens are cached.
 fn kept(tokens: usize, window: Option<usize>) -> usize {
     tokens.min(window.unwrap_or(tokens))
 }
 
-/// In how many places.
+/// In how many positions.
 fn kept_positions(tokens: usize, window: Option<usize>) -> usize {
     kept(tokens.next_multiple_of(ROOM), window)
 }
 
-/// The keys and values, `[1, heads, positions, head_dim]`, that tokens to come will see. Behind those of the last token
-/// are zeros, with room for more; where there is a window, the first of those it has left gives its place to the next.
+/// The key/value cache, `[1, heads, positions, head_dim]`. Positions after the last token are zeros, reserved for more;
+/// with a window, the oldest token outside it is overwritten by the next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
     both: Option<[Tensor<4>; 2]>,
-    /// How many tokens there were.
+    /// The number of tokens so far.
     tokens: usize,
-    /// Behind the place of the last one.
+    /// The position after the last token's.
     next: usize,
 }
 
 impl Kept {
-    /// Adds those of new tokens, of one if there were some before; all that these see.
+    /// Adds new tokens, one at a time if there were some before; returns everything that they attend to.
     fn add(&mut self, new: [Tensor<4>; 2], window: Option<usize>) -> [Tensor<4>; 2] {
         let [_, heads, count, dim] = new[0].dims();
         self.tokens += count;
@@ -184,7 +183,7 @@ impl Kept {
             let last = kept(count, window);
             self.next = last;
             self.both = Some(new.clone().map(|x| roomy(x.narrow(2, count - last, last))));
-            // The first tokens see each other as `SequenceContext` says.
+            // The first tokens attend to each other as `SequenceContext` says.
             return new;
         };
         let place = if window == Some(self.next) { 0 } else { self.next };
@@ -198,13 +197,12 @@ impl Kept {
 }
 
 impl Block {
-    /// Hidden states `[batch, tokens, width]` after the block; `observe` sees the input of each group of
-    /// linear layers.
+    /// Hidden states `[batch, tokens, width]` after the block; `observe` gets the input of each group of linear layers.
     pub fn forward(&self, x: Tensor<3>, context: &SequenceContext, observe: &mut Observer<'_>) -> Tensor<3> {
         self.forward_in(x, context, &mut Company { observe, layers: &mut DenseExecutor, kept: None })
     }
 
-    /// The same in other company.
+    /// The same with a given executor and cache.
     pub(super) fn forward_in(
         &self,
         x: Tensor<3>,
@@ -275,10 +273,10 @@ impl Attention {
         [q, k, v]
     }
 
-    /// What each of the queries `[batch, heads, tokens, head_dim]` gathers from the values of what it sees.
+    /// Attention output for the queries `[batch, heads, tokens, head_dim]`.
     fn mixed(&self, [q, k, v]: [Tensor<4>; 3], sight: &Sight) -> Tensor<4> {
         let ([batch, heads, tokens, dim], repeats) = (q.dims(), self.heads / self.kv_heads);
-        // Of one token, the queries that share keys and values stand below each other: nothing is repeated.
+        // For one token, the queries that share keys and values are stacked: nothing is repeated.
         let (q, k, v) = match tokens {
             1 => (q.reshape([batch, self.kv_heads, repeats, dim]), k, v),
             _ => (q, self.shared(k), self.shared(v)),
@@ -293,7 +291,7 @@ impl Attention {
         attention(q, k, v, None, added, options).reshape([batch, heads, tokens, dim])
     }
 
-    /// Each head of keys or values, repeated for the queries that share it.
+    /// Each key or value head, repeated for the queries that share it.
     fn shared(&self, x: Tensor<4>) -> Tensor<4> {
         let (repeats, [batch, heads, tokens, dim]) = (self.heads / self.kv_heads, x.dims());
         if repeats == 1 {
@@ -349,7 +347,7 @@ mod tests {
                 assert_eq!(keys.dims()[2], kept_positions(t + 1, window), "{first} {window:?} {t}");
                 let mut found: Vec<f32> = keys.into_data().iter().collect();
                 assert_eq!(found, values.into_data().iter::<f32>().collect::<Vec<_>>());
-                // What no token has is behind those that are kept: `SequenceContext::at` hides it there.
+                // Entries that no token has are after the cached ones: `SequenceContext::at` hides them there.
                 let room = found.split_off(kept(t + 1, window));
                 assert!(room.iter().all(|v| *v == 0.0), "{first} {window:?} {t}");
                 found.sort_by(f32::total_cmp);

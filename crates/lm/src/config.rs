@@ -1,4 +1,4 @@
-//! What `config.json` says of a transformer: its sizes, and how its family names tensors.
+//! A transformer's `config.json`: its sizes, and how its family names tensors.
 
 use std::fs;
 use std::path::Path;
@@ -13,9 +13,9 @@ use crate::rope::Rope;
 /// A transformer's sizes and conventions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// As `model_type` has it: llama, mistral, qwen2, qwen3, opt, gpt2, bert, roberta, xlm-roberta.
+    /// The `model_type`: llama, mistral, qwen2, qwen3, opt, gpt2, bert, roberta, xlm-roberta.
     pub family: String,
-    /// Whether every token sees all others (encoders), not only those before it.
+    /// Whether every token attends to all others (encoders), not only to those before it.
     pub encoder: bool,
     /// Blocks.
     pub layers: usize,
@@ -29,13 +29,13 @@ pub struct Config {
     pub head_dim: usize,
     /// Width inside the feed-forward layers.
     pub inner: usize,
-    /// Tokens there are.
+    /// Number of tokens in the vocabulary.
     pub vocab: usize,
-    /// Longest sequence the model was made for, in tokens.
+    /// Longest sequence the model supports, in tokens.
     pub context: usize,
     /// How many tokens back attention reaches, if not all.
     pub sliding_window: Option<usize>,
-    /// How a token knows its place.
+    /// How positions are encoded.
     pub positions: Positions,
     /// The norms.
     pub norm: NormKind,
@@ -45,10 +45,10 @@ pub struct Config {
     pub(crate) names: Names,
 }
 
-/// How a token knows its place.
+/// How positions are encoded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Positions {
-    /// Queries and keys are turned.
+    /// Queries and keys are rotated.
     Rotary(Rope),
     /// A learned vector is added, that of `position + offset`.
     Learned {
@@ -81,20 +81,20 @@ pub enum Activation {
     Relu,
     /// `x Phi(x)`.
     Gelu,
-    /// `x Phi(x)`, `Phi` by a tanh.
+    /// `x Phi(x)`, `Phi` approximated with a tanh.
     GeluTanh,
 }
 
 /// Names of tensors, without `.weight` and `.bias`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Names {
-    /// Before everything but the head.
+    /// Prefix of all names except the head's.
     pub prefix: String,
     pub embedding: &'static str,
     pub positions: Option<&'static str>,
-    /// Added to every token, and the norm of the sum.
+    /// The encoder's tensor added to every token, and the norm of the sum.
     pub of_encoder: Option<[&'static str; 2]>,
-    /// Before the number of a block.
+    /// Prefix of a block's number.
     pub blocks: &'static str,
     pub norm1: &'static str,
     /// Queries, keys, values; one name if they are fused.
@@ -104,7 +104,7 @@ pub(crate) struct Names {
     pub gate: Option<&'static str>,
     pub up: &'static str,
     pub down: &'static str,
-    /// Before the head; encoders have none.
+    /// The norm before the head; encoders have none.
     pub final_norm: &'static str,
     /// Whether matrices are stored `[d_in, d_out]` (GPT-2's `Conv1D`).
     pub transposed: bool,
@@ -178,13 +178,13 @@ const BERT: Names = Names {
     transposed: false,
 };
 
-/// Larger than any size of any model, and small enough that a product of two is a number.
+/// Larger than any size in any model, and small enough that a product of two does not overflow.
 const MOST: usize = 1 << 31;
 
-/// What families are read.
+/// The supported families.
 const KNOWN: &str = "bert, gpt2, llama, mistral, opt, qwen2, qwen3, roberta, xlm-roberta";
 
-/// `config.json` as far as it matters here; families use other names for the same.
+/// The fields of `config.json` that matter here; families use different names for the same value.
 #[derive(Deserialize)]
 struct Raw {
     model_type: Option<String>,
@@ -220,11 +220,11 @@ struct Raw {
 }
 
 impl Config {
-    /// Reads `config.json` in `folder`; `checkpoint` tells how its tensors are prefixed.
+    /// Reads `config.json` in `folder`; `checkpoint` determines the prefix of its tensors' names.
     ///
     /// # Errors
-    /// A file that is missing or no such configuration, a family that is not known, sizes that are
-    /// missing or do not divide, a variant that is not supported.
+    /// A file that is missing or not such a configuration, an unknown family, sizes that are missing or do not divide,
+    /// an unsupported variant.
     pub fn read(folder: &Path, checkpoint: &Checkpoint) -> Result<Self> {
         let path = folder.join("config.json");
         let text = fs::read(&path).map_err(|e| Error::io(&path, e))?;
@@ -268,13 +268,13 @@ impl Config {
             Some(_) => NormKind::Layer { eps: raw.layer_norm_epsilon.unwrap_or(usual_eps(&family)) },
             None => NormKind::Rms { eps: raw.rms_norm_eps.unwrap_or(1e-6) },
         };
-        // Qwen2 writes the width of a window that it does not use.
+        // Qwen2 stores the width of a window that it does not use.
         let slides = raw.use_sliding_window.unwrap_or(family == "mistral");
         Ok(Self {
             layers: need("num_hidden_layers", raw.num_hidden_layers)?,
             inner: need("intermediate_size", raw.intermediate_size.or((family == "gpt2").then_some(4 * width)))?,
             vocab: need("vocab_size", raw.vocab_size)?,
-            // RoBERTa counts the rows of its table, of which the first are no positions.
+            // RoBERTa counts the rows of its table, the first of which are not positions.
             context: match (&positions, family.contains("roberta")) {
                 (Positions::Learned { offset }, true) => need("context", context.checked_sub(*offset))?,
                 _ => context,
@@ -297,7 +297,7 @@ impl Config {
     }
 }
 
-/// Variants whose forward pass is another one.
+/// Refuses variants with a different forward pass.
 fn refuse_variants(raw: &Raw) -> std::result::Result<(), String> {
     if raw.do_layer_norm_before == Some(false) {
         return Err("do_layer_norm_before false (a norm after each half of a block) is not supported".into());
@@ -321,7 +321,7 @@ fn usual_eps(family: &str) -> f64 {
     if matches!(family, "opt" | "gpt2") { 1e-5 } else { 1e-12 }
 }
 
-/// What is added to a position: the first rows of some tables stand for none.
+/// The offset added to a position: the first rows of some tables are not positions.
 fn offset(family: &str, padding: Option<usize>) -> usize {
     match family {
         "opt" => 2,
@@ -346,7 +346,7 @@ fn activation(family: &str, name: Option<&str>) -> std::result::Result<Activatio
     }
 }
 
-/// What stands before the name of the embedding.
+/// The prefix of the embedding's name.
 fn prefix(checkpoint: &Checkpoint, embedding: &str) -> Result<String> {
     let end = format!("{embedding}.weight");
     let found = checkpoint.entries().iter().find_map(|entry| entry.name.strip_suffix(&end));

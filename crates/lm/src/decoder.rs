@@ -1,4 +1,4 @@
-//! A decoder whole in memory, to be trained, and back to disk.
+//! A decoder that is completely in memory, for training, and writing it back to disk.
 
 use burn::module::{Module, Param};
 use burn::nn::{Linear, RmsNorm};
@@ -40,7 +40,7 @@ struct Stored {
 }
 
 impl Transformer {
-    /// Loads a decoder as a whole, to be trained on the device with gradients.
+    /// Loads the whole decoder, for training on the device with gradients.
     ///
     /// # Errors
     /// Tensors that are missing or not finite, an encoder.
@@ -50,8 +50,8 @@ impl Transformer {
         Ok(Decoder { embedding: self.embedding()?, blocks, head })
     }
 
-    /// Overwrites the tensors of `out`, a copy of this model, with those of `decoder`, as its layers use
-    /// them: reparameterized weights with what was made of them.
+    /// Overwrites the tensors of `out`, a copy of this model, with those of `decoder`, as its layers use them:
+    /// reparameterized weights are stored with their effective values.
     ///
     /// # Errors
     /// A value that is not finite or beyond its type, a failure to write.
@@ -59,8 +59,8 @@ impl Transformer {
         self.each_tensor(decoder, &mut |name, values| Ok(out.write_f32(self.checkpoint().entry(&name)?, &values)?))
     }
 
-    /// Hands the tensors of `decoder`, one of this model's shape, to `f`: each by its name in the checkpoint, its
-    /// values in the order they have there.
+    /// Passes the tensors of `decoder`, which has this model's shape, to `f`: each with its name in the checkpoint, its
+    /// values in the checkpoint's order.
     ///
     /// # Errors
     /// Those of `f`.
@@ -128,7 +128,7 @@ fn linears(block: &Block) -> impl Iterator<Item = &Linear> {
     attention.qkv.iter().chain([&attention.out]).chain(&mlp.gate).chain([&mlp.up, &mlp.down])
 }
 
-/// Burn's `[d_in, d_out]` as it lies in the checkpoint, and the bias.
+/// Burn's `[d_in, d_out]` converted to the checkpoint's layout, and the bias.
 fn stored_linear(layer: &LayerRef, linear: &Linear) -> Vec<Stored> {
     let weight = linear.weight.val();
     let [d_in, d_out] = weight.dims();
@@ -144,8 +144,8 @@ fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 impl Decoder {
-    /// The linear layers of the blocks, as a selection: where the head is the embedding's own matrix, the
-    /// last linear layer is none.
+    /// Selects the linear layers of the blocks; if the head is the embedding's own matrix, the last linear layer is not
+    /// a head.
     pub fn layers(&self) -> Select {
         if self.head.untied.is_some() { Select::default() } else { Select::default().with_head() }
     }
@@ -161,7 +161,7 @@ impl Decoder {
         self.run_by(hidden, context, &mut DenseExecutor)
     }
 
-    /// The same, linear layers computed by `layers`.
+    /// The same, with linear layers computed by `layers`.
     pub(super) fn run_by(
         &self,
         hidden: Tensor<3>,
@@ -192,7 +192,7 @@ impl Decoder {
         hidden
     }
 
-    /// With those linear layers sparse, the head's among them, that are faster so on tokens `[batch, tokens]`.
+    /// Makes linear layers, including the head, sparse if they are faster that way on tokens `[batch, tokens]`.
     /// `config` is the model's.
     ///
     /// # Errors
@@ -218,18 +218,18 @@ impl<'a> ForwardWith<(Tensor<3>, &'a SequenceContext)> for Decoder {
     }
 }
 
-/// What a decoder remembers of a text that goes on token by token.
+/// A decoder's cache for a text that is continued token by token.
 pub(super) struct Memory {
     kept: Vec<Kept>,
     tokens: usize,
-    /// For the first tokens, which come together.
+    /// For the first tokens, which are processed together.
     first: SequenceContext,
-    /// Cosines and sines for every token there may be, where positions are rotary.
+    /// Cosines and sines for every possible token, if positions are rotary.
     tables: Option<[Tensor<2>; 2]>,
 }
 
 impl Memory {
-    /// Of a text that begins with `first` tokens and may have `all`.
+    /// For a text that starts with `first` tokens and may have `all`.
     pub(super) fn new(config: &Config, first: usize, all: usize, device: &Device) -> Self {
         let kept = vec![Kept::default(); config.layers];
         let (first, tables) =
@@ -250,7 +250,7 @@ impl<'a> NextToken<'a> {
     /// Over `windows`, for a model of this `config`.
     ///
     /// # Errors
-    /// No window, windows of several lengths or of a length that the model does not take.
+    /// No window, windows of different lengths or of a length that the model does not support.
     pub fn new(config: &'a Config, windows: Vec<&'a [u32]>) -> Result<Self> {
         let len = windows.first().map_or(0, |w| w.len());
         if !(2..=config.context).contains(&len) || windows.iter().any(|w| w.len() != len) {
@@ -262,10 +262,10 @@ impl<'a> NextToken<'a> {
 }
 
 impl NextToken<'_> {
-    /// The sum over window `index` of the log-likelihood of a token after each, in nats, `[1]`: not the token that
-    /// comes there, but one that is drawn, from `seed`, by the probability that `model` gives it.
+    /// The sum over window `index` of the log-likelihood of a token after each position, in nats, `[1]`: not the token
+    /// of the text, but one sampled, with `seed`, from the model's own distribution.
     ///
-    /// Tokens are drawn each by itself, so that the square of this sum's gradient has the expectation of the sum of
+    /// Tokens are sampled independently, so the square of this sum's gradient has the expectation of the sum of
     /// squares: the Fisher information of the window.
     pub fn drawn(&self, model: &Decoder, index: usize, seed: u64, device: &Device) -> Tensor<1> {
         let mut random = ChaCha8Rng::seed_from_u64(mix(seed, index as u64));

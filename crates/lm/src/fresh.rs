@@ -1,4 +1,4 @@
-//! A small Llama of one's own: a Hugging Face directory with random weights, to be trained.
+//! A new small Llama: a Hugging Face directory with random weights, for training.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// Sizes of a Llama with as many key-value heads as heads, its head tied to the embedding.
+/// Sizes of a Llama with as many key-value heads as heads; its head is tied to the embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    /// Tokens there are.
+    /// Number of tokens in the vocabulary.
     pub vocab: usize,
     /// Width of the hidden states.
     pub width: usize,
@@ -28,12 +28,12 @@ pub struct Sizes {
     pub context: usize,
 }
 
-/// The standard deviation that weights are drawn with, Llama's own.
+/// The standard deviation of initial weights, Llama's own.
 const DEVIATION: f32 = 0.02;
 
 impl Sizes {
-    /// Writes `config.json` and `model.safetensors` in f32 to `folder`, which is made: norms of one, all
-    /// other weights uniform with standard deviation 0.02, the same for the same `seed`.
+    /// Writes `config.json` and `model.safetensors` in f32 to `folder`, which is created: norms of one, all other
+    /// weights uniform with standard deviation 0.02, the same for the same `seed`.
     ///
     /// # Errors
     /// A width that the heads do not divide, a folder that cannot be written.

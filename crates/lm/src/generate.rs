@@ -1,4 +1,4 @@
-//! Text from a decoder, one token after the other.
+//! Text generation with a decoder, token by token.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
@@ -15,15 +15,15 @@ use crate::transformer::Transformer;
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
-    /// 0 takes the likeliest; else tokens are drawn from `softmax(logits / temperature)`.
+    /// 0 takes the most likely token; else tokens are sampled from `softmax(logits / temperature)`.
     pub temperature: f64,
-    /// The source of randomness.
+    /// The random seed.
     pub seed: u64,
 }
 
-/// Continues `prompt` by `tokens` tokens, handing each to `say`; less where the context is full.
+/// Continues `prompt` by `tokens` tokens and passes each to `say`; fewer if the context is full.
 ///
-/// All blocks are in memory, and so are the keys and values of the text: every token is computed alone.
+/// All blocks are in memory, and so are the keys and values of the text: each token is computed alone.
 ///
 /// # Errors
 /// An empty prompt or one longer than the context, a temperature that is negative or not finite, weights
@@ -50,7 +50,7 @@ fn check(config: &Config, prompt: &[u32], choice: Choice) -> Result<()> {
     Ok(())
 }
 
-/// The same of a decoder in memory, of this `config` and on this `device`, where `layers` computes the linear
+/// The same for a decoder in memory, with this `config` and on this `device`, where `layers` computes the linear
 /// layers.
 ///
 /// # Errors
@@ -76,7 +76,7 @@ pub fn generate_by(
     Ok(())
 }
 
-/// A token by its logits `[1, 1, vocab]`.
+/// Chooses a token by its logits `[1, 1, vocab]`.
 fn pick(logits: Tensor<3>, temperature: f64, random: &mut impl Rng) -> u32 {
     if temperature == 0.0 {
         let likeliest = logits.argmax(2).into_data().iter::<i64>().next().unwrap_or(0);
@@ -86,7 +86,7 @@ fn pick(logits: Tensor<3>, temperature: f64, random: &mut impl Rng) -> u32 {
     draw(&p.iter::<f32>().collect::<Vec<_>>(), random)
 }
 
-/// A token by the probabilities of all.
+/// Samples a token from the probabilities of all.
 pub(super) fn draw(p: &[f32], random: &mut impl Rng) -> u32 {
     let mut left: f64 = random.random();
     let fell = p.iter().position(|p| {

@@ -1,6 +1,6 @@
-//! A made-up language: endless text whose entropy is known, for models that are trained on the spot.
+//! A synthetic language: endless text with known entropy, for models that are trained on the spot.
 //!
-//! Each token depends on the two before it: every pair has [`CHANCES`]`.len()` successors of these chances.
+//! Each token depends on the two before it: every pair has [`CHANCES`]`.len()` successors with these probabilities.
 
 use rand::seq::index::sample;
 use rand::{RngExt, SeedableRng};
@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::{Error, Result};
 
-/// The chances of the successors of a pair of tokens.
+/// The probabilities of the successors of a pair of tokens.
 pub const CHANCES: [f64; 4] = [0.55, 0.25, 0.15, 0.05];
 
 /// Which tokens may follow which pairs.
@@ -19,7 +19,7 @@ pub struct Language {
 }
 
 impl Language {
-    /// A language of so many `tokens`, the same for the same `seed`.
+    /// A language of `tokens` tokens, the same for the same `seed`.
     ///
     /// # Errors
     /// Fewer tokens than a pair has successors, or more than a table of pairs can hold.
@@ -53,7 +53,7 @@ impl Language {
         (0..len).map(|_| next()).collect()
     }
 
-    /// The least perplexity that any model can have, knowing the two tokens before: `exp` of the entropy.
+    /// The lowest perplexity that a model can reach, given the two tokens before: `exp` of the entropy.
     pub fn floor(&self) -> f64 {
         CHANCES.iter().map(|p| -p * p.ln()).sum::<f64>().exp()
     }

@@ -2,10 +2,10 @@
 //! OPT and GPT-2, encoders of the families BERT and RoBERTa, read block by block.
 //!
 //! - [`Transformer`]: the model, its [`Config`] and its weights on disk
-//! - [`Decoder`]: the whole of it in memory, to be trained on the [`NextToken`]
-//! - [`Sizes`]: a small Llama of one's own; [`Language`]: an endless text for it
+//! - [`Decoder`]: the whole model in memory, for training on [`NextToken`]
+//! - [`Sizes`]: a new small Llama; [`Language`]: an endless text for it
 //! - [`Words`], [`windows`]: text to tokens, cut into windows
-//! - [`perplexity()`]: how good it is; [`embeddings`]: what an encoder makes of sentences
+//! - [`perplexity()`]: how good it is; [`embeddings`]: an encoder's embeddings of sentences
 //! - [`generate()`]: text from it
 
 pub mod adapter;
@@ -35,7 +35,7 @@ pub use sentences::{cosine, embeddings};
 pub use text::{Window, Words, batch, samples, sliding, windows};
 pub use transformer::{Embedding, Head, Transformer};
 
-/// What the linear layers of a block read, by the number that observers are told.
+/// The inputs of the linear layers of a block, by the number that observers get.
 pub const INPUTS: [&str; 4] = ["the normed hidden states", "the mixed heads", "the normed sum", "the inner states"];
 
 #[cfg(doctest)]

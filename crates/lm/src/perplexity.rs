@@ -1,4 +1,4 @@
-//! Perplexity: how surprised a model is by a text.
+//! Perplexity: how well a model predicts a text.
 
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor};
@@ -11,12 +11,12 @@ use crate::decoder::Decoder;
 use crate::text::{Window, batch};
 use crate::transformer::{Embedding, Head, Transformer};
 
-/// Tokens whose hidden states are held at once.
+/// Tokens whose hidden states are in memory at once.
 pub(super) const HELD: usize = 1 << 16;
-/// Tokens that go through a block, or through the head, together.
+/// Tokens that pass through a block, or through the head, together.
 pub(super) const TOGETHER: usize = 1 << 11;
 
-/// A perplexity and what it is the mean of.
+/// A perplexity, as loss and number of tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Perplexity {
     /// Sum of the negative log-likelihoods, in nats.
@@ -32,11 +32,11 @@ impl Perplexity {
     }
 }
 
-/// The perplexity over `windows`, each by itself: its last tokens, as many as it says, are predicted from
+/// The perplexity over `windows`, each independently: its last tokens, as many as it specifies, are predicted from
 /// those before them.
 ///
-/// One block is in memory at a time, and the hidden states of some tens of thousands of tokens. `watch`
-/// is told the tokens done and all there are.
+/// One block is in memory at a time, and the hidden states of some tens of thousands of tokens. `watch` is called with
+/// the finished tokens and the total.
 ///
 /// # Errors
 /// Weights that are missing or not finite; an encoder.
@@ -50,7 +50,7 @@ pub fn perplexity(
     over((&embedding, &head), model.device(), windows, (&mut run, &mut DenseExecutor), watch)
 }
 
-/// The same of a decoder that is in memory as a whole, `config` being its own, on `device`.
+/// The same for a decoder that is completely in memory, with its `config`, on `device`.
 pub fn perplexity_of(
     decoder: &Decoder,
     config: &Config,
@@ -60,7 +60,7 @@ pub fn perplexity_of(
     perplexity_by((decoder, &mut DenseExecutor), config, windows, device, &mut |_, _| {})
 }
 
-/// The same where `layers` computes the linear layers, `watch` told as in [`perplexity`].
+/// The same with linear layers computed by `layers`; `watch` as in [`perplexity`].
 pub fn perplexity_by(
     (decoder, layers): (&Decoder, &mut dyn LayerExecutor),
     config: &Config,
@@ -71,7 +71,7 @@ pub fn perplexity_by(
     let mut run = |hidden: &mut [Tensor<3>], layers: &mut dyn LayerExecutor| {
         for x in hidden {
             let context = SequenceContext::new(config, x.dims()[1], device);
-            // Nobody else holds it meanwhile: layers may work in its place.
+            // Not shared: layers may work in place.
             let own = std::mem::replace(x, Tensor::empty([1, 1, 1], device));
             *x = decoder.run_by(own, &context, layers);
         }
@@ -80,15 +80,15 @@ pub fn perplexity_by(
     over((&decoder.embedding, &decoder.head), device, windows, (&mut run, layers), watch)
 }
 
-/// The token numbers `[windows, tokens]` of the first windows that go through a model together: what a model
-/// is compressed for.
+/// The token numbers `[windows, tokens]` of the first windows that pass through a model together: the sample a model is
+/// compressed for.
 pub fn together(windows: &[Window<'_>], device: &Device) -> Tensor<2, Int> {
     let longest = windows.iter().map(|w| w.tokens.len()).max().unwrap_or(0).max(1);
     let first = alike(windows, (TOGETHER / longest).max(1)).into_iter().next().unwrap_or_default();
     batch(&first.iter().map(|w| w.tokens).collect::<Vec<_>>(), device)
 }
 
-/// What blocks do to hidden states, their linear layers computed by others.
+/// Runs the blocks on hidden states, with linear layers computed by an executor.
 type Run<'a> = dyn FnMut(&mut [Tensor<3>], &mut dyn LayerExecutor) -> Result<()> + 'a;
 
 /// The perplexity of the model whose blocks are `run`, its linear layers computed by `layers`.
@@ -119,18 +119,18 @@ fn over(
     Ok(sum)
 }
 
-/// Runs of windows of one kind, at most `most` long.
+/// Groups of consecutive windows of equal size, at most `most` long.
 fn alike<'a, 'b>(windows: &'a [Window<'b>], most: usize) -> Vec<&'a [Window<'b>]> {
     let kind = |w: &Window<'_>| (w.tokens.len(), w.scored);
     windows.chunk_by(|a, b| kind(a) == kind(b)).flat_map(|run| run.chunks(most)).collect()
 }
 
-/// The summed negative log-likelihood of the last `scored` tokens, each by the `logits` of the one before.
+/// The summed negative log-likelihood of the last `scored` tokens, each from the `logits` of the one before.
 fn loss(logits: Tensor<3>, ids: Tensor<2, Int>, scored: usize) -> f64 {
     let [_, tokens] = ids.dims();
     let targets = ids.narrow(1, tokens - scored, scored).unsqueeze_dim::<3>(2);
     let chosen = softmax(logits.clone(), 2).gather(2, targets.clone()).into_data().convert::<f32>();
-    // Where a probability is too small for an f32, its logarithm still is not.
+    // A probability may be too small for f32 when its logarithm is not.
     if chosen.iter::<f32>().any(|p| p < 1e-30) {
         let chosen = log_softmax(logits, 2).gather(2, targets).into_data().convert::<f32>();
         return -chosen.iter::<f32>().map(f64::from).sum::<f64>();

@@ -3,21 +3,21 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
-/// The angles by which pairs of a head's coordinates turn from one position to the next:
-/// `theta^(-2i / head_dim)`, scaled.
+/// The angles by which pairs of a head's coordinates rotate from one position to the next: `theta^(-2i / head_dim)`,
+/// scaled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     theta: f64,
     scaling: Scaling,
 }
 
-/// How the angles of longer contexts are made.
+/// How angles are scaled for longer contexts.
 #[derive(Clone, Debug, PartialEq)]
 enum Scaling {
     None,
     /// Positions divided by a factor (arXiv 2306.15595).
     Linear(f64),
-    /// Slow angles divided, fast ones kept, a ramp between (Llama 3).
+    /// Slow angles divided, fast ones kept, with a ramp between (Llama 3).
     Llama3 {
         factor: f64,
         low: f64,
@@ -82,14 +82,14 @@ impl Rope {
             Scaling::Linear(factor) => ((0..pairs).map(|i| plain(i) / factor).collect(), 1.0),
             Scaling::Llama3 { factor, low, high, original } => {
                 let scaled = |i: usize| {
-                    // 0 where a context holds fewer than `low` turns, 1 where it holds more than `high`.
+                    // 0 if a context has fewer than `low` turns, 1 if it has more than `high`.
                     let kept = ((turns(plain(i), original) - low) / (high - low)).clamp(0.0, 1.0);
                     plain(i) * (kept + (1.0 - kept) / factor)
                 };
                 ((0..pairs).map(scaled).collect(), 1.0)
             }
             Scaling::Yarn { factor, fast, slow, original, attention } => {
-                // The (fractional) pair that turns so often in a context.
+                // The (fractional) pair that makes this many turns in a context.
                 let pair = |turns: f64| {
                     head_dim as f64 * (original / (turns * std::f64::consts::TAU)).ln() / (2.0 * self.theta.ln())
                 };
@@ -105,7 +105,7 @@ impl Rope {
     }
 }
 
-/// Turns `x` `[batch, heads, tokens, head_dim]`: the first half of the coordinates against the second.
+/// Rotates `x` `[batch, heads, tokens, head_dim]`: the first half of the coordinates against the second.
 pub fn rotate(x: Tensor<4>, [cos, sin]: &[Tensor<2>; 2]) -> Tensor<4> {
     let half = x.dims()[3] / 2;
     let (first, second) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));

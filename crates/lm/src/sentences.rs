@@ -1,4 +1,4 @@
-//! Sentence embeddings of an encoder: the mean of its last hidden states, of length one.
+//! Sentence embeddings of an encoder: the mean of its last hidden states, normalized to length one.
 
 use regrow_sparse_core::{Error, Result};
 
@@ -9,7 +9,7 @@ use crate::transformer::Transformer;
 /// The embedding of each of `sentences` (token numbers, special ones included): the mean over its tokens
 /// of the hidden states after the last block, divided by its norm, as sentence-transformers pools.
 ///
-/// `watch` is told the sentences done and all there are.
+/// `watch` is called with the finished sentences and the total.
 ///
 /// # Errors
 /// Weights that are missing or not finite, a sentence without tokens or longer than the model's context.

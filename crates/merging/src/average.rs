@@ -9,12 +9,12 @@ use regrow_sparse_core::{Error, Result};
 /// `sum_i weights_i * model_i`, parameter by parameter, batch-norm statistics included; structure,
 /// parameter ids and masks are those of the first model.
 ///
-/// Sums are taken pairwise in f32, so that a power of two of identical models with equal weights
-/// gives that model back bit for bit.
+/// Sums are taken pairwise in f32, so that averaging a power of two of identical models with equal weights returns that
+/// model bit for bit.
 ///
 /// # Errors
-/// No models, another number of weights than models, weights that do not add up to 1, models with
-/// different masks (saying where they differ) or different parameters.
+/// No models, another number of weights than models, weights that do not add up to 1, models with different masks (the
+/// message says where they differ) or different parameters.
 pub fn average<M: Module>(models: &[M], weights: &[f64]) -> Result<M> {
     let Some((first, rest)) = models.split_first() else {
         return Err(Error::Argument("there are no models to average".into()));
@@ -76,7 +76,7 @@ fn combined(column: &[&Leaf], weights: &[f64]) -> Vec<f32> {
     (0..column[0].values.len()).map(value).collect()
 }
 
-/// The sum of `term(from..to)`, halves first.
+/// The sum of `term(from..to)`, summed by halves.
 fn pairwise(from: usize, to: usize, term: &impl Fn(usize) -> f32) -> f32 {
     match to - from {
         1 => term(from),

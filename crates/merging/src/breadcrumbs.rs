@@ -7,7 +7,7 @@
 //! ```
 //!
 //! or, with sign election, the sum of the entries that agree in sign (`breadcrumbs-ties`). As in mergekit, the density
-//! comes first: where `(gamma + d) n` exceeds `n`, fewer of the largest are dropped. Where `floor(gamma n)` is 0, no
+//! takes precedence: if `(gamma + d) n` exceeds `n`, fewer of the largest are dropped. If `floor(gamma n)` is 0, no
 //! large entry is dropped, as the formula says; mergekit empties such a task vector.
 
 use burn::config::Config;
@@ -38,7 +38,7 @@ pub struct BreadcrumbsConfig {
     /// Whether signs are elected as in TIES.
     #[config(default = false)]
     pub elect: bool,
-    /// What makes up for dropped entries.
+    /// How dropped entries are compensated.
     #[config(default = "Rescale::None")]
     pub rescale: Rescale,
 }
@@ -53,7 +53,7 @@ pub struct Breadcrumbs {
 }
 
 impl BreadcrumbsConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Fractions outside `[0, 1]`, another count of weights or fractions than of models.
@@ -121,7 +121,7 @@ mod tests {
         let merged = |density, gamma| merge(&of(density, gamma).init(1).unwrap(), Some(&[0.0; 5]), &[&MODEL]);
         assert_eq!(merged(0.4, 0.2), [0.0, 0.0, 3.0, -4.0, 0.0]);
         assert_eq!(merged(0.4, 0.0), [5.0, 0.0, 0.0, -4.0, 0.0]);
-        // The density wins over the outliers.
+        // The density takes precedence over the outliers.
         assert_eq!(merged(0.8, 0.9), [0.0, -1.0, 3.0, -4.0, 2.0]);
         assert_eq!(merged(1.0, 0.9), MODEL);
     }

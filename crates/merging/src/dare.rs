@@ -34,10 +34,10 @@ pub struct DareConfig {
     /// Whether signs are elected as in TIES.
     #[config(default = false)]
     pub elect: bool,
-    /// What makes up for dropped entries.
+    /// How dropped entries are compensated.
     #[config(default = "Rescale::Density")]
     pub rescale: Rescale,
-    /// Entries are drawn by this seed and the names of tensor and model.
+    /// The random seed; draws also depend on the names of tensor and model.
     #[config(default = 0)]
     pub seed: u64,
 }
@@ -52,7 +52,7 @@ pub struct Dare {
 }
 
 impl DareConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Densities outside `[0, 1]`, another count of weights or densities than of models.
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn signs_are_elected_among_what_is_left() {
         let dare = DareConfig::new().with_elect(true).init(2).unwrap();
-        // As TIES without trimming, but the sum.
+        // As TIES without trimming, but with the sum.
         assert_eq!(merge(&dare, Some(&[0.0; 3]), &[&[3.0, -1.0, 1.0], &[-1.0, -2.0, 2.0]]), [3.0, -3.0, 3.0]);
     }
 }

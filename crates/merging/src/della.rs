@@ -5,9 +5,9 @@
 //! p = d - epsilon + 2 epsilon r / (c - 1)        each entry is kept with probability p and divided by it
 //! ```
 //!
-//! and the rest as in TIES without trimming (`della`), or as in task arithmetic (`della-linear`). Rows are
-//! those of the tensor as a matrix `[out, rest]`; a row of one entry has `p = d`. mergekit restores the sum
-//! of magnitudes of the whole tensor instead of dividing: `rescale = "l1"`.
+//! and the rest as in TIES without trimming (`della`), or as in task arithmetic (`della-linear`). Rows are those of the
+//! tensor as a matrix `[out, rest]`; a row of one entry has `p = d`. mergekit restores the sum of magnitudes of the
+//! whole tensor instead of dividing: `rescale = "l1"`.
 
 use burn::config::Config;
 use rayon::prelude::*;
@@ -39,10 +39,10 @@ pub struct DellaConfig {
     /// Whether signs are elected as in TIES.
     #[config(default = true)]
     pub elect: bool,
-    /// What makes up for dropped entries.
+    /// How dropped entries are compensated.
     #[config(default = "Rescale::Density")]
     pub rescale: Rescale,
-    /// Entries are drawn by this seed and the names of tensor and model.
+    /// The random seed; draws also depend on the names of tensor and model.
     #[config(default = 0)]
     pub seed: u64,
 }
@@ -58,7 +58,7 @@ pub struct Della {
 }
 
 impl DellaConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Probabilities outside `[0, 1]`, another count of weights, densities or epsilons than of models.
@@ -66,7 +66,7 @@ impl DellaConfig {
         let (densities, epsilons) =
             (self.density.fractions(models, "density")?, self.epsilon.fractions(models, "epsilon")?);
         for (density, epsilon) in densities.iter().zip(&epsilons) {
-            // At 0 and 1 there is nothing to draw.
+            // At 0 and 1 nothing is random.
             if (density - epsilon < 0.0 || density + epsilon > 1.0) && *density > 0.0 && *density < 1.0 {
                 let reason = format!("`epsilon` {epsilon} takes `density` {density} out of [0, 1]");
                 return Err(Error::Argument(reason));

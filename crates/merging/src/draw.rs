@@ -1,4 +1,4 @@
-//! Bits drawn at random, the same on any number of threads and for any order of the models.
+//! Random bits, the same for any number of threads and any order of the models.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

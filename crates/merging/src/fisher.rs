@@ -36,7 +36,7 @@ pub struct FisherMerge {
 }
 
 impl FisherMergeConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Weights or a floor that are not positive, another count of weights than of models.

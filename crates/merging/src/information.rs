@@ -6,8 +6,8 @@
 //! ```
 //!
 //! For a classifier the expectation over classes is exact: a forward and a backward pass for each example and class.
-//! Each gradient is that of one example and one class. FisherSums are taken in f64. Batch norms use their running
-//! statistics, which have no information of their own.
+//! Each gradient is that of one example and one class. Sums are taken in f64. Batch norms use their running statistics,
+//! which have no information of their own.
 //!
 //! ```
 //! use burn::nn::{Linear, LinearConfig};
@@ -45,9 +45,9 @@ use regrow_sparse_core::model::gradients::with_fixed_statistics;
 use regrow_sparse_core::{Error, Result};
 use regrow_train::classifier::Classifier;
 
-/// A model whose parameters are the diagonal Fisher information of those of `model`, which must be on a device
-/// with gradients, over `images`, `[1, channels, height, width]` each. Parameters without gradients are zero.
-/// `watch` gets the number of images done.
+/// A model whose parameters are the diagonal Fisher information of those of `model`, which must be on a device with
+/// gradients, over `images`, `[1, channels, height, width]` each. Parameters without gradients are zero. `watch` is
+/// called with the number of finished images.
 ///
 /// # Errors
 /// No images, a device without gradients, outputs or gradients that are not finite.
@@ -69,13 +69,13 @@ pub fn of_classes<M: Classifier>(model: &M, image: Tensor<4>, add: &mut Add<'_>)
     }
 }
 
-/// Adds the squared gradient of a log-likelihood, of one number, times a weight.
+/// Adds the squared gradient of a log-likelihood (one number), times a weight.
 pub type Add<'a> = dyn FnMut(f64, Tensor<1>) + 'a;
 
-/// The same of any model: `squares` says what an example adds, and the information is the mean over examples.
+/// The same for any model: `squares` adds an example's contribution, and the information is the mean over examples.
 ///
-/// Where there are too many outputs to take each by itself, one that is drawn by its probability stands for all:
-/// its squared gradient has the same expectation.
+/// If there are too many outputs to process each, one output sampled by its probability represents all: its squared
+/// gradient has the same expectation.
 ///
 /// # Errors
 /// No examples, a device without gradients, gradients that are not finite.
@@ -91,17 +91,17 @@ pub fn gather_by<M: Module, X>(
     })
 }
 
-/// FisherSums so far, to go on with after an interruption.
+/// The sums so far, to resume from after an interruption.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FisherSums {
-    /// Over how many examples.
+    /// The number of examples.
     pub examples: usize,
-    /// For each parameter, in the order in which the model is visited, a sum for each of its numbers; no sums where
-    /// it has had no gradient.
+    /// For each parameter, in the order in which the model is visited, a sum for each of its values; empty if it had no
+    /// gradient.
     pub of_parameters: Vec<Vec<f64>>,
 }
 
-/// The same from `sums` on, with the `examples` that they do not hold yet. `watch` gets the sums after each.
+/// Continues from `sums` with the remaining `examples`. `watch` is called with the sums after each.
 ///
 /// # Errors
 /// As [`gather_by`]; sums of another model; errors of `watch`.
@@ -141,7 +141,7 @@ pub fn gather_on<M: Module, X, E: From<Error>>(
     }
 }
 
-/// By parameter its place in the order in which the model is visited, and its size.
+/// For each parameter its index in visiting order, and its size.
 #[derive(Default)]
 struct Places(HashMap<ParamId, (usize, usize)>);
 
@@ -180,7 +180,7 @@ impl ModuleVisitor for Squares<'_> {
     }
 }
 
-/// Puts means in the place of parameters.
+/// Replaces parameters by means.
 struct Means {
     places: Places,
     sums: FisherSums,

@@ -1,10 +1,10 @@
-//! Eigenvalues and vectors of many small symmetric matrices by Jacobi's rotations, several matrices side by
-//! side: each step does the same to all of them, a few instructions for as many numbers as fit a register.
+//! Eigenvalues and eigenvectors of many small symmetric matrices by Jacobi rotations, several matrices in parallel:
+//! each step does the same for all of them, a few instructions for as many numbers as fit in a register.
 
-/// Matrices that are worked on side by side.
+/// Matrices that are processed in parallel.
 pub(crate) const LANES: usize = 8;
 
-/// A number of each of them.
+/// One number of each of them.
 pub(crate) type Lane = [f64; LANES];
 
 /// Sweeps over all pairs after which all have converged; seven are many.
@@ -12,12 +12,12 @@ const SWEEPS: usize = 40;
 /// The share of the squared norm off the diagonal that counts as zero.
 const NEGLIGIBLE: f64 = 1e-28;
 
-/// Eigenvalues on the diagonal of `gram [n, n]`, of which the upper half is read, and their vectors as the
-/// columns of `vectors [n, n]`, in no order.
+/// Eigenvalues on the diagonal of `gram [n, n]`, of which the upper half is read, and their eigenvectors as the columns
+/// of `vectors [n, n]`, in no particular order.
 pub(crate) fn eigen(gram: &mut [Lane], vectors: &mut [Lane], n: usize) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has what the function was compiled for.
+        // SAFETY: the processor has the instructions that the function was compiled for.
         return unsafe { wide(gram, vectors, n) };
     }
     sweeps(gram, vectors, n);

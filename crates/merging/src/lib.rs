@@ -6,7 +6,7 @@
 //! - methods that merge tensor by tensor: [`WeightedAverage`], [`Slerp`], [`TaskArithmetic`], [`Ties`], [`Dare`],
 //!   [`Breadcrumbs`], [`Della`], [`ModelStock`], [`FisherMerge`], [`RegMean`], [`SparseSoup`]
 //! - [`Opcm`]: models merged one after another; [`Rmm`]: low-rank models merged reversibly, as [`LowRank`] factors
-//! - of Burn models: [`average()`] refuses models with different masks; [`Soup`]: uniform and greedy soups; [`Sms`]:
+//! - for Burn models: [`average()`] rejects models with different masks; [`Soup`]: uniform and greedy soups; [`Sms`]:
 //!   Sparse Model Soups
 //! - [`stream`] merges checkpoints of any size, [`masks`] keeps zeros, [`search`] chooses coefficients,
 //!   [`information`] computes Fisher information
@@ -69,6 +69,6 @@ pub use tensors::{Operand, Operands, TensorMerge};
 pub use ties::{Ties, TiesConfig};
 pub use whole::{ModelMerge, WholeModels};
 
-/// What signatures of this crate use of others.
+/// Types of other crates in signatures of this crate.
 pub use regrow_sparse_core::registry::{MethodInfo, Param, Params, Range};
 pub use regrow_sparse_core::{Error, MaskSet, Result};

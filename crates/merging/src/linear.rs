@@ -1,4 +1,4 @@
-//! The weighted average (Wortsman et al., Model soups, arXiv 2203.05482; weights of one's own choice).
+//! The weighted average (Wortsman et al., Model soups, arXiv 2203.05482; with custom weights).
 //!
 //! ```text
 //! W = sum_i a_i W_i         normalize: / sum_i a_i
@@ -30,10 +30,10 @@ pub struct WeightedAverage {
 }
 
 impl WeightedAverageConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
-    /// Another count of weights than of models; a sum of 0 that is to be normalized, or of other than 1 that is not.
+    /// Another count of weights than of models; a sum of 0 with normalization, or other than 1 without.
     pub fn init(&self, models: usize) -> Result<WeightedAverage> {
         let weights = self.weight.of(models, "weight")?;
         let sum: f64 = weights.iter().sum();
@@ -66,7 +66,7 @@ impl TensorMerge for WeightedAverage {
 
     fn merge(&self, tensor: &Operands<'_>) -> Result<Vec<f32>> {
         let models = tensor.models(self.weights.len())?;
-        // Divided in f32 as the sum is, so that equal models are given back.
+        // Divided in f32 like the sum, so that merging equal models returns that model.
         let divisor = if self.normalize { self.weights.iter().map(|w| *w as f32).sum() } else { 1.0 };
         Ok(weighted_mean(&terms(models, &self.weights), divisor))
     }

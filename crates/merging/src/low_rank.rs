@@ -1,5 +1,5 @@
-//! Low-rank matrices as factors, `W = L R` with `L [m, r]` and `R [r, d]`, and what can be computed from them
-//! without forming `L R`:
+//! Low-rank matrices as factors, `W = L R` with `L [m, r]` and `R [r, d]`, and computations on them without forming `L
+//! R`:
 //!
 //! ```text
 //! <L1 R1, L2 R2>    = sum over a, b of (L1^T L2)_ab (R1 R2^T)_ab            two r x r blocks
@@ -8,9 +8,8 @@
 //!                     L' = Q1 U_r sqrt(S_r), R' = sqrt(S_r) (Q2 V_r)^T      balanced
 //! ```
 //!
-//! Factors are f32, sums are taken in f64. [`LowRank::approximate`] makes factors of a dense matrix: by
-//! the Gram matrix where it is small, by subspace iteration (Halko, Martinsson, Tropp, arXiv 0909.4061,
-//! algorithm 4.4) where it is large.
+//! Factors are f32, sums are taken in f64. [`LowRank::approximate`] factorizes a dense matrix: by the Gram matrix if it
+//! is small, by subspace iteration (Halko, Martinsson, Tropp, arXiv 0909.4061, algorithm 4.4) if it is large.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Side, get_global_parallelism};
@@ -24,7 +23,7 @@ use regrow_sparse_core::{Error, Result};
 const SMALL: usize = 256;
 /// Subspace iteration ends when a step gains less than this share of the matrix' squared norm.
 const GAIN: f64 = 1e-7;
-/// Steps of subspace iteration after which the Gram matrix is taken instead.
+/// Steps of subspace iteration after which the Gram matrix is used instead.
 const STEPS: usize = 40;
 
 /// A matrix `[m, d]` as the product of `left [m, r]` and `right [r, d]`, both row-major.
@@ -37,7 +36,7 @@ pub struct LowRank {
     right: Vec<f32>,
 }
 
-/// `U diag(S) V^T` of a low-rank matrix, `U [m, k]`, `V [d, k]`, `S` falling.
+/// `U diag(S) V^T` of a low-rank matrix, `U [m, k]`, `V [d, k]`, `S` in descending order.
 pub(crate) struct Svd {
     pub u: Mat<f64>,
     pub s: Vec<f64>,
@@ -86,7 +85,7 @@ impl LowRank {
         &self.right
     }
 
-    /// How many numbers its factors are.
+    /// How many values its factors have.
     pub fn numbers(&self) -> usize {
         self.rank * (self.rows + self.cols)
     }
@@ -182,8 +181,8 @@ impl LowRank {
         Self::new(left, right, [first.rows, rank, first.cols])
     }
 
-    /// The nearest matrix of rank `rank` in balanced factors (`L^T L = R R^T`, diagonal); of its own rank
-    /// where that is not larger.
+    /// The nearest matrix of rank `rank` in balanced factors (`L^T L = R R^T`, diagonal); of its own rank if that is
+    /// not larger.
     ///
     /// # Errors
     /// A rank of zero, an SVD that does not converge.
@@ -192,8 +191,8 @@ impl LowRank {
         self.balanced(&u, &s, &v, rank.min(self.rank))
     }
 
-    /// As [`LowRank::truncated`], of the Gram matrices of its factors: what is below 1e-7 of the largest in a factor is
-    /// lost, in exchange for no QR of many columns.
+    /// As [`LowRank::truncated`], computed from the Gram matrices of its factors: components below 1e-7 of a factor's
+    /// largest are lost, but no QR of many columns is needed.
     pub(crate) fn leading(&self, rank: usize) -> Result<Self> {
         let (left, right) = (self.left64(), self.right64());
         let (first, back_first) = root(&symmetric(left.as_ref()))?;
@@ -209,7 +208,7 @@ impl LowRank {
         Self::of(u.as_ref(), v.transpose())
     }
 
-    /// Of two factors.
+    /// From two factors.
     pub(crate) fn of(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Result<Self> {
         let row_major = |m: MatRef<'_, f64>| -> Vec<f32> {
             let (rows, cols) = (m.nrows(), m.ncols());
@@ -220,7 +219,7 @@ impl LowRank {
         Self::new(row_major(left), row_major(right), [left.nrows(), left.ncols(), right.ncols()])
     }
 
-    /// `U_r sqrt(S_r)` and `sqrt(S_r) V_r^T`, with zeros for what the SVD lacks of rank `rank`.
+    /// `U_r sqrt(S_r)` and `sqrt(S_r) V_r^T`, padded with zeros to rank `rank`.
     pub(crate) fn balanced(&self, u: &Mat<f64>, s: &[f64], v: &Mat<f64>, rank: usize) -> Result<Self> {
         let root = |k: usize| s.get(k).copied().unwrap_or(0.0).sqrt();
         let at = |m: &Mat<f64>, i: usize, k: usize| if k < s.len() { (m[(i, k)] * root(k)) as f32 } else { 0.0 };
@@ -241,12 +240,12 @@ impl LowRank {
         Ok(Svd { u, s, v })
     }
 
-    /// The nearest matrix of rank `rank` to the dense `values [m, d]`, row-major, in balanced factors; of
-    /// the lesser size where that is below `rank`.
+    /// The nearest matrix of rank `rank` to the dense `values [m, d]`, row-major, in balanced factors; its rank is at
+    /// most the smaller size.
     ///
-    /// Its squared error exceeds the least possible by at most about 1e-6 of the squared norm of `values`:
-    /// by rounding alone where a side is at most 256 or four times the rank, otherwise because subspace
-    /// iteration stops when a step gains less than 1e-7 of it. The same values give the same factors.
+    /// Its squared error exceeds the minimum by at most about 1e-6 of the squared norm of `values`: only by rounding if
+    /// a side is at most 256 or four times the rank, otherwise because subspace iteration stops when a step gains less
+    /// than 1e-7 of it. The same values give the same factors.
     ///
     /// # Errors
     /// A size or rank of zero, another number of values, a value that is not finite, a decomposition that
@@ -309,7 +308,7 @@ fn upright(u: &mut Mat<f64>, v: &mut Mat<f64>) {
     }
 }
 
-/// `T` with `T^T T` the Gram matrix, and `T^-1`, of the directions that are not nothing.
+/// `T` with `T^T T` the Gram matrix, and `T^-1`, restricted to directions that are not negligible.
 fn root(gram: &Mat<f64>) -> Result<(Mat<f64>, Mat<f64>)> {
     let (values, vectors) = eigen(gram)?;
     let (n, nothing) = (gram.nrows(), 1e-14 * values.first().copied().unwrap_or(0.0));
@@ -333,7 +332,7 @@ pub(crate) fn symmetric(x: MatRef<'_, f64>) -> Mat<f64> {
     gram
 }
 
-/// Eigenvalues of a symmetric matrix, falling, and their vectors as columns.
+/// Eigenvalues of a symmetric matrix, descending, and their eigenvectors as columns.
 pub(crate) fn eigen(gram: &Mat<f64>) -> Result<(Vec<f64>, Mat<f64>)> {
     let n = gram.nrows();
     let found = gram.self_adjoint_eigen(Side::Lower).map_err(|_| diverged(n, n))?;
@@ -366,7 +365,7 @@ fn by_iteration(matrix: MatRef<'_, f32>, rank: usize) -> Result<Option<LowRank>>
     for _ in 0..STEPS {
         let left = (matrix * &right).qr().compute_thin_Q();
         right = matrix.transpose() * &left;
-        // Q orthonormal: the singular values of Q^T W are those of its best part.
+        // Q is orthonormal: the singular values of Q^T W are those of its best part.
         let found = energy(&right, rank)?;
         if found - captured <= GAIN * norm {
             let left = Mat::from_fn(rows, width, |i, k| f64::from(left[(i, k)]));
@@ -457,7 +456,7 @@ pub(crate) mod tests {
             }
         }
         assert_eq!(whole.truncated(99).unwrap().rank(), 6);
-        // By Gram matrices the same, and where the factors have fewer directions than columns.
+        // The same with Gram matrices, and if the factors have fewer directions than columns.
         for rank in 1..=4 {
             let (cut, other) = (whole.truncated(rank).unwrap(), whole.leading(rank).unwrap());
             assert!(gap(other.left(), cut.left()) < 1e-5 && gap(other.right(), cut.right()) < 1e-5, "{rank}");
@@ -466,7 +465,7 @@ pub(crate) mod tests {
         assert!(gap(&twice.leading(3).unwrap().dense(), &cut_of(&whole).dense()) < 1e-5);
     }
 
-    /// A matrix `[m, d]` of orthogonal directions with the spectrum given, and noise.
+    /// A matrix `[m, d]` of orthogonal directions with the given spectrum, and noise.
     fn spectrum(shape: [usize; 2], strengths: &[f32], noisy: f32) -> Vec<f32> {
         let [m, d] = shape;
         let mut values: Vec<f32> = noise(m * d, 7).iter().map(|v| v * noisy).collect();

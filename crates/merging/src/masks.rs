@@ -1,4 +1,4 @@
-//! Zeros of masked models in a merge.
+//! How a merge treats zeros of masked models.
 
 use rayon::prelude::*;
 use regrow_sparse_core::Result;
@@ -6,7 +6,7 @@ use regrow_sparse_core::Result;
 use crate::sums::PIECE;
 use crate::tensors::Operands;
 
-/// What happens to zeros that the models have in common.
+/// How zeros that the models have in common are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Masks {
     /// They are merged like other values.
@@ -14,8 +14,8 @@ pub enum Masks {
     Ignore,
     /// An entry that is zero in every model is zero in the result.
     Keep,
-    /// As `Keep`, and models whose zeros differ in a tensor of two or more dimensions are refused: their merge
-    /// would be denser than each of them (SMS, arXiv 2306.16788).
+    /// As `Keep`, and models whose zeros differ in a tensor of two or more dimensions are rejected: their merge would
+    /// be denser than each of them (SMS, arXiv 2306.16788).
     Same,
 }
 
@@ -23,7 +23,7 @@ impl Masks {
     /// The words of a recipe.
     pub const WORDS: [(&'static str, Self); 3] = [("ignore", Self::Ignore), ("keep", Self::Keep), ("same", Self::Same)];
 
-    /// Refuses tensors whose zeros differ, where they must not.
+    /// Rejects tensors whose zeros differ if they must not.
     ///
     /// # Errors
     /// If zeros differ and the choice is [`Masks::Same`].
@@ -46,7 +46,7 @@ impl Masks {
         Ok(())
     }
 
-    /// Zeroes in `merged` what is to stay zero.
+    /// Zeroes the entries of `merged` that must stay zero.
     pub fn apply(self, tensor: &Operands<'_>, merged: &mut [f32]) {
         if self == Self::Ignore {
             return;

@@ -6,9 +6,9 @@
 //! W = t mean_i(W_i) + (1 - t) W_0
 //! ```
 //!
-//! The paper has two models and one angle; the mean of the cosines for more is mergekit's reading. `t` is
-//! held in `[0, 1]` unless asked otherwise: with angles beyond a right one the formula leaves it (at N = 2,
-//! c = -0.5 gives t = -2) and has a pole.
+//! The paper has two models and one angle; the mean of the cosines for more models is mergekit's interpretation. `t` is
+//! clamped to `[0, 1]` unless disabled: for angles above 90 degrees the formula leaves this range (at N = 2, c = -0.5
+//! gives t = -2) and has a pole.
 
 use burn::config::Config;
 use rayon::prelude::*;
@@ -24,10 +24,10 @@ const SHORT: f64 = 1e-6;
 /// Settings of [`ModelStock`].
 #[derive(Config, Debug, PartialEq, Eq)]
 pub struct ModelStockConfig {
-    /// Whether each row of the tensor as a matrix `[out, rest]` has an angle of its own, or the tensor one.
+    /// Whether each row of the tensor as a matrix `[out, rest]` has its own angle, or the tensor has one.
     #[config(default = false)]
     pub filter_wise: bool,
-    /// Whether `t` is held in `[0, 1]`.
+    /// Whether `t` is clamped to `[0, 1]`.
     #[config(default = true)]
     pub clamp: bool,
 }
@@ -41,7 +41,7 @@ pub struct ModelStock {
 }
 
 impl ModelStockConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Fewer than two models: there is no angle.

@@ -1,7 +1,7 @@
 //! OPCM: models merged on the fly, one after another (Tang et al., NeurIPS 2025, arXiv 2501.09522).
 //!
 //! One merged difference to the parent, `D`, and two numbers are kept. When the difference `T` of model `t` arrives,
-//! every matrix of it is projected away from the main directions of `D`:
+//! each of its matrices is projected away from the main directions of `D`:
 //!
 //! ```text
 //! D = U diag(S) V^T            k the first index with S_0 + .. + S_k > alpha sum(S)
@@ -9,15 +9,15 @@
 //! T' = U P V^T
 //! ```
 //!
-//! and then, over all parameters together (`T' = T` for those that are no matrices):
+//! and then, over all parameters together (`T' = T` for those that are not matrices):
 //!
 //! ```text
 //! M = lambda_{t-1} D + T'      nbar = mean of ||T_1|| .. ||T_t||
 //! lambda_t = ||M|| / nbar      D <- M / lambda_t
 //! ```
 //!
-//! so that `||D|| = nbar` after every model. `U` and `V` are square, whole bases: the part of `T` outside the rows and
-//! columns of `D` stays. Here `T'` is `T` less the entries of `P` that are cleared, which needs the thin SVD only.
+//! so that `||D|| = nbar` after every model. `U` and `V` are square, complete bases: the part of `T` outside the rows
+//! and columns of `D` stays. Here `T'` is `T` minus the entries of `P` that are cleared, which needs only the thin SVD.
 //!
 //! ```
 //! use regrow_merging::opcm::{Difference, OpcmConfig};
@@ -31,8 +31,8 @@
 //! ```
 //!
 //! The authors' code also clears the diagonal of `P` at directions that `D` does not have (`S_i = 0`), which the SVD
-//! chooses arbitrarily. Here directions with `S_i` below 1e-6 of the largest do not count. Convolutions are added as
-//! they are, as in that code, unless [`OpcmConfig::convolutions`] is set.
+//! chooses arbitrarily. Here directions with `S_i` below 1e-6 of the largest do not count. Convolutions are added
+//! unprojected, as in that code, unless [`OpcmConfig::convolutions`] is set.
 
 use burn::config::Config;
 use faer::Mat;
@@ -65,7 +65,7 @@ pub struct Opcm {
     convolutions: bool,
 }
 
-/// What is kept between two models besides the merged difference.
+/// The state between two models besides the merged difference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpcmState {
     /// Models merged so far, t.
@@ -126,7 +126,7 @@ impl OpcmConfig {
 }
 
 impl Default for Opcm {
-    /// As [`OpcmConfig`] has it.
+    /// The defaults of [`OpcmConfig`].
     fn default() -> Self {
         Self { alpha: 0.5, convolutions: false }
     }
@@ -141,7 +141,7 @@ impl OpcmState {
     /// After another model of norm `task`, with `merged` the norm of `M`; `M / lambda` is the new difference.
     ///
     /// # Errors
-    /// If the differences cancel each other.
+    /// If the differences cancel each other out.
     pub fn next(&self, task: f64, merged: f64) -> Result<Self> {
         let models = self.models + 1;
         let norm = self.norm + (task - self.norm) / models as f64;
@@ -154,8 +154,8 @@ impl OpcmState {
 }
 
 impl Opcm {
-    /// The sizes `[m, d]` of a tensor that is projected: the weight of a linear layer and, if asked for, of a
-    /// convolution. Embeddings, whose rows are looked up, are added as they are.
+    /// The sizes `[m, d]` of a tensor that is projected: the weight of a linear layer and, if enabled, of a
+    /// convolution. Embeddings, whose rows are looked up, are added unprojected.
     pub fn projected_matrix(&self, name: &str, shape: &[usize]) -> Option<[usize; 2]> {
         let is_embedding = ["embed", "wte", "wpe", "shared.weight", "lookup"].iter().any(|mark| name.contains(mark));
         match *shape {
@@ -166,8 +166,8 @@ impl Opcm {
         }
     }
 
-    /// Merges one more model, given by its differences to the parent, into `merged`; the first into
-    /// nothing, `state` being `None`. Matrices are projected side by side.
+    /// Merges one more model, given by its differences to the parent, into `merged`; for the first model `state` is
+    /// `None`. Matrices are projected in parallel.
     ///
     /// # Errors
     /// Differences of other sizes than those before, values that are not finite; as [`OpcmState::next`] and
@@ -214,7 +214,7 @@ impl Opcm {
         Ok((0..m * d).map(sum).collect())
     }
 
-    /// `T'`: `T` less the diagonal of `P` and its first `k` rows and columns.
+    /// `T'`: `T` minus the diagonal of `P` and its first `k` rows and columns.
     fn projected(&self, difference: &Mat<f64>, task: &Mat<f64>) -> Result<Mat<f64>> {
         let svd = difference.thin_svd().map_err(|_| diverged(difference.nrows(), difference.ncols()))?;
         let s = svd.S().column_vector();
@@ -273,7 +273,7 @@ impl ModelMerge for Opcm {
     }
 }
 
-/// `lambda D + T` of a parameter that is no matrix.
+/// `lambda D + T` of a parameter that is not a matrix.
 pub fn plain(state: &OpcmState, difference: &[f32], task: &[f32]) -> Vec<f32> {
     difference.iter().zip(task).map(|(d, t)| (state.lambda * f64::from(*d) + f64::from(*t)) as f32).collect()
 }
@@ -355,7 +355,7 @@ mod tests {
         let sum = Opcm::default().matrix(&state, &d, &t, [8, 8]).unwrap();
         let expected: Vec<f32> = d.iter().zip(&t).map(|(d, t)| 2.0 * d + t).collect();
         assert!(gap(&sum, &expected) < 1e-6);
-        // Nothing merged yet: nothing to keep clear of.
+        // Nothing is merged yet, so nothing is protected.
         assert!(gap(&Opcm::default().matrix(&state, &[0.0; 64], &t, [8, 8]).unwrap(), &t) < 1e-6);
     }
 

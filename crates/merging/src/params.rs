@@ -94,14 +94,14 @@ impl PerModel {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MergeParams {
-    /// For all models together, as `lambda`. A parameter of a model may stand here if it is the same for all.
+    /// For all models together, such as `lambda`. A model's parameter may be here if it is the same for all.
     pub shared: Params,
-    /// Each model's own, as `weight`.
+    /// Each model's own, such as `weight`.
     pub models: Vec<Params>,
 }
 
 impl MergeParams {
-    /// Every parameter at its default, for so many models.
+    /// Every parameter at its default, for `models` models.
     pub fn new(models: usize) -> Self {
         Self { shared: Params::new(0), models: vec![Params::new(0); models] }
     }
@@ -112,7 +112,7 @@ impl MergeParams {
         self
     }
 
-    /// With a number for each model; models beyond the last number keep what they have.
+    /// With a number for each model; models past the last number stay unchanged.
     pub fn with_each(mut self, name: &str, numbers: &[f64]) -> Self {
         for (model, number) in self.models.iter_mut().zip(numbers) {
             *model = std::mem::take(model).set(name, number);
@@ -136,10 +136,10 @@ impl MergeParams {
         self.shared.flag(name)
     }
 
-    /// A number that may be left out: `none` stands for nothing.
+    /// An optional number: `none` means no value.
     ///
     /// # Errors
-    /// It is no number.
+    /// It is not a number.
     pub fn optional<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         match self.shared.text(name)?.as_str() {
             "none" => Ok(None),
@@ -158,7 +158,7 @@ impl MergeParams {
     /// A number for each model: its own, else the one for all.
     ///
     /// # Errors
-    /// Neither is there, or one is no number.
+    /// Neither exists, or one is not a number.
     pub fn each(&self, name: &str) -> Result<PerModel> {
         let of = |model: &Params| match model.get(name)? {
             Some(number) => Ok(number),
@@ -175,7 +175,7 @@ pub(crate) fn choice<T: Copy>(name: &str, word: &str, choices: &[(&str, T)]) -> 
     choices.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning).ok_or_else(unknown)
 }
 
-/// Refuses fractions outside `[0, 1]`.
+/// Rejects fractions outside `[0, 1]`.
 pub(crate) fn check_fractions(name: &str, fractions: &[f64]) -> Result<()> {
     match fractions.iter().find(|f| !(0.0..=1.0).contains(*f)) {
         None => Ok(()),
@@ -183,7 +183,7 @@ pub(crate) fn check_fractions(name: &str, fractions: &[f64]) -> Result<()> {
     }
 }
 
-/// Refuses numbers that are not above zero.
+/// Rejects numbers that are not above zero.
 pub(crate) fn check_positive(name: &str, numbers: &[f64]) -> Result<()> {
     match numbers.iter().find(|n| n.is_nan() || **n <= 0.0) {
         None => Ok(()),

@@ -38,19 +38,19 @@ use crate::whole::ModelMerge;
 pub struct MergeEntry {
     /// Name, summary, paper, needs and parameters.
     pub info: MethodInfo,
-    /// What a base is to the method.
+    /// The role of a base in the method.
     pub base: BaseRole,
-    /// The fewest models and the most, a base that counts as one among them.
+    /// The minimum and maximum number of models, including a base that counts as one.
     pub models: (usize, usize),
-    /// The parameters that each model may have for itself.
+    /// The parameters that each model may set for itself.
     pub per_model: &'static [&'static str],
-    /// Its name in mergekit's configurations, if mergekit has it.
+    /// Its name in mergekit's configurations, if it exists there.
     pub mergekit: Option<&'static str>,
-    /// How it is made, by what it merges.
+    /// Its constructor, by what it merges.
     pub form: MergeForm,
 }
 
-/// How a method is made from complete parameters; [`MergeEntry::tensor`] and its like complete them.
+/// How a method is built from complete parameters; [`MergeEntry::tensor`] and the others complete them.
 #[derive(Clone, Copy)]
 pub enum MergeForm {
     /// Merges one tensor at a time, of models of any size.
@@ -61,14 +61,14 @@ pub enum MergeForm {
     Reversible(fn(&MergeParams) -> Result<(Rmm, BasisBudget)>),
 }
 
-/// What a base is to a method.
+/// The role of a base in a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BaseRole {
     /// Not used.
     Unused,
     /// The models' common parent, which the method needs.
     Parent,
-    /// The first of the models, where there is one fewer than the method needs.
+    /// The first of the models, if there is one fewer than the method needs.
     Model,
 }
 
@@ -352,14 +352,14 @@ impl MergeEntry {
     /// Every parameter of the method: those of `given`, defaults for the others.
     ///
     /// # Errors
-    /// A parameter that it does not have, or not for each model; a value outside its range; one that must be given and
-    /// is not.
+    /// A parameter that the method does not have, or not for each model; a value outside its range; a missing required
+    /// parameter.
     pub fn complete(&self, given: &MergeParams) -> Result<MergeParams> {
         given.models.iter().try_for_each(|model| self.check_own(model))?;
         Ok(MergeParams { shared: self.info.complete(&given.shared)?, models: given.models.clone() })
     }
 
-    /// Refuses parameters of one model that the method does not have for each model.
+    /// Rejects parameters of one model that the method does not support per model.
     fn check_own(&self, model: &Params) -> Result<()> {
         for (name, value) in model.iter() {
             let (method, parameter) = (self.info.name.to_string(), name.to_string());
@@ -398,7 +398,7 @@ impl MergeEntry {
         }
     }
 
-    /// The method, which merges reversibly, and how many basis models it is to keep.
+    /// The method, which merges reversibly, and how many basis models it keeps.
     ///
     /// # Errors
     /// As [`MergeEntry::complete`]; a method of another form.
@@ -418,7 +418,7 @@ impl MergeEntry {
         self.info.params.iter().any(|p| p.name == param)
     }
 
-    /// Whether the base is used where so many models stand beside it.
+    /// Whether the base is used with `models` other models.
     pub fn reads_base(&self, models: usize) -> bool {
         match self.base {
             BaseRole::Unused => false,
@@ -427,10 +427,10 @@ impl MergeEntry {
         }
     }
 
-    /// Refuses a number of models, with a base or without, that the method does not take.
+    /// Rejects a number of models, with or without a base, that the method does not support.
     ///
     /// # Errors
-    /// Too few or too many models, no base where it is needed.
+    /// Too few or too many models, or a missing base.
     pub fn check(&self, models: usize, base: bool) -> Result<()> {
         let (name, (fewest, most)) = (self.info.name, self.models);
         let says = |reason: String| Err(Error::Argument(format!("{name} {reason}")));
@@ -448,10 +448,10 @@ impl MergeEntry {
     }
 }
 
-/// The entry of that name.
+/// The entry with that name.
 ///
 /// # Errors
-/// If there is none, naming the nearest and all.
+/// If there is none; the message lists the nearest and all.
 pub fn find(name: &str) -> Result<&'static MergeEntry> {
     ALL.iter().find(|entry| entry.info.name == name).ok_or_else(|| unknown_method(name, &methods()))
 }
@@ -461,7 +461,7 @@ pub fn tensor_methods() -> impl Iterator<Item = &'static MergeEntry> {
     ALL.iter().filter(|entry| matches!(entry.form, MergeForm::Tensor(_)))
 }
 
-/// What every method says of itself.
+/// The descriptions of all methods.
 pub fn methods() -> Vec<MethodInfo> {
     ALL.iter().map(|entry| entry.info).collect()
 }

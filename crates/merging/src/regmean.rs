@@ -5,9 +5,9 @@
 //! W = (sum_i a_i W_i G_i) (sum_i a_i G_i)^-1         W_i [out, in],  G_i = X_i^T X_i / rows [in, in]
 //! ```
 //!
-//! with the off-diagonal entries of `G_i` times `alpha`, which steadies it. The second moment `G_i` of the
-//! layer's inputs is each model's statistic; tensors without it are averaged, as in the paper. A ridge of
-//! a millionth of the mean of the diagonal is added, where the authors' code inverts without one.
+//! with the off-diagonal entries of `G_i` times `alpha`, which stabilizes it. The second moment `G_i` of the layer's
+//! inputs is each model's statistic; tensors without it are averaged, as in the paper. A ridge of a millionth of the
+//! mean of the diagonal is added; the authors' code inverts without one.
 
 use burn::config::Config;
 use faer::linalg::solvers::Solve;
@@ -38,7 +38,7 @@ pub struct RegMean {
 }
 
 impl RegMeanConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Weights that are not positive, another count of them than of models, an `alpha` outside `[0, 1]`.

@@ -1,8 +1,8 @@
-//! Merge coefficients chosen on validation data, by argmin's solvers.
+//! Chooses merge coefficients on validation data, with argmin's solvers.
 //!
-//! A search looks for a point: weights, a density, or other numbers of the caller's choice. The caller sees every
-//! evaluation and may keep it. Given the kept evaluations, an interrupted search repeats its steps without evaluating
-//! anything twice, since the solvers depend on nothing but the losses and a seed.
+//! A search optimizes a point: weights, a density, or other numbers of the caller's choice. The caller sees every
+//! evaluation and may store it. Given the stored evaluations, an interrupted search repeats its steps without
+//! evaluating anything twice, since the solvers depend only on the losses and a seed.
 //!
 //! ```
 //! use regrow_merging::search::Search;
@@ -36,9 +36,9 @@ pub enum Solver {
     NelderMead,
     /// Particles that move through all of the bounds (Kennedy & Eberhart, 1995): many evaluations.
     ParticleSwarm,
-    /// The greedy soup (Wortsman et al., arXiv 2203.05482, algorithm 1) as weights: each model alone, then one after
-    /// another in the order of their losses, kept where the loss falls. For `n` models `2 n - 1` evaluations, of points
-    /// that are either bound in every direction; the start does not matter.
+    /// The greedy soup (Wortsman et al., arXiv 2203.05482, algorithm 1) as weights: each model alone, then models are
+    /// added in the order of their losses, and kept if the loss decreases. For `n` models `2 n - 1` evaluations, of
+    /// points whose coordinates are at either bound; the start does not matter.
     GreedySoup,
 }
 
@@ -68,12 +68,12 @@ pub struct SearchResult {
     pub point: Vec<f64>,
     /// Its loss.
     pub loss: f64,
-    /// How many points were evaluated, those known before included.
+    /// How many points were evaluated, including those known before.
     pub evaluations: usize,
 }
 
 impl Search {
-    /// From a point, which is evaluated first, within 0 and 1 in every direction; 50 evaluations.
+    /// Starts from a point, which is evaluated first, within 0 and 1 in every direction; 50 evaluations.
     ///
     /// # Errors
     /// A point without numbers, or outside the bounds.
@@ -99,17 +99,17 @@ impl Search {
         self
     }
 
-    /// With another solver; `seed` decides how particles move.
+    /// With another solver; `seed` determines how particles move.
     pub fn with_solver(mut self, solver: Solver, seed: u64) -> Self {
         (self.solver, self.seed) = (solver, seed);
         self
     }
 
-    /// The best of at most so many points; `known` are the first evaluations of an interrupted run of the same
-    /// search, in order. A loss that is not a number counts as infinite.
+    /// The best of at most the set number of evaluations; `known` are the first evaluations of an interrupted run of
+    /// the same search, in order. A loss that is NaN counts as infinite.
     ///
     /// # Errors
-    /// What `loss` runs into, or `known` evaluations of another search.
+    /// Errors of `loss`, or `known` evaluations of another search.
     pub fn run<E: From<Error> + Send>(
         &self,
         known: &[Evaluation],
@@ -143,7 +143,7 @@ impl Search {
         }
     }
 
-    /// Asks for the losses of a greedy soup.
+    /// Requests the losses of a greedy soup.
     fn greedy(&self, loss: &dyn Fn(Vec<f64>) -> f64) {
         let count = self.start.len();
         let of = |chosen: &[usize]| -> Vec<f64> {
@@ -181,7 +181,7 @@ impl Search {
     }
 }
 
-/// argmin advises some dozens. Fewer leave more steps to each within a small number of evaluations.
+/// argmin recommends some dozens. Fewer leave more steps to each within a small number of evaluations.
 fn particles(directions: usize) -> usize {
     5 + 2 * directions
 }
@@ -193,7 +193,7 @@ fn best(done: Vec<Evaluation>) -> Result<SearchResult> {
     Ok(SearchResult { point: best.point, loss: best.loss, evaluations })
 }
 
-/// What the solver has asked for, and the answers.
+/// The solver's requests, and the answers.
 struct Asked<'a, E> {
     known: &'a [Evaluation],
     done: Vec<Evaluation>,
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_greedy_soup_keeps_what_helps() {
-        // Alone: 0.9, 0.2, 0.5, 0.3. The best is 1; 3 helps it, 2 and 0 do not.
+        // Alone: 0.9, 0.2, 0.5, 0.3. The best is 1; 3 improves it, 2 and 0 do not.
         let mut asked = Vec::new();
         let search = Search::new(vec![0.5; 4]).unwrap().with_solver(Solver::GreedySoup, 0);
         let mut loss = |x: &[f64]| {
@@ -274,7 +274,7 @@ mod tests {
 
     const SOLVERS: [Solver; 2] = [Solver::NelderMead, Solver::ParticleSwarm];
 
-    /// A bowl with its least loss at (0.7, 0.2), and what was asked of it.
+    /// A bowl with its minimum at (0.7, 0.2), and the evaluated points.
     fn run(search: &Search, known: &[Evaluation]) -> (SearchResult, Vec<Evaluation>) {
         let mut asked = Vec::new();
         let found = search.run(known, &mut |x: &[f64]| {

@@ -13,15 +13,15 @@ use crate::params::{MergeParams, check_fractions};
 use crate::sums::{inner_products, weighted_sum};
 use crate::tensors::{Operands, TensorMerge};
 
-/// Cosines beyond which the straight line is taken.
+/// Cosines beyond which linear interpolation is used.
 const COLLINEAR: f64 = 0.9995;
-/// Vectors shorter than this have no direction: their inner product counts as it is.
+/// Vectors shorter than this have no direction: their inner product is not normalized.
 const SHORT: f64 = 1e-8;
 
 /// Settings of [`Slerp`].
 #[derive(Config, Debug, PartialEq)]
 pub struct SlerpConfig {
-    /// The place on the arc: 0 is the first tensor, 1 the second.
+    /// The position on the arc: 0 is the first tensor, 1 the second.
     pub t: f64,
 }
 

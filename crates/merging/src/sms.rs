@@ -1,7 +1,7 @@
 //! Sparse Model Soups (Zimmer, Spiegel, Pokutta, ICLR 2024, arXiv 2306.16788, alg. 1).
 //!
-//! Iterative pruning in K phases. In each, the model is pruned, m copies are retrained from the
-//! same pruned weights with something varied, and their average starts the next phase:
+//! Iterative pruning in K phases. In each, the model is pruned, m copies are retrained from the same pruned weights
+//! with a varied setting, and their average starts the next phase:
 //!
 //! ```text
 //! theta <- trained model
@@ -10,7 +10,7 @@
 //!                 theta <- merge(theta_1..theta_m), batch norm recomputed
 //! ```
 //!
-//! All copies carry the mask `M_k`, so the average is as sparse as each of them.
+//! All copies have the mask `M_k`, so the average is as sparse as each of them.
 
 use burn::config::Config;
 use burn::module::Module;
@@ -47,7 +47,7 @@ pub struct Sms {
     parallel: usize,
 }
 
-/// What one phase did.
+/// The result of one phase.
 #[derive(Clone, Debug)]
 pub struct Phase<M> {
     /// From 1.
@@ -67,7 +67,7 @@ pub trait SoupTrainer<M, E>: Sync {
     /// Prunes `model` for phase `phase` (from 1) and returns it with its masks.
     ///
     /// # Errors
-    /// If it cannot be pruned so far.
+    /// If it cannot be pruned that far.
     fn prune(&self, model: M, phase: usize) -> Result<(M, MaskSet), E>;
 
     /// Retrains the pruned `model` as candidate `candidate` (from 0) of phase `phase`.
@@ -76,8 +76,8 @@ pub trait SoupTrainer<M, E>: Sync {
     /// If training fails.
     fn retrain(&self, model: M, phase: usize, candidate: usize) -> Result<M, E>;
 
-    /// [`SoupTrainer::retrain`] for all `candidates` of a phase, in order: up to `parallel` side by
-    /// side. An implementation with several devices may give each some.
+    /// [`SoupTrainer::retrain`] for all `candidates` of a phase, in order: up to `parallel` at a time. An
+    /// implementation with several devices may distribute them.
     ///
     /// # Errors
     /// If any training fails.
@@ -86,7 +86,7 @@ pub trait SoupTrainer<M, E>: Sync {
         M: Module + Sync,
         E: From<Error> + Send,
     {
-        // Side by side, candidates must not share the statistics that training changes.
+        // In parallel, candidates must not share the statistics that training changes.
         side_by_side(candidates, parallel, |candidate| self.retrain(deep_clone(model), phase, candidate))
     }
 
@@ -98,10 +98,10 @@ pub trait SoupTrainer<M, E>: Sync {
         Ok(model)
     }
 
-    /// A score on held-out data, larger is better; only the greedy soup asks.
+    /// A score on held-out data, larger is better; needed only by the greedy soup.
     ///
     /// # Errors
-    /// If the model cannot be judged.
+    /// If the model cannot be evaluated.
     fn validate(&self, model: &M) -> Result<f64, E>;
 }
 
@@ -132,10 +132,10 @@ impl Sms {
         self.candidates
     }
 
-    /// Runs all phases from the trained `model` and returns the last soup. `watch` sees each phase.
+    /// Runs all phases from the trained `model` and returns the last soup. `watch` is called after each phase.
     ///
     /// # Errors
-    /// What `trainer` runs into, or a candidate whose masks are not the phase's.
+    /// Errors of `trainer`, or a candidate whose masks differ from the phase's.
     pub fn run<M: Module + Sync, E: From<Error> + Send>(
         &self,
         mut model: M,

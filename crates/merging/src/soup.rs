@@ -6,24 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::average::{average, equal_weights};
 
-/// Which candidates a soup is made of.
+/// Which candidates are averaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Soup {
     /// All of them, weights `1/m`.
     #[default]
     Uniform,
-    /// In falling order of validation score, each that does not lower the score of the average.
+    /// In descending order of validation score, each that does not lower the score of the average.
     Greedy,
 }
 
 impl Soup {
-    /// The soup of `models`, and how many it is made of. `finish` is applied to every average
-    /// before it is used (batch-norm recalibration), `score` judges a model (larger is better; only
-    /// the greedy soup asks).
+    /// The soup of `models`, and how many it contains. `finish` is applied to every average before it is used
+    /// (batch-norm recalibration), `score` evaluates a model (larger is better; needed only by the greedy soup).
     ///
     /// # Errors
-    /// No models, models that cannot be averaged, or what `finish` and `score` run into.
+    /// No models, models that cannot be averaged, or errors of `finish` and `score`.
     pub fn cook<M: Module, E: From<Error>>(
         self,
         models: &[M],

@@ -5,8 +5,8 @@
 //! W = sum_i a_i W_i / sum_i a_i         where W_i = 0 for one i, for all
 //! ```
 //!
-//! Models whose zeros differ in a tensor of two or more dimensions are refused: their average would be denser.
-//! [`crate::sms`] is the whole method, retraining included.
+//! Models whose zeros differ in a tensor of two or more dimensions are rejected: their average would be denser.
+//! [`crate::sms`] is the whole method, including retraining.
 
 use burn::config::Config;
 use regrow_sparse_core::Result;
@@ -29,7 +29,7 @@ pub struct SparseSoupConfig {
 pub struct SparseSoup(WeightedAverage);
 
 impl SparseSoupConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Weights that add up to 0, another count of them than of models.

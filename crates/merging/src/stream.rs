@@ -1,4 +1,4 @@
-//! Checkpoints merged tensor by tensor, in the memory of a few tensors.
+//! Merges checkpoints tensor by tensor, in the memory of a few tensors.
 //!
 //! ```
 //! use regrow_merging::stream::{Merge, ModelInput};
@@ -54,7 +54,7 @@ impl<'a> ModelInput<'a> {
     }
 }
 
-/// Checkpoints that fit together, and a method for each of their tensors.
+/// Compatible checkpoints, and a method for each of their tensors.
 pub struct Merge<'a> {
     base: Option<&'a Checkpoint>,
     models: Vec<ModelInput<'a>>,
@@ -64,16 +64,16 @@ pub struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    /// Checks that all inputs have the same tensors. The result has those of the base, or of the first
-    /// model without one, in its order; `dtype` is the type of its floating-point tensors, by default
-    /// the inputs'. `method` is asked for each of them.
+    /// Checks that all inputs have the same tensors. The result has those of the base, or of the first model without
+    /// one, in its order; `dtype` is the type of its floating-point tensors, by default the inputs'. `method` is called
+    /// for each of them.
     ///
-    /// Tensors of other types are not merged: they must be the same in all inputs, counters of one element
-    /// excepted, which are taken from the base or the first model.
+    /// Tensors of other types are not merged: they must be the same in all inputs, except counters of one element,
+    /// which are taken from the base or the first model.
     ///
     /// # Errors
-    /// No models; tensors that are missing from one, or have another shape, or, without `dtype`, another
-    /// type; tensors of whole numbers that differ; what `method` runs into, with the tensor's name.
+    /// No models; tensors that are missing from one, or have another shape, or, without `dtype`, another type; integer
+    /// tensors that differ; errors of `method`, with the tensor's name.
     pub fn new(
         base: Option<&'a Checkpoint>,
         models: Vec<ModelInput<'a>>,
@@ -96,7 +96,7 @@ impl<'a> Merge<'a> {
         Ok(Self { base, models, masks, planned, methods })
     }
 
-    /// What is to be written.
+    /// The tensors to write.
     pub fn planned(&self) -> Vec<Planned> {
         self.planned.clone()
     }
@@ -104,8 +104,7 @@ impl<'a> Merge<'a> {
     /// The contents of one of the planned tensors.
     ///
     /// # Errors
-    /// A value that is not finite in an input, different masks where they must be the same, or what the
-    /// method runs into.
+    /// A value that is not finite in an input, different masks although they must be the same, or errors of the method.
     pub fn tensor(&self, planned: &Planned) -> Result<Contents<'a>> {
         let Some(method) = self.methods.get(&planned.name) else {
             let lead = self.base.unwrap_or(self.models[0].checkpoint);
@@ -138,7 +137,7 @@ impl<'a> Merge<'a> {
         self.masks.check(&tensor)?;
         let mut merged = method.merge(&tensor)?;
         if method.propagates_nan() && !all_finite(&merged) {
-            // Which of them was it?
+            // Finds out which input it was.
             self.base.map(|base| finite(base, name)).transpose()?;
             self.models.iter().try_for_each(|model| finite(model.checkpoint, name).map(drop))?;
         }
@@ -146,13 +145,13 @@ impl<'a> Merge<'a> {
         Ok(merged)
     }
 
-    /// Bytes of memory to expect while `plan` is written on `threads` threads, besides the program's own: the
-    /// tensors in work of every input, and the result.
+    /// Expected bytes of memory while `plan` is written on `threads` threads, besides the program's own: the tensors of
+    /// every input being processed, and the result.
     pub fn peak(&self, plan: &Plan, threads: usize) -> usize {
         let element = |dtype: Dtype| dtype.bitsize() / 8;
         let of_input = |checkpoint: &Checkpoint| {
             let widest = checkpoint.entries().iter().map(|entry| element(entry.dtype)).max().unwrap_or(4);
-            // Where they lie in the file, and as f32 besides if they are something else.
+            // In the file's type, and as f32 too if that differs.
             if widest == 4 { 4 } else { widest + 4 }
         };
         let each = self.checkpoints().map(of_input).sum::<usize>() + 4;
@@ -165,8 +164,8 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// The density of each tensor, where of a model's task vector as a whole the share `density` of largest
-/// magnitude is kept: as many entries as the whole keeps of it are `floor(density * n)` of the tensor's `n`.
+/// The density of each tensor if the share `density` of largest magnitude is kept of a model's task vector as a whole:
+/// the number of entries kept of a tensor is `floor(density * n)` of the tensor's `n`.
 ///
 /// The model is read twice, a tensor at a time.
 ///
@@ -187,7 +186,7 @@ pub fn densities_within(base: &Checkpoint, model: &Checkpoint, density: f64) -> 
         Ok(magnitudes.into())
     };
     let kept = shares_of(entries.len(), (density * total as f64) as usize, magnitudes)?;
-    // Half an entry more, against the rounding of the quotient.
+    // Half an entry more, to compensate the rounding of the quotient.
     let share = |(entry, kept): (&&Entry, usize)| match entry.elements() {
         n if n == kept => (entry.name.clone(), 1.0),
         n => (entry.name.clone(), (kept as f64 + 0.5) / n as f64),
@@ -195,12 +194,12 @@ pub fn densities_within(base: &Checkpoint, model: &Checkpoint, density: f64) -> 
     Ok(entries.iter().zip(kept).map(share).collect())
 }
 
-/// Where a file of statistics lists, a line each, the matrices that are stored `[in, out]`.
+/// The metadata key under which statistics list, one per line, the matrices that are stored `[in, out]`.
 pub const TRANSPOSED: &str = "regrow_transposed";
 /// The name in files of earlier versions.
 const TURNED: &str = "regrow_turned";
 
-/// Whether statistics say that a matrix is stored `[in, out]`.
+/// Whether statistics mark a matrix as stored `[in, out]`.
 fn is_transposed(statistics: &Checkpoint, name: &str) -> bool {
     let listed = statistics.metadata().flat_map(|lines| [lines.get(TRANSPOSED), lines.get(TURNED)]);
     listed.flatten().any(|names| names.lines().any(|line| line == name))
@@ -210,7 +209,7 @@ fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
 }
 
-/// An error about a tensor, where it names none.
+/// Adds the tensor's name to an error that names none.
 fn about(tensor: &str, error: Error) -> Error {
     match error {
         Error::Argument(reason) => Error::tensor(tensor, reason),
@@ -218,7 +217,7 @@ fn about(tensor: &str, error: Error) -> Error {
     }
 }
 
-/// Refuses two checkpoints that do not have the same tensors.
+/// Rejects two checkpoints that do not have the same tensors.
 fn compare(lead: (&str, &Checkpoint), other: (&str, &Checkpoint), any_type: bool) -> Result<()> {
     let lacks = |(name, of): (&str, &Checkpoint), (which, has): (&str, &Checkpoint)| {
         let missing = has.entries().iter().find(|entry| of.entry(&entry.name).is_err());
@@ -252,7 +251,7 @@ fn same_kind(lead: (&str, &Checkpoint), entry: &Entry, other: (&str, &Checkpoint
     Ok(())
 }
 
-/// Whether a tensor has a row for each word of the vocabulary, by its name.
+/// Whether a tensor has a row for each token of the vocabulary, by its name.
 fn is_word(name: &str) -> bool {
     ["embed", "wte", "lm_head"].iter().any(|part| name.contains(part))
 }
@@ -267,7 +266,7 @@ fn finite<'c>(checkpoint: &'c Checkpoint, name: &str) -> Result<std::borrow::Cow
     Err(Error::format(checkpoint.path(), format!("tensor {name:?} holds {n} values that are NaN or infinite")))
 }
 
-/// Whether all of them are numbers and finite: one bit per value, many at a time.
+/// Whether all of them are finite: one bit per value, many at a time.
 fn all_finite(values: &[f32]) -> bool {
     const BEYOND: u32 = f32::INFINITY.to_bits();
     let bad = |piece: &[f32]| piece.iter().fold(0u32, |bad, v| bad | u32::from(v.to_bits() & BEYOND == BEYOND)) != 0;

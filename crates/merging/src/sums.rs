@@ -1,10 +1,10 @@
-//! Sums over tensors of several models: what the rules below have in common.
+//! Sums over tensors of several models, shared by the methods.
 
 use rayon::prelude::*;
 
 use crate::tensors::Operand;
 
-/// Elements that a thread works on at a time: a few models' worth of them lie in a cache.
+/// Elements that a thread processes at a time: those of a few models fit in a cache.
 pub(crate) const PIECE: usize = 1 << 13;
 
 /// `factor_1 * values_1 + factor_2 * values_2 + ...`, each sum from left to right in f32.
@@ -12,7 +12,7 @@ pub(crate) fn weighted_sum(terms: &[(f32, &[f32])]) -> Vec<f32> {
     weighted_mean(terms, 1.0)
 }
 
-/// The same over `divisor`.
+/// The same divided by `divisor`.
 pub(crate) fn weighted_mean(terms: &[(f32, &[f32])], divisor: f32) -> Vec<f32> {
     let elements = terms.first().map_or(0, |(_, values)| values.len());
     let mut sum = vec![0.0f32; elements];
@@ -31,7 +31,7 @@ pub(crate) fn weighted_mean(terms: &[(f32, &[f32])], divisor: f32) -> Vec<f32> {
 
 /// Inner products of all pairs of `vector(model, index)`, `count` models with `elements` values, in f64.
 ///
-/// Pieces are added up in order, so that the result does not depend on the number of threads.
+/// Pieces are added in order, so that the result does not depend on the number of threads.
 pub(crate) fn inner_products(
     count: usize,
     elements: usize,
@@ -61,7 +61,7 @@ pub(crate) fn terms<'a>(models: &[Operand<'a>], weights: &[f64]) -> Vec<(f32, &'
     models.iter().zip(weights).map(|(model, weight)| (*weight as f32, model.values)).collect()
 }
 
-/// Elements of the vectors whose products are summed at a time: those of some models stay in the nearest cache.
+/// Elements of the vectors whose products are summed at a time: those of several models stay in the nearest cache.
 const STRETCH: usize = 1 << 10;
 
 /// Inner products of all pairs of vectors of one length, `[n, n]`, in f64. As [`inner_products`], several sums at
@@ -83,7 +83,7 @@ pub(crate) fn gram(vectors: &[&[f32]]) -> Vec<f64> {
     (0..n * n).map(|k| total[(k / n).max(k % n) * n + (k / n).min(k % n)]).collect()
 }
 
-/// The inner product of two vectors, eight sums side by side.
+/// The inner product of two vectors, with eight independent sums.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
     let (a, b) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut sums = [0.0f64; 8];

@@ -30,7 +30,7 @@ pub struct TaskArithmeticConfig {
 pub struct TaskArithmetic(Consensus);
 
 impl TaskArithmeticConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Another count of weights than of models, numbers that are not finite.

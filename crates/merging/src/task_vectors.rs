@@ -1,4 +1,4 @@
-//! Task vectors `D_i = W_i - W_0`, made sparse by a method and put together again:
+//! Task vectors `D_i = W_i - W_0`, sparsified by a method and merged:
 //!
 //! ```text
 //! W = W_0 + lambda * sum_i a_i f_i (K_i * D_i)
@@ -6,11 +6,11 @@
 //!
 //! with a mask `K_i` and a factor `f_i` from the method. `normalize` divides the sum by `sum_i a_i`.
 //!
-//! With sign election (TIES, arXiv 2306.01708, section 4), an entry's sum takes only the terms whose sign is that of
+//! With sign election (TIES, arXiv 2306.01708, section 4), an entry's sum includes only the terms with the same sign as
 //! the sum of all; 0 counts as positive. `normalize` then divides by the sum of their `a_i`.
 //!
-//! TIES, DARE, DELLA, breadcrumbs and task arithmetic are a [`Consensus`], which is here, and a way to make one task
-//! vector sparse, which is in the method's own file. A method of one's own needs the second only:
+//! TIES, DARE, DELLA, breadcrumbs and task arithmetic consist of a [`Consensus`], defined here, and a way to sparsify
+//! one task vector, defined in the method's own file. A custom method needs only the second:
 //!
 //! ```
 //! use regrow_merging::task_vectors::{Consensus, Sparse};
@@ -34,12 +34,12 @@ use crate::params::PerModel;
 use crate::sums::PIECE;
 use crate::tensors::{Operand, Operands};
 
-/// Entries that are worked on together: a word of a mask.
+/// Entries that are processed together: a word of a mask.
 const BLOCK: usize = 64;
 
-/// A task vector after it was made sparse.
+/// A sparsified task vector.
 pub enum Sparse {
-    /// Every entry as it was.
+    /// Every entry unchanged.
     All,
     /// The entries whose bits are set, times a factor. Entry `i` is bit `i % 64` of word `i / 64`.
     Mask(Vec<u64>, f32),
@@ -47,10 +47,10 @@ pub enum Sparse {
     Values(Vec<f32>),
 }
 
-/// Makes a task vector sparse, given the model's number, the model, and the vector.
+/// Sparsifies a task vector, given the model's number, the model, and the vector.
 pub type Sparsify<'k> = dyn Fn(usize, &Operand<'_>, &[f32]) -> Result<Sparse> + 'k;
 
-/// How task vectors become one.
+/// How task vectors are combined.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Consensus {
     /// A weight for each model, `a_i`.
@@ -64,7 +64,7 @@ pub struct Consensus {
 }
 
 impl Consensus {
-    /// For so many models.
+    /// For `models` models.
     pub(crate) fn new(weight: &PerModel, models: usize, lambda: f64, normalize: bool, elect: bool) -> Result<Self> {
         match lambda.is_finite() {
             true => Ok(Self { weights: weight.of(models, "weight")?, lambda, normalize, elect }),
@@ -72,7 +72,7 @@ impl Consensus {
         }
     }
 
-    /// The merged tensor, each task vector made sparse by `sparsify`.
+    /// The merged tensor, with each task vector sparsified by `sparsify`.
     ///
     /// # Errors
     /// No base, another number of models than of weights; as `sparsify`.
@@ -89,7 +89,7 @@ impl Consensus {
         Ok(out)
     }
 
-    /// The merged tensor with every task vector whole.
+    /// The merged tensor with every task vector unchanged.
     ///
     /// # Errors
     /// No base, another number of models than of weights.
@@ -155,7 +155,7 @@ struct Term<'a> {
 }
 
 impl Term<'_> {
-    /// `a_i f_i (K_i * D_i)` for the entries from `at` on, zero beyond the end of `base`.
+    /// `a_i f_i (K_i * D_i)` for the entries from `at` on, zero past the end of `base`.
     fn weighted(&self, at: usize, base: &[f32], delta: &mut [f32; BLOCK]) {
         let values = &self.values[at..at + base.len()];
         delta[base.len()..].fill(0.0);
@@ -176,7 +176,7 @@ impl Term<'_> {
     }
 }
 
-/// `d`, or 1 where it is (nearly) zero.
+/// `d`, or 1 if it is (nearly) zero.
 fn not_zero(d: f32, nearly: f32) -> f32 {
     if d.abs() <= nearly { 1.0 } else { d }
 }
@@ -218,25 +218,25 @@ fn subtract(values: &[f32], base: &[f32], delta: &mut [f32]) {
     });
 }
 
-/// Bits of the `count` entries of largest magnitude; of equal ones, the earlier.
+/// Bits of the `count` entries of largest magnitude; among equal ones, the earlier.
 pub(crate) fn largest(tensor: &Operands<'_>, delta: &[f32], count: usize) -> Result<Vec<u64>> {
     top_k(delta, count, f32::abs).map_err(|e| tensor.error(e.to_string()))
 }
 
-/// What makes up for entries that were dropped.
+/// How dropped entries are compensated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rescale {
-    /// Nothing.
+    /// Not at all.
     None,
-    /// Kept entries are divided by the probability of keeping them, so that the expectation stays.
+    /// Kept entries are divided by the probability of keeping them, so that the expectation is unchanged.
     Density,
-    /// Kept entries are scaled so that the task vector's sum of magnitudes stays (mergekit).
+    /// Kept entries are scaled so that the task vector's sum of magnitudes is unchanged (mergekit).
     L1,
 }
 
 impl Rescale {
-    /// Names as parameters have them.
+    /// Names in parameters.
     pub const NAMES: [(&'static str, Self); 3] = [("none", Self::None), ("density", Self::Density), ("l1", Self::L1)];
 
     /// The factor for the entries of `delta` whose bits are set, a share `density` of all.

@@ -1,14 +1,14 @@
-//! What a method that merges tensor by tensor is: one tensor of every model in, one tensor out.
+//! Methods that merge tensor by tensor: one tensor of every model in, one tensor out.
 
 use regrow_sparse_core::{Error, Result};
 
-/// A method that makes one tensor of several. Its settings are fixed and checked when it is made.
+/// A method that merges several tensors into one. Its settings are fixed and checked on construction.
 pub trait TensorMerge: Send + Sync {
     /// Its name.
     fn name(&self) -> &'static str;
 
-    /// Whether NaN or infinity in any input always shows in the result. Inputs are then not searched for such values
-    /// before they are merged, only the result is.
+    /// Whether NaN or infinity in any input always appears in the result. Inputs are then not checked for such values
+    /// before merging, only the result is.
     fn propagates_nan(&self) -> bool {
         false
     }
@@ -16,15 +16,14 @@ pub trait TensorMerge: Send + Sync {
     /// The merged tensor, row-major over the same shape.
     ///
     /// # Errors
-    /// Another number of models than it was made for, no base where it needs one, or values that it has no
-    /// answer for.
+    /// Another number of models than it was built for, no base if it needs one, or values that it cannot merge.
     fn merge(&self, tensor: &Operands<'_>) -> Result<Vec<f32>>;
 }
 
 /// One tensor of one model.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
-    /// The model's name; draws at random depend on it, not on the order of the models.
+    /// The model's name; random draws depend on it, not on the order of the models.
     pub model: &'a str,
     /// The tensor's values, row-major.
     pub values: &'a [f32],
@@ -51,7 +50,7 @@ pub struct Operands<'a> {
 }
 
 impl<'a> Operands<'a> {
-    /// The tensor `name` of this shape, `[out, in, ...]`, from every model and perhaps their base.
+    /// The tensor `name` of this shape, `[out, in, ...]`, from every model and optionally their base.
     ///
     /// # Errors
     /// No models, or values that do not fill the shape.
@@ -70,7 +69,7 @@ impl<'a> Operands<'a> {
         Ok(Self { name, shape, base, models, transposed: false })
     }
 
-    /// With the matrix stored `[in, out]`, as GPT-2 has it, or not.
+    /// With the matrix stored `[in, out]`, as in GPT-2, or not.
     pub fn with_transposed(mut self, transposed: bool) -> Self {
         self.transposed = transposed;
         self
@@ -104,10 +103,10 @@ impl<'a> Operands<'a> {
         }
     }
 
-    /// The tensors of the models, of which there must be `count`.
+    /// The tensors of the models; there must be `count`.
     ///
     /// # Errors
-    /// If there are not.
+    /// If there are more or fewer.
     pub fn models(&self, count: usize) -> Result<&'a [Operand<'a>]> {
         match self.models.len() == count {
             true => Ok(self.models),

@@ -6,8 +6,8 @@
 //! merge    W = W_0 + lambda * (sum of the a_i D_i that have the sign s) / (sum of their a_i)
 //! ```
 //!
-//! The paper trims a model's task vector as a whole. Here, as in mergekit, each tensor is trimmed by itself, to
-//! exactly `floor(d n)` entries. For the paper's way, take each tensor's density from
+//! The paper trims a model's task vector as a whole. Here, as in mergekit, each tensor is trimmed separately, to
+//! exactly `floor(d n)` entries. For the paper's variant, take each tensor's density from
 //! [`crate::stream::densities_within`] (`scope = "model"` in a recipe). The authors' code keeps all entries from the
 //! `floor(d n) + 1`-th largest on: [`Count::Authors`].
 
@@ -23,14 +23,14 @@ use crate::tensors::{Operands, TensorMerge};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Count {
-    /// `floor(d n)`; of equal entries, the earlier.
+    /// `floor(d n)`; among equal entries, the earlier.
     Exact,
-    /// The `floor(d n) + 1` largest and all that equal the least of them.
+    /// The `floor(d n) + 1` largest and all that equal the smallest of them.
     Authors,
 }
 
 impl Count {
-    /// Names as parameters have them.
+    /// Names in parameters.
     pub const NAMES: [(&'static str, Self); 2] = [("exact", Self::Exact), ("authors", Self::Authors)];
 }
 
@@ -52,7 +52,7 @@ pub struct TiesConfig {
     /// How many entries a density keeps.
     #[config(default = "Count::Exact")]
     pub count: Count,
-    /// What makes up for dropped entries.
+    /// How dropped entries are compensated.
     #[config(default = "Rescale::None")]
     pub rescale: Rescale,
 }
@@ -67,7 +67,7 @@ pub struct Ties {
 }
 
 impl TiesConfig {
-    /// The method for so many models.
+    /// The method for `models` models.
     ///
     /// # Errors
     /// Densities outside `[0, 1]`, another count of weights or densities than of models.
@@ -80,7 +80,7 @@ impl TiesConfig {
         })
     }
 
-    /// From the registry's parameters. Densities are those of the tensor; `scope` is not read.
+    /// From the registry's parameters. Densities are per tensor; `scope` is not read.
     ///
     /// # Errors
     /// Parameters that are missing or of another kind.
@@ -111,7 +111,7 @@ impl Ties {
     }
 }
 
-/// Bits of all entries that are no smaller in magnitude than the least of those marked in `words`.
+/// Bits of all entries whose magnitude is at least the smallest of those marked in `words`.
 fn no_less(delta: &[f32], words: &[u64]) -> Vec<u64> {
     let marked = delta.iter().enumerate().filter(|(i, _)| words[i / 64] >> (i % 64) & 1 == 1);
     let least = marked.map(|(_, d)| d.abs()).fold(f32::INFINITY, f32::min);
@@ -144,13 +144,13 @@ mod tests {
 
     #[test]
     fn trimmed_elected_merged() {
-        // Trimmed: [3, 0, 0, 2] and [0, -2, 0, 4]; no conflict is left.
+        // Trimmed: [3, 0, 0, 2] and [0, -2, 0, 4]; no conflict remains.
         let ties = of(0.5).init(2).unwrap();
         assert_eq!(merge(&ties, Some(&BASE), &MODELS), [3.0, -2.0, 0.0, 3.0]);
         // Untrimmed, the first entry's sum 2 is positive: 3 alone.
         let all = TiesConfig::new().with_lambda(2.0).init(2).unwrap();
         close(&merge(&all, Some(&BASE), &MODELS), &[6.0, -3.0, 0.7, 6.0], 1e-6);
-        // The second model weighs more and wins it; the mean of the rest is weighted.
+        // The second model has more weight and wins it; the mean of the rest is weighted.
         let weighted = TiesConfig::new().with_weight([1.0, 4.0].into()).init(2).unwrap();
         close(&merge(&weighted, Some(&BASE), &MODELS), &[-1.0, -1.8, 0.26, 3.6], 1e-6);
     }

@@ -1,8 +1,8 @@
-//! What a method that merges models as wholes is: all tensors of every model in, all tensors of one model out.
+//! Methods that merge whole models: all tensors of every model in, all tensors of one model out.
 
 use regrow_sparse_core::{Error, Result};
 
-/// A method that needs all tensors of all models together. Its settings are fixed and checked when it is made.
+/// A method that needs all tensors of all models together. Its settings are fixed and checked on construction.
 pub trait ModelMerge: Send + Sync {
     /// Its name.
     fn name(&self) -> &'static str;
@@ -10,11 +10,11 @@ pub trait ModelMerge: Send + Sync {
     /// The merged model: the values of every tensor, in the order of [`WholeModels::tensors`].
     ///
     /// # Errors
-    /// No base where it needs one, or values that it cannot merge.
+    /// No base if it needs one, or values that it cannot merge.
     fn merge(&self, models: &WholeModels<'_>) -> Result<Vec<Vec<f32>>>;
 }
 
-/// Models with the same tensors, in memory, and perhaps their common parent.
+/// Models with the same tensors, in memory, and optionally their common parent.
 #[derive(Clone, Copy, Debug)]
 pub struct WholeModels<'a> {
     tensors: &'a [(String, Vec<usize>)],

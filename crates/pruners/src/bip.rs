@@ -7,10 +7,10 @@
 //! the weights, mask fixed; one on the scores, `s <- |s - beta dL/dm|` on another batch, and the mask
 //! is the top k of `s` again.
 //!
-//! Scores are magnitudes: the authors' are signed, and the mask is that of their absolute values, whose
-//! gradient turns round at zero. Their correction differs: it multiplies the gradient of the scores by
-//! itself (and by what the step before had left there), not `dL/dz` by itself; with the published
-//! `1/gamma` of 1e-4 either is too small to move a filter in the fixture.
+//! Scores are magnitudes: the authors' are signed, and the mask is that of their absolute values, whose gradient
+//! changes sign at zero. Their correction differs: it multiplies the gradient of the scores by itself (and by the
+//! remainder of the previous step), not `dL/dz` by itself; with the published `1/gamma` of 1e-4 both are too small to
+//! move a filter in the fixture.
 
 use burn::config::Config;
 use regrow_sparse_core::mask::schedule::{check_sparsity, half_cosine};
@@ -30,7 +30,7 @@ pub struct BipConfig {
     pub sparsity: f64,
     /// Steps of the training, half of them for the scores.
     pub steps: usize,
-    /// The first rate of the scores; it falls to zero along half a cosine.
+    /// The initial rate of the scores; it decays to zero along half a cosine.
     #[config(default = 0.1)]
     pub beta: f64,
     /// `1/gamma`; 0 alternates plain gradient steps, the authors' fast variant.
@@ -59,8 +59,7 @@ impl BipConfig {
 
 /// Learns mask and weights together, from a trained dense model; no retraining follows.
 ///
-/// Every second step of the training belongs to the scores: the optimizer leaves it out. A weight
-/// that is pruned keeps its value.
+/// Every second step of the training belongs to the scores: the optimizer skips it. A pruned weight keeps its value.
 #[derive(Clone, Debug)]
 pub struct Bip {
     sparsity: f64,
@@ -106,7 +105,7 @@ impl Pruner for Bip {
             true => self.scores = weights.iter().map(|w| w.values.iter().map(|v| v.abs()).collect()).collect(),
             false => self.move_scores(step, &weights, &view.gradients()?),
         }
-        // Squares order as absolute values do; their sum over a filter is its squared norm.
+        // Squares order like absolute values; their sum over a filter is its squared norm.
         let squares = self.scores.iter().map(|scores| scores.iter().map(|s| s * s).collect()).collect();
         let recipe = self.recipe.clone().with_evidence(view.evidence(&self.recipe.budget.needs())?);
         Ok(Change::Masks(recipe.masks_of(&weights, squares, self.sparsity)?))
@@ -175,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_weight_that_hurts_loses_its_place() {
-        // The gradient is the weight itself, so every s falls by beta w^2 (1 - 1/gamma): the large first.
+        // The gradient is the weight itself, so every s falls by beta w^2 (1 - 1/gamma): the large ones first.
         let mut view = Still(vec![weight("a", &[1, 2], |i| [1.0, 0.6][i])]);
         let masks = masks_over(
             &mut BipConfig::new(0.5, 1000).with_beta(0.5).with_inverse_gamma(0.0).init().unwrap(),

@@ -1,4 +1,4 @@
-//! Gradual magnitude pruning (GMP; Zhu & Gupta, arXiv 1710.01878): a little at a time while training.
+//! Gradual magnitude pruning (GMP; Zhu & Gupta, arXiv 1710.01878): step by step during training.
 //!
 //! At steps `t = t_0, t_0 + D, .., t_0 + n D` the smallest `|w|` are masked, to sparsity
 //! `s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (n D))^3` (eq. 1). Any other score may take the place of `|w|`.
@@ -20,9 +20,9 @@ use crate::scoring::{masks, unmasked};
 /// The settings of [`Gmp`]: the cubic schedule.
 #[derive(Config, Debug)]
 pub struct GmpConfig {
-    /// The sparsity to end at, in [0, 1).
+    /// The final sparsity, in [0, 1).
     pub sparsity: f64,
-    /// The sparsity to begin with.
+    /// The initial sparsity.
     #[config(default = 0.0)]
     pub initial: f64,
     /// The step of the first update.
@@ -34,7 +34,7 @@ pub struct GmpConfig {
     /// Updates after the first.
     #[config(default = 20)]
     pub updates: usize,
-    /// Whether what is pruned is zero and stays pruned.
+    /// Whether pruned weights are zero and stay pruned.
     #[config(default = false)]
     pub permanent: bool,
 }
@@ -62,9 +62,9 @@ impl GmpConfig {
 
 /// Masks the weights of smallest score on a schedule, cubic as in the paper or any other.
 ///
-/// As in the paper's code a masked weight keeps its value and does not learn; every mask is
-/// chosen anew from the stored values, so a weight comes back when those around it have shrunk
-/// below it. [`Gmp::for_good`] sets what is pruned to zero, once and for all.
+/// As in the paper's code a masked weight keeps its value and is not trained; every mask is chosen again from the
+/// stored values, so a weight grows back when others have shrunk below it. [`Gmp::for_good`] sets pruned weights to
+/// zero permanently.
 #[derive(Clone, Debug)]
 pub struct Gmp<S = Magnitude> {
     score: S,
@@ -74,7 +74,7 @@ pub struct Gmp<S = Magnitude> {
 }
 
 impl Gmp {
-    /// On a schedule of one's own, by magnitude.
+    /// With a custom schedule, by magnitude.
     pub fn on(schedule: Schedule) -> Self {
         Self { score: Magnitude, schedule, recipe: Recipe::default(), for_good: false }
     }
@@ -93,7 +93,7 @@ impl<S: Score> Gmp<S> {
         self
     }
 
-    /// What is pruned is zero and stays pruned.
+    /// Pruned weights are zero and stay pruned.
     pub fn for_good(mut self) -> Self {
         self.for_good = true;
         self
@@ -119,7 +119,7 @@ impl<S: Score + 'static> Pruner for Gmp<S> {
         self.recipe.select.clone()
     }
 
-    /// Dense where a score asks what a pruned weight would do.
+    /// Dense if a score needs the gradients of pruned weights.
     fn gradient(&self) -> Gradient {
         if self.needs().gradients && !self.for_good { Gradient::Dense } else { Gradient::Masked }
     }
@@ -150,7 +150,7 @@ mod tests {
     fn pruned_weights_return_unless_pruned_for_good() {
         let first = weight("a", &[4], |i| [4.0, 1.0, 3.0, 2.0][i]);
         let mask = regrow_sparse_core::Mask::from_fn([4], |i| i != 1);
-        // The third has shrunk below what the masked second still holds.
+        // The third has shrunk below the value that the masked second still has.
         let later = Weight { values: vec![4.0, 1.0, 0.5, 2.0], mask: Some(mask), ..first };
         let schedule = || Schedule::one_shot(0.25, 0).unwrap();
         let chosen = |mut gmp: Gmp| {

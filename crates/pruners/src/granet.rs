@@ -23,17 +23,17 @@ use crate::scoring;
 /// The settings of [`Granet`].
 #[derive(Config, Debug)]
 pub struct GranetConfig {
-    /// The sparsity to end at, in [0, 1).
+    /// The final sparsity, in [0, 1).
     pub sparsity: f64,
-    /// Steps of the whole training; regeneration goes on to its end.
+    /// Steps of the whole training; regeneration continues to its end.
     pub steps: usize,
-    /// The sparsity to begin with: 0 for dense-to-sparse, the masks' for sparse-to-sparse.
+    /// The initial sparsity: 0 for dense-to-sparse, the masks' for sparse-to-sparse.
     #[config(default = 0.0)]
     pub initial: f64,
     /// Steps between two updates.
     #[config(default = 100)]
     pub every: usize,
-    /// Updates until the last sparsity is reached; by default as many as fit in 110 of 160 steps, as the authors'
+    /// Updates until the last sparsity is reached; by default as many as fit in 110 of 160 steps, like the authors'
     /// epochs.
     pub updates: Option<usize>,
     /// The fraction of each layer's weights that is regrown at the start.
@@ -73,7 +73,7 @@ impl GranetConfig {
     }
 }
 
-/// Prunes gradually and regrows at every update what that damaged.
+/// Prunes gradually and regrows at every update.
 ///
 /// Dense-to-sparse starts from a model without masks; sparse-to-sparse from one that carries them
 /// (the paper: random, with the ERK budget) at the schedule's first sparsity.
@@ -104,7 +104,7 @@ impl<S: Score> Granet<S> {
         (step + 1).is_multiple_of(self.schedule.every()) && step + 1 < self.steps
     }
 
-    /// (1): the weights under the masks of the sparsity that is due, and these masks.
+    /// (1): the weights under the masks of the current sparsity, and these masks.
     fn pruned(&self, view: &mut dyn View, done: usize) -> Result<(Vec<Weight>, MaskSet)> {
         let weights = view.weights()?;
         let Some(sparsity) = self.schedule.due(done) else {
@@ -174,7 +174,7 @@ mod tests {
         let mut granet = config().init().unwrap();
         let masks = masks_over(&mut granet, &mut start(), 80);
         let pruned: Vec<(usize, usize)> = masks.iter().map(|(step, m)| (*step, m.pruned())).collect();
-        // 300 * 0.9 (1 - (1 - k/4)^3); half way 0.7875 of all.
+        // 300 * 0.9 (1 - (1 - k/4)^3); halfway 0.7875 of all.
         assert_eq!(pruned, [(9, 156), (19, 236), (29, 266), (39, 270), (49, 270), (59, 270), (69, 270)]);
     }
 

@@ -8,7 +8,7 @@ use regrow_sparse_core::Result;
 use regrow_sparse_core::model::evidence::{Evidence, Needs};
 use regrow_sparse_core::model::score::{LayerView, Score};
 
-/// What the gradient's norm loses with each weight.
+/// How much the gradient's norm loses with each weight.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Grasp;
 
@@ -53,7 +53,7 @@ mod tests {
         let hb = gb * s * s + 2.0 * b * s * ds;
         let raw = [a[0] * ha[0], a[1] * ha[1], b * hb];
         let sum = raw.iter().sum::<f64>().abs();
-        // The difference of gradients makes more of what products are off.
+        // The difference of gradients amplifies the error of products.
         let roundoff = regrow_device::roundoff(&regrow_device::current());
         assert_close(&scores.concat(), &raw.map(|r| r / sum), f64::from(20.0 * roundoff).max(2e-4));
     }

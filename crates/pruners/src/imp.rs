@@ -1,9 +1,9 @@
-//! Iterative magnitude pruning (IMP), by magnitude or any other score: prune a fraction of what is left, retrain, repeat.
+//! Iterative magnitude pruning (IMP), by magnitude or any other score: prune a fraction of the rest, retrain, repeat.
 //!
-//! Over K phases to sparsity S each phase prunes `p = 1 - (1 - S)^(1/K)` of the remaining weights
-//! (Han et al., arXiv 1506.02626; Renda et al., arXiv 2003.02389). One phase is one-shot pruning
-//! with fine-tuning. With a rewind point, the kept weights go back to their values there before
-//! each retraining (lottery tickets, arXiv 1803.03635 and 1903.01611).
+//! Over K phases to sparsity S each phase prunes `p = 1 - (1 - S)^(1/K)` of the remaining weights (Han et al., arXiv
+//! 1506.02626; Renda et al., arXiv 2003.02389). One phase is one-shot pruning with fine-tuning. With a rewind point,
+//! the kept weights are reset to their values there before each retraining (lottery tickets, arXiv 1803.03635 and
+//! 1903.01611).
 
 use burn::module::Module;
 use regrow_sparse_core::mask::schedule::Curve;
@@ -57,28 +57,27 @@ impl<S: Score> Imp<S> {
         Ok(Schedule::new(Curve::Geometric, 0.0, self.sparsity, 0, 1, self.phases)?.sparsity(phase))
     }
 
-    /// Prunes `model` to the sparsity of `phase` (from 1) and returns it with its masks. The mask
-    /// lies within the one it carried.
+    /// Prunes `model` to the sparsity of `phase` (from 1) and returns it with its masks. The new mask is a subset of
+    /// the old one.
     ///
     /// # Errors
-    /// If the model's weights cannot be scored or pruned so far.
+    /// If the model's weights cannot be scored or pruned that far.
     pub fn prune<M: Module>(&self, model: M, phase: usize) -> Result<(M, MaskSet)> {
         self.prune_with(model, phase, &Probe::new())
     }
 
-    /// The same where `probe` brings what the score and the budget need besides weights.
+    /// The same; `probe` provides what the score and the budget need besides weights.
     ///
     /// # Errors
-    /// As [`Imp::prune`], or if the probe does not bring it.
+    /// As [`Imp::prune`], or if the probe does not provide it.
     pub fn prune_with<M: Module>(&self, model: M, phase: usize, probe: &Probe<M>) -> Result<(M, MaskSet)> {
         step(&self.recipe, model, &self.score, probe, self.sparsity(phase)?)
     }
 
-    /// Runs all phases from the trained `model`: prune, go back to `rewind` if there is one, then
-    /// `retrain(model, phase)`.
+    /// Runs all phases from the trained `model`: prune, rewind to `rewind` if given, then `retrain(model, phase)`.
     ///
     /// # Errors
-    /// Whatever pruning or `retrain` runs into.
+    /// Errors of pruning or `retrain`.
     pub fn run<M: Module, E: From<Error>>(
         &self,
         model: M,
@@ -88,10 +87,10 @@ impl<S: Score> Imp<S> {
         self.run_with(model, &Probe::new(), rewind, retrain)
     }
 
-    /// The same where `probe` brings what the score and the budget need besides weights.
+    /// The same; `probe` provides what the score and the budget need besides weights.
     ///
     /// # Errors
-    /// As [`Imp::run`], or if the probe does not bring it.
+    /// As [`Imp::run`], or if the probe does not provide it.
     pub fn run_with<M: Module, E: From<Error>>(
         &self,
         mut model: M,

@@ -1,9 +1,8 @@
-//! Iterative soft shrinkage (ISS-P; Wang et al., arXiv 2303.09650): unimportant weights fade.
+//! Iterative soft shrinkage (ISS-P; Wang et al., arXiv 2303.09650): unimportant weights shrink.
 //!
-//! After every step of the first phase the `round(s n)` weights with the smallest `|w|` of each layer
-//! are multiplied by a ratio below 1, chosen anew each time, so that they may come back; then the
-//! mask of the last choice is fixed and training goes on. A ratio of 0 is iterative hard
-//! thresholding.
+//! After every step of the first phase the `round(s n)` weights with the smallest `|w|` of each layer are multiplied by
+//! a ratio below 1; they are chosen again each time, so weights can recover. Then the mask of the last choice is fixed
+//! and training continues. A ratio of 0 is iterative hard thresholding.
 
 use burn::config::Config;
 use regrow_sparse_core::mask::schedule::check_sparsity;
@@ -24,8 +23,8 @@ pub struct IsspConfig {
     pub sparsity: f64,
     /// Steps that shrink; then the mask is fixed.
     pub steps: usize,
-    /// What a weight is multiplied by, in [0, 1]: 1 trains on as if nothing were, 0 thresholds. The default is that of
-    /// the authors' commands.
+    /// The factor for a weight, in [0, 1]: 1 trains without shrinking, 0 thresholds. The default is that of the
+    /// authors' commands.
     #[config(default = 0.95)]
     pub ratio: f32,
 }
@@ -58,7 +57,7 @@ impl IsspConfig {
 
 /// Shrinks the smallest weights of each layer a little after every step, then masks them.
 ///
-/// The shrinking comes after the optimizer's step, which does not know of it (as published).
+/// The shrinking comes after the optimizer's step, which does not see it (as published).
 #[derive(Clone, Debug)]
 pub struct Issp<S = Magnitude> {
     score: S,

@@ -1,7 +1,7 @@
-//! A model of blocks pruned layer by layer: any method, any pattern, sparsity shared by any budget.
+//! Prunes a model of blocks layer by layer: any method, any pattern, sparsity distributed by any budget.
 //!
-//! Budgets that look at scores (global, LAMP) see `|w|`, read one layer at a time; OWL and RD bring what they look at
-//! in a pass over the calibration inputs before anything is pruned.
+//! Budgets that use scores (global, LAMP) see `|w|`, read one layer at a time; OWL and RD gather what they need in a
+//! pass over the calibration inputs before anything is pruned.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use regrow_sparse_core::{Error, Pattern, Result};
 use crate::owl::{Owl, mixed};
 use crate::rd::Look;
 
-/// Sequences that output distortions are measured on, of those there are: every token is an input.
+/// The number of sequences that output distortions are measured on: every token is an input.
 const LOOKED_AT: usize = 8;
 
 /// A model to prune, and how.
@@ -36,47 +36,47 @@ pub struct Layerwise<'a, M: BlockModel> {
     pub sparsity: f64,
     /// Unstructured or N:M.
     pub pattern: Pattern,
-    /// How sparsity is shared. Of N:M patterns one that differs between blocks alone, as OWL, gives a mixture.
+    /// How sparsity is distributed. With N:M patterns, a budget that differs only between blocks, such as OWL, gives a
+    /// mixture.
     pub budget: &'a dyn Allocate,
-    /// The model's outputs `[batch, tokens, outputs]` of hidden states after the last block, for a budget that asks
-    /// for output distortions.
+    /// The model's outputs `[batch, tokens, outputs]` from hidden states after the last block, for a budget that needs
+    /// output distortions.
     pub outputs: Option<&'a dyn Fn(Tensor<3>) -> Tensor<3>>,
     /// Which layers are pruned, by the names of their tensors.
     pub admits: &'a dyn Fn(&str) -> bool,
-    /// What is done to each block after it is pruned, if anything.
+    /// The reconstruction of each block after pruning, if any.
     pub mend: Option<&'a dyn BlockReconstruction<M>>,
-    /// The model's head, if it is to be pruned too: at the same sparsity, whatever the budget.
+    /// The model's head, if it is pruned too: at the same sparsity, for any budget.
     pub head: Option<Head<'a>>,
-    /// Its embedding, if that is to be pruned too, and a method that needs no inputs, as it reads numbers
-    /// of tokens: at the same sparsity. One that is the head's own matrix is left to the head where that
-    /// is pruned.
+    /// Its embedding, if it is pruned too, and a method that needs no inputs, as it reads token numbers: at the same
+    /// sparsity. An embedding that shares the head's matrix is pruned as the head if the head is pruned.
     pub embedding: Option<(LayerRef, &'a dyn LayerSolver)>,
 }
 
-/// A head, and what it reads, `[tokens, d_in]`, of hidden states after the last block.
+/// A head, and its inputs, `[tokens, d_in]`, computed from hidden states after the last block.
 pub struct Head<'a> {
     /// The layer.
     pub layer: LayerRef,
-    /// What it reads.
+    /// Its inputs.
     pub input: &'a dyn Fn(Tensor<3>) -> Tensor<2>,
 }
 
-/// What a run is at.
+/// The stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The model is looked at, to share the sparsity.
+    /// The model is measured, to distribute the sparsity.
     Looking,
-    /// Blocks are pruned.
+    /// Blocks are being pruned.
     Pruning,
 }
 
 impl<M: BlockModel> Layerwise<'_, M> {
-    /// Prunes every block into `out`; what became of each layer. `hidden` are calibration inputs as the
-    /// first block sees them; `watch` is told what is done of each stage, and of how much.
+    /// Prunes every block into `out`; returns a report for each layer. `hidden` are calibration inputs as the first
+    /// block sees them; `watch` is called with the stage, its progress and its total.
     ///
     /// # Errors
-    /// A sparsity outside [0, 1), no layer to prune, a budget that does not go with the pattern, and
-    /// whatever loading, solving or writing runs into.
+    /// A sparsity outside [0, 1), no layer to prune, a budget that does not fit the pattern, and errors of loading,
+    /// solving or writing.
     pub fn prune(
         &self,
         context: M::SequenceContext,
@@ -103,7 +103,7 @@ impl<M: BlockModel> Layerwise<'_, M> {
         Ok(out.pruned().to_vec())
     }
 
-    /// Prunes the embedding, if it is to be, as a step after all others.
+    /// Prunes the embedding, if requested, as a step after all others.
     fn prune_embedding(&self, out: &mut Patch) -> Result<()> {
         let last = self.model.blocks() + 2;
         let by_head = |layer: &LayerRef| self.head.as_ref().is_some_and(|head| head.layer.tensor == layer.tensor);
@@ -117,7 +117,7 @@ impl<M: BlockModel> Layerwise<'_, M> {
         }
     }
 
-    /// The goal of each layer that is pruned, by the name of its tensor.
+    /// The target of each pruned layer, by the name of its tensor.
     ///
     /// # Errors
     /// As [`Layerwise::prune`].
@@ -144,7 +144,7 @@ impl<M: BlockModel> Layerwise<'_, M> {
         Ok(layers.into_iter().zip(sparsities.into_iter().zip(patterns)).map(goal).collect())
     }
 
-    /// The budget's share of each layer.
+    /// The budget's sparsity for each layer.
     fn sparsities(&self, layers: &[(usize, LayerRef)], evidence: &Evidence) -> Result<Vec<f64>> {
         let shape = |(_, layer): &(usize, LayerRef)| -> Result<Vec<usize>> {
             let mut shape = self.source.entry(&layer.tensor)?.shape.clone();
@@ -163,7 +163,7 @@ impl<M: BlockModel> Layerwise<'_, M> {
         self.budget.sparsities(&seen, evidence, self.sparsity)
     }
 
-    /// Where zeros may stand in each layer: of N:M as many of every M as the layer's sparsity says.
+    /// Where zeros may be in each layer: for N:M as many of every M as the layer's sparsity requires.
     fn patterns(&self, layers: &[(usize, LayerRef)], sparsities: &[f64]) -> Result<Vec<Pattern>> {
         let Pattern::NofM { m, .. } = self.pattern else { return Ok(vec![self.pattern; layers.len()]) };
         if sparsities.iter().all(|s| *s == self.sparsity) {
@@ -218,7 +218,7 @@ impl<M: BlockModel> Layerwise<'_, M> {
     }
 }
 
-/// The absolute values of a layer's weights; the memory they are mapped to is given back.
+/// The absolute values of a layer's weights; the memory they are mapped to is released.
 fn sizes(source: &Checkpoint, layer: &LayerRef) -> Result<Vec<f32>> {
     let weight = read(source, layer)?;
     source.release(&layer.tensor);

@@ -1,19 +1,19 @@
 //! Pruning methods for Burn models, one file per method.
 //!
 //! - scores: [`Magnitude`], [`Random`], [`Snip`], [`Grasp`], [`SynFlow`], [`Wanda`]; each works with everything that
-//!   follows, what it looks at brought by the training step or by a [`Probe`]
+//!   follows; the training step or a [`Probe`] provides what it needs
 //! - at once, or in rounds: [`OneShot`]; with training between them: [`Imp`], with or without rewinding
-//! - while training: [`Scheduled`], [`Gmp`], [`StraightThrough`] (STE, DPF), [`Set`], [`Rigl`], [`Granet`], [`Issp`],
+//! - during training: [`Scheduled`], [`Gmp`], [`StraightThrough`] (STE, DPF), [`Set`], [`Rigl`], [`Granet`], [`Issp`],
 //!   [`Bip`]
 //! - after pruning: [`Retrain`]: learning rates; [`Perp`]: few parameters retrained and merged, of a whole model or
 //!   block by block ([`Reconstruction`])
-//! - layer by layer, from what reaches a layer: [`Wanda`], [`SparseGpt`], over a whole model by [`Layerwise`]
+//! - layer by layer, from the inputs of a layer: [`Wanda`], [`SparseGpt`], over a whole model by [`Layerwise`]
 //! - budgets: those of [`Budget`], [`Owl`], [`Rd`]; narrower layers instead of masks: [`precrop`];
 //!   blocks and channels that training finds it can do without: [`polarization`]
 //!
 //! [`registry`] lists all of them by name, with their parameters.
 //!
-//! Two lines put a pruner beside a training loop of one's own:
+//! Two lines add a pruner to your own training loop:
 //!
 //! ```
 //! use burn::nn::LinearConfig;

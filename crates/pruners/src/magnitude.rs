@@ -1,7 +1,6 @@
 //! Magnitude pruning: `score = |w|`.
 //!
-//! Local (budget uniform) or global, the oldest and still a strong baseline (Han et al.,
-//! arXiv 1506.02626).
+//! Local (budget uniform) or global; the oldest method and still a strong baseline (Han et al., arXiv 1506.02626).
 
 use burn::tensor::Tensor;
 use regrow_sparse_core::Result;

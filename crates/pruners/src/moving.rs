@@ -1,4 +1,4 @@
-//! What methods of moving sparsity share: when they move, and that there is something to move.
+//! Shared by dynamic sparsity methods: when masks change, and a check that there is a mask.
 
 use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Error, Result};
@@ -23,13 +23,13 @@ impl Rhythm {
         }
     }
 
-    /// Whether masks move after step `step` (counted from 0).
+    /// Whether masks change after step `step` (counted from 0).
     pub(crate) fn due(&self, step: usize) -> bool {
         (step + 1).is_multiple_of(self.every) && step + 1 < self.until
     }
 }
 
-/// Refuses a fraction outside [0, 1].
+/// Rejects a fraction outside [0, 1].
 pub(crate) fn fraction(value: f64) -> Result<f64> {
     match (0.0..=1.0).contains(&value) {
         true => Ok(value),
@@ -37,7 +37,7 @@ pub(crate) fn fraction(value: f64) -> Result<f64> {
     }
 }
 
-/// Refuses weights that carry no mask.
+/// Rejects weights without a mask.
 pub(crate) fn sparse(weights: Vec<Weight>) -> Result<Vec<Weight>> {
     match weights.iter().find(|w| w.mask.is_none()) {
         Some(dense) => Err(Error::tensor(

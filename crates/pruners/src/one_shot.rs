@@ -1,7 +1,7 @@
 //! Pruning at once by any score, or in rounds without training between them.
 //!
-//! In round `k` of `n` the density goes to `d^(k/n)` and the scores are computed anew on what is left, as SynFlow
-//! (arXiv 2006.05467, algorithm 1) has it; one round is one-shot pruning.
+//! In round `k` of `n` the density goes to `d^(k/n)` and the scores are recomputed on the remaining weights, as in
+//! SynFlow (arXiv 2006.05467, algorithm 1); one round is one-shot pruning.
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -51,7 +51,7 @@ impl<S: Score> OneShot<S> {
         self
     }
 
-    /// Prunes `model`, the score looking at weights alone.
+    /// Prunes `model` with a score that uses weights only.
     ///
     /// # Errors
     /// As [`OneShot::prune_with`].
@@ -59,10 +59,10 @@ impl<S: Score> OneShot<S> {
         self.prune_with(model, &Probe::new())
     }
 
-    /// Prunes `model`; `probe` brings what the score and the budget need besides weights.
+    /// Prunes `model`; `probe` provides what the score and the budget need besides weights.
     ///
     /// # Errors
-    /// Evidence that the probe does not bring, and whatever the recipe refuses.
+    /// Evidence that the probe does not provide, and errors of the recipe.
     pub fn prune_with<M: Module>(&self, model: M, probe: &Probe<M>) -> Result<(M, MaskSet)> {
         if self.rounds == 1 {
             return step(&self.recipe, model, &self.score, probe, self.sparsity);
@@ -71,7 +71,7 @@ impl<S: Score> OneShot<S> {
         Ok((apply_masks(model, &masks, Gradient::Masked, Base::Zeroed)?, masks))
     }
 
-    /// The masks that [`OneShot::prune_with`] would put on; the model is left as it is.
+    /// The masks that [`OneShot::prune_with`] would apply; the model is not changed.
     ///
     /// # Errors
     /// As [`OneShot::prune_with`].
@@ -85,7 +85,7 @@ impl<S: Score> OneShot<S> {
     }
 }
 
-/// One pruning step with what `probe` brings of `model` as it is.
+/// One pruning step with evidence about the current `model` from `probe`.
 pub(crate) fn step<M: Module>(
     recipe: &Recipe,
     model: M,
@@ -98,7 +98,7 @@ pub(crate) fn step<M: Module>(
         return recipe.prune(model, score, sparsity);
     }
     needs.check(&probe.offers(), score.name())?;
-    // What training has left is on a device without gradients.
+    // A model after training is on a device without gradients.
     let trains = !(needs.gradients || needs.hessian_gradient) || model.devices().iter().all(Device::is_autodiff);
     let evidence = match trains {
         true => probe.evidence(&model, &recipe.select, &needs)?,

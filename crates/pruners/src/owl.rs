@@ -1,9 +1,8 @@
 //! OWL: blocks with more outliers are pruned less (Yin et al., arXiv 2310.05175).
 //!
-//! `D_l` is the share of the weights of block `l` whose `|w_ij| ||x_j||` is more than `M` times the mean of
-//! the block (sec. 3.2). Sparsities follow `1 - D_l` within `[S - lambda, S + lambda]`, their mean `S`; as
-//! the authors' code has it: `density_l = 1 - S + 2 lambda (d_l - mean(d))`, `d_l` being `D_l` brought to
-//! `[0, 1]`.
+//! `D_l` is the share of the weights of block `l` whose `|w_ij| ||x_j||` is more than `M` times the mean of the block
+//! (sec. 3.2). Sparsities follow `1 - D_l` within `[S - lambda, S + lambda]`, with mean `S`; as in the authors' code:
+//! `density_l = 1 - S + 2 lambda (d_l - mean(d))`, where `d_l` is `D_l` scaled to `[0, 1]`.
 
 use regrow_checkpoint::Checkpoint;
 use regrow_sparse_core::Pattern;
@@ -21,16 +20,16 @@ use regrow_sparse_core::{Error, Result};
 pub struct Owl {
     /// `lambda`: half the width of the range of sparsities.
     pub lambda: f64,
-    /// `M`: an outlier is more than so many times the mean.
+    /// `M`: an outlier is more than this many times the mean.
     pub outlier: f64,
 }
 
-/// What OWL looks at in a model.
+/// OWL's measurements of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outliers {
     /// `D_l` of each block.
     pub shares: Vec<f64>,
-    /// The weights of each block that are to be pruned.
+    /// The weights of each block that will be pruned.
     pub weights: Vec<usize>,
 }
 
@@ -66,12 +65,12 @@ impl Owl {
         Ok(outlier_share(&layers, self.outlier))
     }
 
-    /// Runs `model` as it is over calibration inputs, as for [`survey`], and looks for outliers among all
-    /// linear layers of each block; those that `pruned` admits by name count as weights to prune. `watch`
-    /// is told the number of blocks done after each.
+    /// Runs `model` unchanged over calibration inputs, as in [`calibrate`], and counts outliers among all linear layers
+    /// of each block; layers whose names `pruned` accepts count as weights to prune. `watch` is called with the number
+    /// of finished blocks after each block.
     ///
     /// # Errors
-    /// As [`survey`] and [`Owl::share`].
+    /// As [`calibrate`] and [`Owl::share`].
     pub fn look<M: BlockModel>(
         &self,
         model: &M,
@@ -92,7 +91,7 @@ impl Owl {
         Ok(found)
     }
 
-    /// The sparsity of each block by its share of outliers, their mean over all weights `sparsity`.
+    /// The sparsity of each block by its share of outliers; their mean over all weights is `sparsity`.
     ///
     /// # Errors
     /// Sparsity outside [0, 1), a block's share beyond that, no block.
@@ -104,7 +103,7 @@ impl Owl {
         if shares.is_empty() || shares.len() != weights.len() || total == 0 {
             return Err(Error::Argument("OWL needs the outliers and the weights of every block".into()));
         }
-        // Blocks that are all alike share alike.
+        // Blocks with equal shares get equal sparsities.
         let range = if most > least { most - least } else { 1.0 };
         let scaled: Vec<f64> = shares.iter().map(|s| 2.0 * self.lambda * (s - least) / range).collect();
         let mean = scaled.iter().zip(weights.iter()).map(|(d, n)| d * *n as f64).sum::<f64>() / total as f64;
@@ -119,7 +118,7 @@ impl Owl {
     }
 }
 
-/// In a Burn model each layer is a block of its own.
+/// In a Burn model each layer is its own block.
 impl Allocate for Owl {
     fn name(&self) -> &'static str {
         "owl"
@@ -155,8 +154,8 @@ impl Allocate for Owl {
     }
 }
 
-/// Mixed N:M sparsity: for each block how many of every `m` weights are kept at its sparsity, rounded so
-/// that their sum is the rounded sum (largest remainders), as the paper's mixed N:8.
+/// Mixed N:M sparsity: for each block how many of every `m` weights are kept at its sparsity, rounded so that their sum
+/// is the rounded sum (largest remainders), like the paper's mixed N:8.
 pub fn mixed(sparsities: &[f64], m: usize) -> Vec<Pattern> {
     let exact: Vec<f64> = sparsities.iter().map(|s| (1.0 - s) * m as f64).collect();
     let mut kept: Vec<usize> = exact.iter().map(|e| e.floor() as usize).collect();

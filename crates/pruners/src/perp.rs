@@ -9,11 +9,10 @@
 //! | `scale-lora` | the same, `A` and `B` from `1/sqrt(r)` | `W * (BA)` | the same expression |
 //! | `full` | everything, `W` under `M` | `W * M` | the same expression |
 //!
-//! The head is not pruned: where it is [asked for](Perp::with_head), low-rank forms give it plain terms
-//! `W + (alpha/r) BA`, merged as they are, and the others train it whole.
+//! The head is not pruned: if it is [trained too](Perp::with_head), low-rank forms give it plain terms `W + (alpha/r)
+//! BA`, merged unchanged, and the others train it whole.
 //!
-//! `M = W != 0`, products elementwise (sec. 3). A weight that is zero without having been pruned counts as
-//! pruned.
+//! `M = W != 0`, products elementwise (sec. 3). A weight that is zero without having been pruned counts as pruned.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,7 +46,7 @@ pub enum Form {
     MaskLora,
     /// `W * (BA)`.
     ScaleLora,
-    /// Everything, pruned weights excepted.
+    /// Everything except pruned weights.
     Full,
 }
 
@@ -70,10 +69,10 @@ impl fmt::Display for Form {
 }
 
 impl Form {
-    /// The form of that name.
+    /// The form with that name.
     ///
     /// # Errors
-    /// If there is none, naming those there are.
+    /// If there is none; the message lists the known names.
     pub fn parse(name: &str) -> Result<Self> {
         let names = || FORMS.map(|(name, _)| name).join(", ");
         let unknown = || Error::Argument(format!("unknown form of retraining `{name}`: use {}", names()));
@@ -98,7 +97,7 @@ pub struct Perp {
 /// How many parameters are trained, and how many the model has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trained {
-    /// Trained ones, low-rank terms included, weights under masks not.
+    /// Trained ones, including low-rank terms, excluding weights under masks.
     pub trained: usize,
     /// Those of the model before.
     pub all: usize,
@@ -128,7 +127,7 @@ impl Perp {
         Ok(self)
     }
 
-    /// With other layers for the pruned ones.
+    /// With other layers as the pruned ones.
     pub fn with_pruned(mut self, select: Select) -> Self {
         self.pruned = select;
         self
@@ -140,10 +139,10 @@ impl Perp {
         self
     }
 
-    /// The model as it is to be trained: everything frozen but what the form trains.
+    /// The model prepared for training: everything is frozen except what the form trains.
     ///
     /// # Errors
-    /// A model without what the form trains, a weight that is not finite.
+    /// A model without any parameters of the form, a weight that is not finite.
     pub fn prepare<M: Module>(&self, model: M, seed: u64) -> Result<M> {
         if self.form == Form::Full {
             let masks = self.masks(&model)?;
@@ -174,7 +173,7 @@ impl Perp {
         Ok(model.apply_reparameterization(Attach { rank, scale: alpha / rank as f64, targets, seed }))
     }
 
-    /// The head, where it is to be trained.
+    /// The head, if it is trained.
     fn head_of<M: Module>(&self, model: &M) -> Result<Option<Weight>> {
         if !self.head {
             return Ok(None);
@@ -185,7 +184,7 @@ impl Perp {
         head.map(Some).ok_or_else(none)
     }
 
-    /// The trained model as a plain one, zeros where they were.
+    /// The trained model as a plain one, zeros unchanged.
     ///
     /// # Errors
     /// For [`Form::Lora`], whose merging would fill the zeros; a weight that is not finite.
@@ -215,15 +214,14 @@ impl Perp {
     /// A weight that is not finite.
     pub fn trained<M: Module>(&self, model: &M) -> Result<Trained> {
         let mut count = Count { path: Vec::new(), trained: 0, all: 0 };
-        // Which parameters have gradients shows on a device with gradients only.
+        // Which parameters have gradients is visible only on a device with gradients.
         model.clone().train().visit(&mut count);
         let masked = if self.form == Form::Full { self.masks(model)?.pruned() } else { 0 };
         Ok(Trained { trained: count.trained - masked, all: count.all })
     }
 
-    /// Retrains `model` on `problem` with AdamW (no weight decay) and returns it as
-    /// [prepared](Perp::prepare), not yet [merged](Perp::merge). `settings` hold rate and steps, see
-    /// [`rate`].
+    /// Retrains `model` on `problem` with AdamW (no weight decay) and returns it as [prepared](Perp::prepare), not yet
+    /// [merged](Perp::merge). `settings` contain learning rate and steps, see [`rate`].
     ///
     /// # Errors
     /// As [`Perp::prepare`] and [`train`].
@@ -239,7 +237,7 @@ impl Perp {
     }
 }
 
-/// The paper's schedule: from 0 in the first tenth of the steps, then straight to 0.
+/// The paper's schedule: a linear warm-up in the first tenth of the steps, then a linear decay to 0.
 pub fn rate(initial: f64) -> LrSchedule {
     LrSchedule::linear(initial).with_warmup(0.1)
 }
@@ -249,7 +247,7 @@ fn optimizer() -> AdamW {
     AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0).build()
 }
 
-/// `A` and `B` of one weight, stored as the weight is: `a [d_in, r]`, `b [r, d_out]`.
+/// `A` and `B` of one weight, stored like the weight: `a [d_in, r]`, `b [r, d_out]`.
 #[derive(Module, Debug)]
 pub struct LowRank {
     a: Param<Tensor<2>>,
@@ -275,7 +273,7 @@ impl Reparameterization for LowRank {
     }
 }
 
-/// Attaches low-rank terms to the weights named, each with the number of its randomness.
+/// Attaches low-rank terms to the named weights, each with its own random stream.
 struct Attach {
     rank: usize,
     scale: f64,
@@ -283,7 +281,7 @@ struct Attach {
     seed: u64,
 }
 
-/// A weight that low-rank terms are attached to, and the number of its randomness.
+/// A weight that low-rank terms are attached to, and the number of its random stream.
 struct Target {
     form: Form,
     stream: u64,
@@ -347,7 +345,7 @@ impl ModuleVisitor for Small {
     }
 }
 
-/// Counts parameters, those of low-rank terms among the trained ones only.
+/// Counts parameters, those of low-rank terms only among the trained ones.
 struct Count {
     path: Vec<String>,
     trained: usize,
@@ -380,7 +378,7 @@ mod tests {
 
     use super::*;
 
-    /// As a block of OPT: layers with biases behind a norm; the last layer is the head.
+    /// Like a block of OPT: layers with biases behind a norm; the last layer is the head.
     #[derive(Module, Debug)]
     struct Net {
         norm: LayerNorm,
@@ -413,7 +411,7 @@ mod tests {
         }
     }
 
-    /// Learning to say 1 of every input.
+    /// Learns to output 1 for every input.
     struct One;
 
     fn inputs(rows: usize, device: &Device) -> Tensor<2> {
@@ -497,7 +495,7 @@ mod tests {
         let trained = retrained(&perp);
         let merged = perp.merge(trained.clone()).unwrap();
         let head = |net: &Net| net.head.weight.val().into_data().iter::<f32>().collect::<Vec<_>>();
-        // Half of its weights are zero; it was not pruned, so they may move.
+        // Half of its weights are zero; it was not pruned, so they may change.
         assert!(head(&merged).iter().zip(head(&Net::new())).all(|(a, b)| *a != b));
         assert_eq!(merged.zeros(), Net::new().zeros());
         assert_close(&outputs(&merged), &outputs(&trained), 1e-5);

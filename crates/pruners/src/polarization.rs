@@ -1,18 +1,16 @@
 //! Polarization gates: which blocks or channels a network needs, learned in one training
 //! (arXiv 2302.10798).
 //!
-//! A small module before each residual block looks at the block's input and decides, sample by sample,
-//! whether the branch runs (or which of its channels do): `g = [a > 0]`, the gradient as if `g` were
-//! `sigmoid(a)`. Beside the task's loss stand, with `m_l` the mean of gate `l` over the batch and `c_l`
-//! its share of the network's FLOPs,
+//! A small module before each residual block reads the block's input and decides, per sample, whether the branch runs
+//! (or which of its channels do): `g = [a > 0]`, with the gradient as if `g` were `sigmoid(a)`. With `m_l` the mean of
+//! gate `l` over the batch and `c_l` its share of the network's FLOPs, this is added to the task's loss:
 //!
 //! `lambda_pol * mean_l m_l (1 - m_l) + lambda_act * (c_0 + sum_l c_l m_l - target)^2`:
 //!
-//! the variance of a gate is zero exactly when all samples agree, so that at the end gates are constants;
-//! those at 0 go with what they gate, those at 1 are dropped, and nothing is retrained. `c_0` is the
-//! share of what has no gate. (Of the paper its abstract and summaries were read: a binary gating
-//! module, the straight-through estimator, the polarization term, a sparsity that the user sets. The
-//! gate's size, the two weights and their course are ours.)
+//! the variance of a gate is zero exactly when all samples agree, so at the end gates are constant; those at 0 are
+//! removed with what they gate, those at 1 are dropped, and nothing is retrained. `c_0` is the share of the ungated
+//! part. (We read the paper's abstract and summaries: a binary gating module, the straight-through estimator, the
+//! polarization term, a user-defined sparsity. The gate's size, the two weights and their schedules are ours.)
 
 use burn::module::{Module, Param};
 use burn::nn::{BatchNorm, Linear};
@@ -30,15 +28,15 @@ use regrow_train::{Problem, StepContext};
 
 /// Width of a gate's hidden layer.
 const HIDDEN: usize = 16;
-/// The logit at which gates start: open.
+/// The initial logit of gates: open.
 const OPEN: f32 = 2.0;
 
-/// What a gate decides on.
+/// What a gate switches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
     /// A whole block.
     Layers,
-    /// Each channel of a block's inside; a block all of whose channels are closed is passed by.
+    /// Each channel of a block's inside; a block whose channels are all closed is bypassed.
     Channels,
 }
 
@@ -58,7 +56,7 @@ struct Gate {
     logits: Linear,
 }
 
-/// What the gates stand for.
+/// What the gates switch.
 #[derive(Clone, Debug)]
 struct Plan {
     grain: Grain,
@@ -66,7 +64,7 @@ struct Plan {
 }
 
 impl<M: GatedForward> Polarized<M> {
-    /// `net`, whose layers hang together as `layout` says, with gates that are open; their weights are
+    /// `net`, whose channel graph is `layout`, with gates that are open; their weights are
     /// drawn from `seed`.
     ///
     /// # Errors
@@ -101,7 +99,7 @@ impl<M: GatedForward> Polarized<M> {
         (logits, decisions)
     }
 
-    /// The share of the network's FLOPs that runs where `means` of the gates are open: `c_0 + sum c m`.
+    /// The share of the network's FLOPs that runs if `means` of the gates are open: `c_0 + sum c m`.
     fn cost(&self, means: &[Tensor<1>]) -> Tensor<1> {
         let open = Tensor::cat(means.iter().map(|m| m.clone().mean()).collect(), 0);
         let (rest, shares) = self.plan.layout.shares();
@@ -109,8 +107,7 @@ impl<M: GatedForward> Polarized<M> {
         (open * shares).sum() + rest
     }
 
-    /// What the gates do on `batches` of images, in validation mode: whether all agree, and what is to
-    /// stay.
+    /// The gates' decisions on `batches` of images, in validation mode: whether all agree, and what stays.
     pub fn consensus(&self, batches: impl IntoIterator<Item = Tensor<4>>) -> Consensus {
         let mut open: Vec<Vec<f64>> = Vec::new();
         let mut samples = 0;
@@ -128,8 +125,8 @@ impl<M: GatedForward> Polarized<M> {
         Consensus { means: open }
     }
 
-    /// The network without gates: units that are open for most samples stay, the others go.
-    /// Its batch-norm statistics want to be recomputed.
+    /// The network without gates: units that are open for most samples stay, the others are removed. Its batch-norm
+    /// statistics must be recomputed.
     pub fn settle(self, consensus: &Consensus) -> M {
         let plan = self.plan;
         let widths = plan.layout.removable().into_iter().map(|group| plan.layout.groups[group].width);
@@ -141,7 +138,7 @@ impl<M: GatedForward> Polarized<M> {
     }
 }
 
-/// Gates count as the network does, sample by sample.
+/// Gates are used as in training, per sample.
 impl<M: GatedForward> Classifier for Polarized<M> {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
         self.decided(images).0
@@ -186,15 +183,14 @@ pub struct Consensus {
 }
 
 impl Consensus {
-    /// The fraction of units that neither nearly all samples open nor nearly all close (a mean between
-    /// 0.05 and 0.95).
+    /// The fraction of units that are neither open nor closed for nearly all samples (a mean between 0.05 and 0.95).
     pub fn undecided(&self) -> f64 {
         let all: Vec<&f64> = self.means.iter().flatten().collect();
         all.iter().filter(|m| (0.05..0.95).contains(**m)).count() as f64 / all.len().max(1) as f64
     }
 }
 
-/// Learning to classify with gates that come to agree.
+/// Learns to classify with gates that are trained to agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Polarizing<'a, D> {
     data: &'a D,
@@ -204,11 +200,11 @@ pub struct Polarizing<'a, D> {
 }
 
 impl<'a, D: Examples> Polarizing<'a, D> {
-    /// To the share `target` in (0, 1] of the FLOPs of the network in `layout`, with `lambda_pol` 4,
-    /// rising from 0 over the first half of the training, and `lambda_act` 20.
+    /// To the share `target` in (0, 1] of the FLOPs of the network in `layout`, with `lambda_pol` 4, rising from 0 over
+    /// the first half of the training, and `lambda_act` 20.
     ///
     /// # Errors
-    /// A target above 1, or below the share of what has no gate.
+    /// A target above 1, or below the share of the ungated part.
     pub fn new(data: &'a D, layout: &ChannelGraph, target: f64) -> Result<Self> {
         let (rest, _) = layout.shares();
         match target > rest && target <= 1.0 {
@@ -324,7 +320,7 @@ mod tests {
             let consensus = gated.consensus([images(), images()]);
             assert_eq!(consensus, Consensus { means: vec![vec![1.0; units]] });
             assert_eq!(consensus.undecided(), 0.0);
-            // All of the network is the block: its cost is how often it runs.
+            // The whole network is the block: its cost is how often it runs.
             let half = Tensor::from_data(vec![0.5f32; units].as_slice(), &device);
             assert!((gated.cost(&[half]).into_scalar::<f32>() - 0.5).abs() < 1e-6);
             assert_eq!(floats(gated.settle(&consensus).logits(images())), floats(toy.logits(images())));

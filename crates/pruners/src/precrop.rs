@@ -1,12 +1,12 @@
 //! PreCropping: narrower layers before training (Cheng et al., arXiv 2203.02549).
 //!
-//! Where pruning happens at initialization, how much is left in each layer decides, not which weights
-//! are; so each layer is made narrower to its density and what comes out is a small dense network.
+//! For pruning at initialization, how much remains in each layer matters, not which weights; so each layer is made
+//! narrower according to its density, which gives a small dense network.
 //!
-//! Densities come from any other method's masks, or from a proxy without data: keeping the fraction
-//! `p_l` of layer `l` at random multiplies the expected SynFlow score of a chain by `prod_l p_l`;
-//! to maximise `sum_l log p_l` subject to `sum_l n_l p_l <= B` gives `p_l = min(1, mu / n_l)`. (Of the
-//! paper its abstracts were read; this derivation and the rule for widths are ours.)
+//! Densities come from any other method's masks, or from a proxy without data: keeping the fraction `p_l` of layer `l`
+//! at random multiplies the expected SynFlow score of a chain by `prod_l p_l`; maximising `sum_l log p_l` subject to
+//! `sum_l n_l p_l <= B` gives `p_l = min(1, mu / n_l)`. (We read the paper's abstracts; this derivation and the rule
+//! for widths are ours.)
 
 use regrow_sparse_core::mask::budget::rounded;
 use regrow_sparse_core::mask::schedule::check_sparsity;
@@ -17,14 +17,14 @@ use regrow_sparse_core::{Error, MaskSet, Result};
 /// [`densities`] and [`widths`].
 ///
 /// # Errors
-/// As those.
+/// As those of these functions.
 pub fn precrop(layout: &ChannelGraph, sparsity: f64, multiple: usize) -> Result<Vec<usize>> {
     let sizes = layout.sizes(&layout.widths());
     let budget = left(layout, sparsity)?;
     widths(layout, &densities(&sizes, budget)?, budget, multiple)
 }
 
-/// How many weights of `layout` are left at `sparsity`.
+/// How many weights of `layout` remain at `sparsity`.
 ///
 /// # Errors
 /// A sparsity outside [0, 1).
@@ -34,16 +34,16 @@ pub fn left(layout: &ChannelGraph, sparsity: f64) -> Result<usize> {
     Ok(all - rounded(sparsity, all))
 }
 
-/// The densities that maximise the proxy over layers of `sizes` weights, `budget` of which are left.
+/// The densities that maximise the proxy over layers of `sizes` weights, `budget` of which remain.
 ///
 /// # Errors
-/// If there is no layer, or a budget of none or of more weights than there are.
+/// If there is no layer, or a budget of zero or of more weights than there are.
 pub fn densities(sizes: &[usize], budget: usize) -> Result<Vec<f64>> {
     let total: usize = sizes.iter().sum();
     if budget == 0 || budget > total {
         return Err(Error::Argument(format!("a budget of {budget} weights is impossible for a network of {total}")));
     }
-    // Layers smaller than the water level stay whole; the others share what is left equally.
+    // Layers smaller than the water level stay whole; the others share the rest equally.
     let mut order: Vec<usize> = sizes.to_vec();
     order.sort_unstable();
     let mut left = budget as f64;
@@ -59,16 +59,16 @@ pub fn densities(sizes: &[usize], budget: usize) -> Result<Vec<f64>> {
     Ok(sizes.iter().map(|n| (level / *n as f64).min(1.0)).collect())
 }
 
-/// The density of each layer of `masks`, in their order; one that lost all has that of one weight.
+/// The density of each layer of `masks`, in order; one that lost all weights counts as having one.
 pub fn densities_of(masks: &MaskSet) -> Vec<f64> {
     masks.iter().map(|(_, mask)| mask.kept().max(1) as f64 / mask.len().max(1) as f64).collect()
 }
 
-/// The width of each group of the cropped network: at most `budget` weights in all, every free width
-/// a multiple of `multiple` (at least one of it), none above the full network's.
+/// The width of each group of the cropped network: at most `budget` weights in total, every free width a multiple of
+/// `multiple` (at least one of it), none above the full network's.
 ///
-/// A layer of density `p` asks `sqrt(p)` of each of its two sides, or `p` of the one that is free;
-/// a group takes the geometric mean of what its layers ask, and one factor scales all to the budget.
+/// A layer of density `p` requests `sqrt(p)` of each of its two sides, or `p` of the one that is free; a group takes
+/// the geometric mean of its layers' requests, and one factor scales all to the budget.
 ///
 /// # Errors
 /// If a layer names no group, the densities are not one in (0, 1] per layer, or even the narrowest
@@ -100,7 +100,7 @@ pub fn widths(layout: &ChannelGraph, densities: &[f64], budget: usize, multiple:
     Ok(at(low))
 }
 
-/// The share of its width that each group's layers ask for, their geometric mean.
+/// The share of its width that each group's layers request, their geometric mean.
 fn asked(layout: &ChannelGraph, densities: &[f64]) -> Vec<f64> {
     let ChannelGraph { groups, layers } = layout;
     let mut logs = vec![(0.0, 0usize); groups.len()];
@@ -140,7 +140,7 @@ mod tests {
     fn all_of_it_is_the_original_and_a_group_that_is_added_has_one_width() {
         let chain = ChannelGraph::chain(&[64, 128, 64, 10]);
         assert_eq!(precrop(&chain, 0.0, 1).unwrap(), [64, 128, 64, 10]);
-        // Two layers that write the same group, as around a shortcut.
+        // Two layers that write the same group, as with a shortcut.
         let mut ring = ChannelGraph::default();
         for width in [8, 16, 16, 4] {
             ring.group(width, if width == 16 { 1 } else { width });
@@ -179,7 +179,7 @@ mod tests {
             prop_assert!((used - budget as f64).abs() < 1e-6 * budget as f64);
             let cropped = widths(&chain, &p, budget, 1).unwrap();
             prop_assert!(chain.weights(&cropped) <= budget);
-            // One more channel in every free group would be too much, or all are full.
+            // One more channel in every free group would exceed the budget, or all are full.
             let more: Vec<usize> = cropped.iter().zip(&chain.groups).map(|(w, g)| if g.is_fixed() { *w } else { (w + 1).min(g.width) }).collect();
             prop_assert!(chain.weights(&more) > budget || cropped == all);
         }

@@ -10,7 +10,7 @@ use regrow_sparse_core::seed::mix;
 /// Uniform noise in [0, 1), the same for the same seed and position of the layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Random {
-    /// The source of the noise.
+    /// The seed of the noise.
     pub seed: u64,
 }
 

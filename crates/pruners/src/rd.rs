@@ -1,10 +1,10 @@
 //! RD: layer-adaptive budgets by measured output distortion (Xu et al., arXiv 2308.10438).
 //!
-//! `D_l(a)` is the mean squared change of the model's outputs when layer `l` alone loses the fraction
-//! `a` of its smallest `|w|`. The distortion of many layers is nearly the sum of theirs (sec. 3.1), so
-//! the shares that minimise `sum_l D_l(a_l)` at a given number of weights are a knapsack with one
-//! choice per layer, solved by dynamic programming in time linear in the number of layers (sec. 3.2):
-//! `best_l(k) = min over a of D_l(a) + best_{l-1}(k - kept_l(a))`.
+//! `D_l(a)` is the mean squared change of the model's outputs when layer `l` alone loses the fraction `a` of its
+//! smallest `|w|`. The distortion of many layers is nearly the sum of theirs (sec. 3.1), so the fractions that minimise
+//! `sum_l D_l(a_l)` at a given number of weights are a knapsack problem with one choice per layer, solved by dynamic
+//! programming in time linear in the number of layers (sec. 3.2): `best_l(k) = min over a of D_l(a) + best_{l-1}(k -
+//! kept_l(a))`.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -21,17 +21,17 @@ use regrow_sparse_core::{Budget, Error, Pattern, Result};
 
 pub use regrow_sparse_core::model::probe::{Distortion, distortions};
 
-/// Units that weights are counted in where a budget is solved for.
+/// Number of units in which weights are counted when a budget is solved.
 pub(crate) const UNITS: usize = 4000;
 
-/// The budget of least output distortion, measured at these amounts.
+/// The budget with the least output distortion, measured at these amounts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rd {
     amounts: Vec<f64>,
 }
 
 impl Rd {
-    /// Measured at `steps` amounts up to 0.99, evenly spaced, and at none.
+    /// Measured at `steps` amounts up to 0.99, evenly spaced, and at zero.
     ///
     /// # Errors
     /// No step.
@@ -42,7 +42,7 @@ impl Rd {
         }
     }
 
-    /// Measured at amounts of one's own.
+    /// Measured at custom amounts.
     ///
     /// # Errors
     /// Amounts outside [0, 1].
@@ -78,37 +78,37 @@ impl Allocate for Rd {
 
 /// `steps + 1` amounts from 0 to `most`, evenly spaced.
 ///
-/// The authors' grid goes to 1. Then a whole layer can be the cheapest to lose: the distortion of
-/// outputs cannot exceed what they are, while curves of other layers grow on, and a network that is cut
-/// through there cannot be retrained. Below 1 something of every layer stays.
+/// The authors' grid goes to 1. Then a whole layer can be the cheapest to remove: the distortion of outputs is bounded
+/// by their size, while curves of other layers keep growing, and a network with a removed layer cannot be retrained.
+/// Below 1 a part of every layer stays.
 pub fn grid(steps: usize, most: f64) -> Vec<f64> {
     (0..=steps).map(|i| most * i as f64 / steps.max(1) as f64).collect()
 }
 
-/// What to look at in a model of blocks, one block in memory at a time.
+/// How to measure a model of blocks, one block in memory at a time.
 pub struct Look<'a, M: BlockModel> {
     /// The model.
     pub model: &'a M,
     /// Its weights.
     pub source: &'a Checkpoint,
-    /// What all blocks need to know of a sequence.
+    /// What all blocks need to know about a sequence.
     pub context: &'a M::SequenceContext,
     /// Fractions of a layer's weights, as for [`distortions`].
     pub amounts: &'a [f64],
     /// Which layers are measured, by the names of their tensors.
     pub admits: &'a dyn Fn(&str) -> bool,
-    /// The outputs `[batch, tokens, outputs]` of hidden states after the last block.
+    /// The outputs `[batch, tokens, outputs]` from hidden states after the last block.
     pub outputs: &'a dyn Fn(Tensor<3>) -> Tensor<3>,
 }
 
 impl<M: BlockModel> Look<'_, M> {
-    /// As [`distortions`], every token of `hidden`, the inputs of the first block, being an input.
+    /// As [`distortions`]; every token of `hidden`, the inputs of the first block, is an input.
     ///
-    /// Blocks before a layer are run once, those behind it once for each of its amounts: as many times the
-    /// hidden states are held as there are amounts. `watch` is told the blocks done and all there are.
+    /// Blocks before a layer are run once, those after it once for each of its amounts: one copy of the hidden states
+    /// is stored per amount. `watch` is called with the finished blocks and the total.
     ///
     /// # Errors
-    /// As [`distortions`], and whatever loading a block runs into.
+    /// As [`distortions`], and errors of loading a block.
     pub fn distortions(&self, hidden: &HiddenStates, watch: &mut dyn FnMut(usize, usize)) -> Result<Vec<Distortion>> {
         check_amounts(self.amounts)?;
         let blocks = self.model.blocks();
@@ -128,8 +128,8 @@ impl<M: BlockModel> Look<'_, M> {
         Ok(found)
     }
 
-    /// The distortions of one layer of block `index`, which sees `inputs`; `whole` are the hidden states
-    /// after the last block of the model as it is.
+    /// The distortions of one layer of block `index`, whose inputs are `inputs`; `whole` are the hidden states after
+    /// the last block of the unchanged model.
     fn curve(
         &self,
         (index, block): (usize, &M::Block),
@@ -150,7 +150,7 @@ impl<M: BlockModel> Look<'_, M> {
         Ok(Distortion { name: weight.path, weights: weight.values.len(), values })
     }
 
-    /// Takes hidden states through all blocks from `first` on.
+    /// Runs hidden states through all blocks from `first` on.
     fn run(&self, first: usize, all: &mut [HiddenStates]) -> Result<()> {
         let (model, context) = (self.model, self.context);
         for index in first..model.blocks() {
@@ -178,17 +178,17 @@ impl<M: BlockModel> Look<'_, M> {
     }
 }
 
-/// The values of `weight`, the `count` smallest at zero.
+/// The values of `weight`, with the `count` smallest set to zero.
 fn smallest_gone(weight: &Weight, count: usize) -> Result<Vec<f32>> {
     let mask = Pattern::Unstructured.mask(&weight.shape, &magnitudes(weight), count)?;
     Ok(weight.values.iter().enumerate().map(|(i, w)| if mask.keeps(i) { *w } else { 0.0 }).collect())
 }
 
-/// The budget that minimises the summed distortion at `sparsity` over all layers together: exactly
-/// `round(sparsity * n)` of the `n` weights go.
+/// The budget that minimises the summed distortion at `sparsity` over all layers together: exactly `round(sparsity *
+/// n)` of the `n` weights are pruned.
 ///
-/// Weights are counted in units of `n / units`, some thousands of units being plenty; what rounding
-/// leaves over goes to the layers that gain most by it. Curves are made non-decreasing first.
+/// Weights are counted in units of `n / units`; some thousands of units are plenty; the remainder of rounding goes to
+/// the layers that gain most by it. Curves are made non-decreasing first.
 ///
 /// # Errors
 /// Sparsity outside [0, 1), no layer, curves and amounts of different lengths, or amounts that
@@ -199,7 +199,7 @@ pub fn allocate(curves: &[Distortion], amounts: &[f64], sparsity: f64, units: us
     Ok(Budget::Explicit(curves.iter().zip(counts).map(pruned).collect()))
 }
 
-/// How many weights of each layer go.
+/// How many weights of each layer are pruned.
 fn counts(curves: &[Distortion], amounts: &[f64], sparsity: f64, units: usize) -> Result<Vec<usize>> {
     check_sparsity(sparsity)?;
     if curves.is_empty() || curves.iter().any(|c| c.values.len() != amounts.len()) {
@@ -245,7 +245,7 @@ fn solve(choices: &[Vec<Choice>], budget: usize) -> Option<Vec<usize>> {
         let cell = |k: usize| {
             let fits = layer.iter().enumerate().filter(|(_, c)| c.units <= k);
             let cost = fits.map(|(i, c)| (c.distortion + best[k - c.units], i as u32));
-            // Of equal costs the first, which prunes least.
+            // Among equal costs the first, which prunes least.
             cost.fold((f64::INFINITY, 0), |a, b| if b.0 < a.0 { b } else { a })
         };
         let (next, pick): (Vec<f64>, Vec<u32>) = (0..=budget).into_par_iter().map(cell).unzip();

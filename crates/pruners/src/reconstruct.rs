@@ -1,8 +1,8 @@
 //! Layer-wise reconstruction with few parameters (PERP, Zimmer et al., arXiv 2312.15230, sec. 3.3).
 //!
-//! Block by block: with `X` what the pruned blocks before it give and `Y` what the block gave of `X` before
-//! it was pruned, `mean (block(X) - Y)^2` is minimised over the parameters of a [`Form`],
-//! which are then merged. A block that did not come closer stays as it was pruned.
+//! Block by block: with `X` the outputs of the pruned blocks before it and `Y` the block's outputs for `X` before
+//! pruning, `mean (block(X) - Y)^2` is minimised over the parameters of a [`Form`], which are then merged. A block that
+//! did not get closer stays as pruned.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
@@ -24,19 +24,19 @@ pub struct Reconstruction {
     errors: RefCell<Vec<Errors>>,
 }
 
-/// How far a block is from what it was.
+/// How far a block's outputs are from the original's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Errors {
     /// The block.
     pub block: usize,
-    /// Mean square of what pruning changed in its outputs.
+    /// Mean square of the change that pruning made in its outputs.
     pub pruned: f64,
     /// The same after reconstruction.
     pub reconstructed: f64,
 }
 
 impl Reconstruction {
-    /// With the parameters of `perp`, by AdamW with these settings; a batch is so many sequences.
+    /// With the parameters of `perp`, by AdamW with these settings; the batch size counts sequences.
     ///
     /// # Errors
     /// A form that cannot be merged, no epoch, no sequence in a batch, a rate that is not above zero.
@@ -56,7 +56,7 @@ impl Reconstruction {
         Ok(Self { perp, training, errors: RefCell::default() })
     }
 
-    /// What was found of the blocks so far, in their order.
+    /// The errors of the blocks so far, in order.
     pub fn errors(&self) -> Vec<Errors> {
         self.errors.borrow().clone()
     }
@@ -83,7 +83,7 @@ where
         outputs.check()?;
         let trained = self.perp.merge(trained)?;
         let reconstructed = outputs.error(&trained)?;
-        // Not so of NaN either.
+        // False for NaN too.
         let closer = reconstructed < pruned;
         let errors = Errors { block: index, pruned, reconstructed: if closer { reconstructed } else { pruned } };
         tracing::info!(block = index, pruned, reconstructed, closer, "block reconstructed");
@@ -92,7 +92,7 @@ where
     }
 }
 
-/// The outputs that a block gave, to be given again.
+/// The original outputs of a block, as the target.
 struct Outputs<'a, M: BlockModel> {
     model: &'a M,
     context: &'a M::SequenceContext,
@@ -109,7 +109,7 @@ impl<M: BlockModel> Outputs<'_, M> {
         Ok((given - self.wanted.get(index)?).powf_scalar(2.0).mean())
     }
 
-    /// The mean of all.
+    /// The mean over all sequences.
     fn error(&self, block: &M::Block) -> Result<f64> {
         let mut sum = 0.0;
         for index in 0..self.inputs.len() {

@@ -28,7 +28,7 @@ use crate::{
     SetConfig, Snip, SparseGptConfig, StraightThrough, SynFlow, Wanda,
 };
 
-/// What this crate says of every method, kind by kind.
+/// The descriptions of all methods of this crate, kind by kind.
 pub fn methods() -> Vec<MethodInfo> {
     let scores = SCORES.iter().map(|entry| entry.info);
     let solvers = LAYER_SOLVERS.iter().map(|entry| entry.info);
@@ -43,7 +43,8 @@ const fn score(name: &'static str, summary: &'static str, paper: &'static str, n
     MethodInfo { kind: "score", name, summary, paper, needs, params: &[] }
 }
 
-/// Scores: what a weight is worth. Each works in one-shot, scheduled, gradual, straight-through and iterative pruning.
+/// Scores: the importance of a weight. Each works in one-shot, scheduled, gradual, straight-through and iterative
+/// pruning.
 pub const SCORES: &[Entry<dyn Score>] = &[
     Entry {
         info: score("grasp", "keeps the gradient flowing: w (H g)", "arXiv 2002.07376", "Hessian-gradient products"),
@@ -431,7 +432,7 @@ const fn budget(
     MethodInfo { kind: "budget", name, summary, paper, needs, params }
 }
 
-/// Budgets: how the weights to prune are shared among layers.
+/// Budgets: how the pruned weights are distributed over layers.
 pub const BUDGETS: &[Entry<dyn Allocate>] = &[
     Entry {
         info: budget("er", "density by the number of channels (Erdős–Rényi)", "arXiv 1707.04780", "shapes", &[]),
@@ -530,7 +531,7 @@ pub const BUDGETS: &[Entry<dyn Allocate>] = &[
     },
 ];
 
-/// Sparsities by name of a list as `a:0.5;b:0.9`.
+/// Sparsities by name from a list such as `a:0.5;b:0.9`.
 fn named(list: &str) -> Result<BTreeMap<String, f64>> {
     let one = |item: &str| {
         let bad = || Error::Argument(format!("`{item}` is no layer and sparsity: write name:0.5"));

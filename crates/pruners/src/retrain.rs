@@ -9,7 +9,7 @@ use regrow_train::lr::LrSchedule;
 /// Fraction of the retraining steps that warm up in SLR, CLR, LLR and ALLR.
 const WARMUP: f64 = 0.1;
 
-/// How the learning rate runs while retraining.
+/// The learning-rate schedule of retraining.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Retrain {
     /// Fine-tuning: constant at the last rate of pretraining.

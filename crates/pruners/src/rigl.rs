@@ -18,7 +18,7 @@ use crate::moving::{Rhythm, fraction, sparse};
 /// The settings of [`Rigl`].
 #[derive(Config, Debug)]
 pub struct RiglConfig {
-    /// The step from which on masks stay; the paper: three quarters of the training.
+    /// The step after which masks stay fixed; the paper: three quarters of the training.
     pub until: usize,
     /// Steps between two updates.
     #[config(default = 100)]
@@ -26,7 +26,7 @@ pub struct RiglConfig {
     /// `alpha`, the fraction of each layer's weights that moves at first.
     #[config(default = 0.3)]
     pub fraction: f64,
-    /// Whether what was just dropped may grow at once, as the authors' code has it; the paper leaves it out.
+    /// Whether weights just dropped may grow back at once, as in the authors' code; the paper excludes that.
     #[config(default = false)]
     pub dropped_among_candidates: bool,
 }
@@ -45,9 +45,8 @@ impl RiglConfig {
 
 /// Drops the smallest, grows by gradient; every layer keeps its number of weights.
 ///
-/// The model must carry masks when training starts (the paper: random, with the ERK budget). The
-/// gradient is that of the step's own batch; the optimizer steps on it as well, where the paper
-/// leaves that step out.
+/// The model must have masks when training starts (the paper: random, with the ERK budget). The gradient is that of the
+/// step's own batch; the optimizer also uses it for a step, which the paper skips.
 #[derive(Clone, Debug)]
 pub struct Rigl {
     rhythm: Rhythm,

@@ -1,4 +1,4 @@
-//! Pruning by any score on any schedule, beside any training loop.
+//! Pruning by any score on any schedule, for any training loop.
 
 use regrow_sparse_core::model::evidence::Needs;
 use regrow_sparse_core::model::recipe::Recipe;
@@ -9,7 +9,7 @@ use regrow_sparse_core::{Result, Schedule};
 
 use crate::Magnitude;
 
-/// Prunes by `score` whenever the schedule says so; what is pruned stays pruned, at zero.
+/// Prunes by `score` according to the schedule; pruned weights stay pruned, at zero.
 #[derive(Clone, Debug)]
 pub struct Scheduled<S = Magnitude> {
     score: S,

@@ -16,7 +16,7 @@ use crate::moving::{Rhythm, fraction, sparse};
 /// The settings of [`Set`].
 #[derive(Config, Debug)]
 pub struct SetConfig {
-    /// The step from which on masks stay.
+    /// The step after which masks stay fixed.
     pub until: usize,
     /// Steps between two updates.
     #[config(default = 100)]
@@ -24,7 +24,7 @@ pub struct SetConfig {
     /// `zeta`, the fraction of each layer's weights that moves.
     #[config(default = 0.3)]
     pub fraction: f64,
-    /// The source of randomness.
+    /// The random seed.
     #[config(default = 0)]
     pub seed: u64,
 }
@@ -42,7 +42,7 @@ impl SetConfig {
 
 /// Drops the smallest, grows at random; every layer keeps its number of weights.
 ///
-/// The model must carry masks when training starts (the paper: random, Erdős–Rényi).
+/// The model must have masks when training starts (the paper: random, Erdős–Rényi).
 #[derive(Clone, Debug)]
 pub struct Set {
     rhythm: Rhythm,

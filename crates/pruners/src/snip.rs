@@ -1,13 +1,13 @@
 //! SNIP: connections whose removal changes the loss most (Lee et al., arXiv 1810.02340).
 //!
-//! `score = |w * dL/dw|`, divided by the sum over all weights (eq. 5 and 6). The paper: at initialization, from
-//! one batch; the masks then stay.
+//! `score = |w * dL/dw|`, divided by the sum over all weights (eq. 5 and 6). The paper: at initialization, from one
+//! batch; the masks then stay fixed.
 
 use regrow_sparse_core::Result;
 use regrow_sparse_core::model::evidence::{Evidence, Needs};
 use regrow_sparse_core::model::score::{LayerView, Score};
 
-/// What the loss loses with each weight, to first order.
+/// How much the loss changes with each weight, to first order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Snip;
 

@@ -1,10 +1,9 @@
 //! SparseGPT: pruning with the rest of each row corrected (Frantar & Alistarh, arXiv 2301.00774).
 //!
-//! With `H = 2/n sum x x^T` over the calibration inputs, damped, and `U` the upper triangular factor of
-//! its inverse (`U^T U = H^-1`), columns are visited from left to right (algorithm 1): a weight that goes
-//! leaves the error `e = w / U_jj`, which the later columns of its row take over, `w_: -= e U_j:`. Masks
-//! are chosen a block of columns at a time, by `w^2 / U_jj^2`, the smallest of the whole block (eq. 5), or
-//! of each group of N:M where it begins.
+//! With `H = 2/n sum x x^T` over the calibration inputs, damped, and `U` the upper triangular factor of its inverse
+//! (`U^T U = H^-1`), columns are visited from left to right (algorithm 1): a pruned weight leaves the error `e = w /
+//! U_jj`, which is distributed to the later columns of its row, `w_: -= e U_j:`. Masks are chosen a block of columns at
+//! a time, by `w^2 / U_jj^2`, the smallest of the whole block (eq. 5), or of each group of N:M at its first column.
 
 use std::cell::OnceCell;
 
@@ -20,7 +19,7 @@ use regrow_sparse_core::mask::top_k::top_k;
 use regrow_sparse_core::model::weight::{Weight, transposed};
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
-/// Prunes layers one column after the other and corrects what is left.
+/// Prunes layers column by column and corrects the remaining weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SparseGpt {
     block: usize,
@@ -70,16 +69,16 @@ impl LayerSolver for SparseGpt {
     }
 }
 
-/// The sum over sequences of `X^T X`; `2/n` makes it the mean when it is read.
+/// The sum over sequences of `X^T X`; the factor `2/n` is applied on reading.
 struct Moments {
     settings: SparseGpt,
     moment: Tensor<2>,
     sequences: usize,
-    /// Made at the first layer that reads this input, for all that do.
+    /// Computed at the first layer that reads this input, for all layers that do.
     factor: OnceCell<Option<Factor>>,
 }
 
-/// What the columns of a layer need of their inputs.
+/// What the columns of a layer need from their inputs.
 struct Factor {
     /// `U`, row-major.
     upper: Vec<f32>,
@@ -88,7 +87,7 @@ struct Factor {
 }
 
 impl Moments {
-    /// `None` where the moment is not finite or has no factor.
+    /// `None` if the moment is not finite or has no factor.
     fn factor(&self) -> Option<&Factor> {
         let make = || {
             let [cols, _] = self.moment.dims();
@@ -132,7 +131,7 @@ impl InputObserver for Moments {
     }
 }
 
-/// Columns in a block: a whole number of groups where there are groups.
+/// Columns in a block: a whole number of groups if there are groups.
 fn columns(pattern: Pattern, block: usize, cols: usize) -> std::result::Result<usize, String> {
     match pattern {
         Pattern::Unstructured => Ok(block),
@@ -142,11 +141,10 @@ fn columns(pattern: Pattern, block: usize, cols: usize) -> std::result::Result<u
     }
 }
 
-/// `U` with `U^T U = H^-1`, row-major; the damping grows tenfold where `H` has no factor, up to its
-/// diagonal.
+/// `U` with `U^T U = H^-1`, row-major; the damping grows tenfold while `H` has no factor, up to its diagonal.
 ///
-/// From behind: with `J` reversing the order, `J H J = L L^T` gives `H = (J L J) (J L J)^T`, and `J L J`
-/// is upper triangular: `U = (J L J)^-1 = J L^-1 J`.
+/// In reverse order: with `J` reversing the order, `J H J = L L^T` gives `H = (J L J) (J L J)^T`, and `J L J` is upper
+/// triangular: `U = (J L J)^-1 = J L^-1 J`.
 fn factor(moment: &[f32], dead: &[bool], damping: f64) -> Option<Vec<f32>> {
     let n = dead.len();
     let diagonal = |j: usize| if dead[j] { 1.0 } else { f64::from(moment[j * n + j]) };
@@ -186,7 +184,7 @@ fn turned(matrix: &Mat<f64>) -> Vec<f32> {
     transposed(&columns, n, n)
 }
 
-/// A layer under way, row-major.
+/// A layer being pruned, row-major.
 struct Layer<'a> {
     values: Vec<f32>,
     rows: usize,
@@ -196,7 +194,7 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// Prunes a block of columns and hands its errors to the columns behind it.
+    /// Prunes a block of columns and distributes its errors to the columns after it.
     fn prune(&mut self, block: std::ops::Range<usize>, goal: &LayerTarget) -> Result<()> {
         let (width, cols) = (block.len(), self.cols);
         let pieces: Vec<f32> = self.values.chunks(cols).flat_map(|row| &row[block.clone()]).copied().collect();
@@ -251,7 +249,7 @@ impl Layer<'_> {
     }
 }
 
-/// Of a group the `n` largest `(w / U_jj)^2` stay; of equal ones the first.
+/// In a group the `n` largest `(w / U_jj)^2` stay; among equal ones the first.
 fn group(weights: &[f32], diagonal: &[f32], n: usize, kept: &mut [bool]) {
     let score = |i: usize| (weights[i] / diagonal[i]).powi(2);
     for (i, kept) in kept.iter_mut().enumerate() {
@@ -286,9 +284,9 @@ mod tests {
         observer.solve(weight, goal).unwrap()
     }
 
-    /// `tokens` inputs of `cols` values that depend on each other.
+    /// `tokens` inputs of `cols` correlated values.
     fn correlated(tokens: usize, cols: usize) -> Vec<f32> {
-        // Noise of each column's own, and what all of a token's columns share.
+        // Independent noise per column, plus noise shared by all of a token's columns.
         let noise = |i: usize| (mix(1, i as u64) % 10_007) as f32 / 5_003.0 - 1.0;
         let value = |t: usize, c: usize| noise(t * cols + c) + 2.0 * noise(1_000_000 + t);
         (0..tokens * cols).map(|i| value(i / cols, i % cols)).collect()

@@ -1,8 +1,8 @@
 //! Straight-through pruning: STE, and dynamic pruning with feedback (DPF; Lin et al., arXiv 2006.07253).
 //!
-//! The forward pass sees the masked weights `m * w`; the gradient taken there updates all of the
-//! dense `w`, pruned ones included: `w <- w - lr * grad L(m * w)` (DPF, eq. 2). The mask is chosen
-//! anew by `|w|` (or any other score), so a weight pruned too early grows back.
+//! The forward pass uses the masked weights `m * w`; the gradient taken there updates all of the dense `w`, including
+//! pruned ones: `w <- w - lr * grad L(m * w)` (DPF, eq. 2). The mask is chosen again by `|w|` (or any other score), so
+//! a weight pruned too early grows back.
 
 use regrow_sparse_core::model::evidence::Needs;
 use regrow_sparse_core::model::masked::Gradient;
@@ -16,7 +16,7 @@ use regrow_sparse_core::{Error, Result, Schedule};
 use crate::Magnitude;
 use crate::scoring::{masks, unmasked};
 
-/// Masks in the forward pass only; the dense weights underneath learn on.
+/// Masks only in the forward pass; the dense weights underneath keep training.
 #[derive(Clone, Debug)]
 pub struct StraightThrough<S = Magnitude> {
     score: S,
@@ -26,7 +26,7 @@ pub struct StraightThrough<S = Magnitude> {
 }
 
 impl StraightThrough {
-    /// STE: a new mask after every step, at the sparsity that `schedule` has reached.
+    /// STE: a new mask after every step, at the current sparsity of `schedule`.
     pub fn ste(schedule: Schedule) -> Self {
         Self { score: Magnitude, schedule, every: 1, recipe: Recipe::default() }
     }
@@ -44,7 +44,7 @@ impl<S: Score> StraightThrough<S> {
         StraightThrough { score, schedule, every, recipe }
     }
 
-    /// A new mask every `every` steps from the first.
+    /// A new mask every `every` steps, starting at the first.
     ///
     /// # Errors
     /// If `every` is zero.

@@ -1,9 +1,9 @@
-//! SynFlow: pruning without data that never cuts a network through (Tanaka et al., arXiv 2006.05467).
+//! SynFlow: pruning without data that never removes a whole layer (Tanaka et al., arXiv 2006.05467).
 //!
-//! With every parameter and statistic replaced by its absolute value and an input of ones, `R` is the
-//! sum of the outputs and `score = |w| * dR/d|w|` (eq. 4 and 5). In round `k` of `n` the density goes
-//! to `d^(k/n)`, all layers together, and the scores are computed anew on what is left (algorithm 1):
-//! `OneShot::new(SynFlow, sparsity)?.with_rounds(synflow::ROUNDS)?`.
+//! With every parameter and statistic replaced by its absolute value and an input of ones, `R` is the sum of the
+//! outputs and `score = |w| * dR/d|w|` (eq. 4 and 5). In round `k` of `n` the density goes to `d^(k/n)`, all layers
+//! together, and the scores are recomputed on the remaining weights (algorithm 1): `OneShot::new(SynFlow,
+//! sparsity)?.with_rounds(synflow::ROUNDS)?`.
 
 use regrow_sparse_core::Result;
 use regrow_sparse_core::model::evidence::{Evidence, Needs};
@@ -12,7 +12,7 @@ use regrow_sparse_core::model::score::{LayerView, Score};
 /// The paper's number of rounds.
 pub const ROUNDS: usize = 100;
 
-/// What flows through each weight, divided by `R`, so that the scores of a layer without bias sum to 1.
+/// The flow through each weight, divided by `R`, so that the scores of a layer without bias sum to 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SynFlow;
 
@@ -65,7 +65,7 @@ mod tests {
         let chain = Chain::new(&[1.0, -2.0, 0.5], 0.001);
         let rounds = OneShot::new(SynFlow, 0.5).unwrap().with_rounds(10).unwrap().with_recipe(all());
         let masks = rounds.masks(&chain, &ones()).unwrap();
-        // Magnitude would take the bridge of 0.001 first.
+        // Magnitude would prune the bridge of 0.001 first.
         assert_eq!(masks.get("second.weight").unwrap().kept(), 1);
         assert_eq!(masks.get("first.weight").unwrap().to_bools(), [false, true, false]);
         assert_eq!(chain.first.weight.val().into_data().iter::<f32>().collect::<Vec<_>>(), [1.0, -2.0, 0.5]);

@@ -1,4 +1,4 @@
-//! What the methods' tests share: small weights, seen without a model.
+//! Shared by the methods' tests: small weights, without a model.
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::{Linear, LinearConfig};
@@ -9,19 +9,19 @@ use regrow_sparse_core::model::sparsify::{Change, Pruner, View};
 use regrow_sparse_core::model::weight::{Select, Weight, weights};
 use regrow_sparse_core::{Mask, MaskSet, Result};
 
-/// A weight of values by rule, without a mask.
+/// A weight with values by rule, without a mask.
 pub(crate) fn weight(path: &str, shape: &[usize], value: impl Fn(usize) -> f32) -> Weight {
     let values = (0..shape.iter().product()).map(value).collect();
     Weight { path: path.into(), id: ParamId::new(), shape: shape.to_vec(), values, mask: None }
 }
 
-/// Rows of 0 and 1 are read as one mask.
+/// Rows of 0 and 1 as one mask.
 pub(crate) fn bits(mask: &Mask) -> String {
     mask.to_bools().iter().map(|keep| if *keep { '1' } else { '0' }).collect()
 }
 
-/// Weights whose stored values do not move; masks are put on as the pruner decides. The gradient
-/// of a weight is its value.
+/// Weights whose stored values do not change; masks are applied as the pruner decides. The gradient of a weight is its
+/// value.
 pub(crate) struct Still(pub(crate) Vec<Weight>);
 
 impl View for Still {

@@ -1,7 +1,7 @@
 //! Wanda: weights times activations (Sun et al., arXiv 2306.11695). No weight changes.
 //!
-//! `score_ij = |w_ij| * ||x_j||` (eq. 1), `||x_j||^2` the mean over calibration sequences of the summed
-//! squares of input `j`; within each output (row) the smallest go, or the smallest of each group of N:M.
+//! `score_ij = |w_ij| * ||x_j||` (eq. 1), `||x_j||^2` the mean over calibration sequences of the summed squares of
+//! input `j`; within each output (row) the smallest are pruned, or the smallest of each group of N:M.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use regrow_sparse_core::model::score::{LayerView, Score};
 use regrow_sparse_core::model::weight::Weight;
 use regrow_sparse_core::{Error, Mask, Pattern, Result};
 
-/// What weights are compared with.
+/// The weights that a weight is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Group {
     /// Those of the same output, as published.
@@ -25,8 +25,8 @@ pub enum Group {
 
 /// Prunes by `|w| ||x||`.
 ///
-/// At sparsity `s` every row loses exactly `round(s d_in)` weights; of equal scores the lower column
-/// stays (in the authors' code it goes first).
+/// At sparsity `s` every row loses exactly `round(s d_in)` weights; among equal scores the lower column stays (in the
+/// authors' code it is pruned first).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanda {
     group: Group,
@@ -40,7 +40,7 @@ impl Wanda {
     }
 }
 
-/// In memory weights are compared as the recipe's budget and pattern say, whatever the group.
+/// In memory weights are compared according to the recipe's budget and pattern, independent of the group.
 impl Score for Wanda {
     fn name(&self) -> &'static str {
         "wanda"
@@ -66,7 +66,7 @@ impl LayerSolver for Wanda {
     }
 }
 
-/// What the layers of one input need to know of it.
+/// What the layers of one input need to know about it.
 struct Norms {
     group: Group,
     squares: Squares,

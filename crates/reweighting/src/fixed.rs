@@ -1,4 +1,4 @@
-//! Weights of sources that stay: uniform, by size, or given.
+//! Constant weights of sources: uniform, by size, or given.
 
 use regrow_sparse_core::Result;
 use regrow_sparse_core::registry::{MethodInfo, Param, Params, Range};
@@ -30,7 +30,7 @@ pub const PROPORTIONAL: MethodInfo = MethodInfo {
     }],
 };
 
-/// The registry's entry of weights of one's own.
+/// The registry's entry of custom weights.
 pub const GIVEN: MethodInfo = MethodInfo {
     kind: "weighter",
     name: "given",
@@ -58,17 +58,17 @@ fn list<T: std::str::FromStr>(info: &MethodInfo, params: &Params, name: &str) ->
     text.split(':').map(|part| part.trim().parse().map_err(|_| bad())).collect()
 }
 
-/// Weights of the registry's entry [`PROPORTIONAL`].
+/// Weights for the registry's entry [`PROPORTIONAL`].
 pub(crate) fn proportional(params: &Params) -> Result<FixedWeights> {
     FixedWeights::proportional(&list(&PROPORTIONAL, params, "sizes")?)
 }
 
-/// Weights of the registry's entry [`GIVEN`].
+/// Weights for the registry's entry [`GIVEN`].
 pub(crate) fn given(params: &Params) -> Result<FixedWeights> {
     FixedWeights::given(&list::<f64>(&GIVEN, params, "weights")?)
 }
 
-/// Weights that stay: uniform, proportional to sizes, or any given.
+/// Constant weights: uniform, proportional to sizes, or any given.
 #[derive(Clone, Debug)]
 pub struct FixedWeights(Vec<f64>);
 
@@ -81,7 +81,7 @@ impl FixedWeights {
         normalized(&vec![1.0; sources]).map(Self)
     }
 
-    /// By how much there is of each.
+    /// Proportional to the size of each.
     ///
     /// # Errors
     /// No source, or all empty.
@@ -89,7 +89,7 @@ impl FixedWeights {
         normalized(&sizes.iter().map(|n| *n as f64).collect::<Vec<_>>()).map(Self)
     }
 
-    /// Those given, made to sum to 1.
+    /// The given weights, normalized to sum to 1.
     ///
     /// # Errors
     /// If one is negative or not finite, or all are zero.

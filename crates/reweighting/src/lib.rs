@@ -1,7 +1,7 @@
-//! Weights of training data, learned from losses, on the host and without a model.
+//! Weights of training data, learned from losses, on the CPU and without a model.
 //!
 //! - [`SampleWeighter`]: weights of the examples of a batch. [`LossBased`] has five shapes.
-//! - [`SourceWeighter`]: weights of whole data sources. [`ScaleBiO`] learns them, [`FixedWeights`] stay.
+//! - [`SourceWeighter`]: weights of whole data sources. [`ScaleBiO`] learns them, [`FixedWeights`] are constant.
 //! - [`BatchSources`]: which source each example of a batch comes from, and the factors of its losses.
 //! - [`weights`]: the weighted loss as factors, and how many examples to take of each source.
 //! - [`registry`]: all of them by name, with their papers and parameters.
@@ -39,7 +39,7 @@ pub use scalebio::{LambdaUpdate, ScaleBiO, ScaleBiOConfig};
 pub use sources::{BatchSources, PairedLoss};
 pub use weights::{loss_factors, normalized, quotas, softmax};
 
-/// What a program that reweights data needs.
+/// Everything that a program that reweights data needs.
 pub mod prelude {
     pub use regrow_sparse_core::registry::{Entry, MethodInfo, Params, find};
     pub use regrow_sparse_core::state::State;
@@ -58,12 +58,12 @@ pub trait SampleWeighter {
     /// No losses, or one that is not finite.
     fn weigh(&mut self, losses: &[f64]) -> Result<Vec<f64>>;
 
-    /// What it has learned so far, for a run to be resumed.
+    /// What it has learned so far, to resume a run.
     fn state(&self) -> State {
         State::default()
     }
 
-    /// Takes back what [`SampleWeighter::state`] gave.
+    /// Restores what [`SampleWeighter::state`] returned.
     ///
     /// # Errors
     /// If it comes from another weighter.
@@ -72,24 +72,24 @@ pub trait SampleWeighter {
     }
 }
 
-/// Weighs sources of data, as it learns which help.
+/// Weighs sources of data and learns which ones help.
 pub trait SourceWeighter {
     /// The weight of each source, none negative, their sum 1.
     fn weights(&self) -> &[f64];
 
-    /// Learns from one step. `losses` has the mean losses of each source; `None` where the batch has no example of
-    /// the source.
+    /// Learns from one step. `losses` has the mean losses of each source; `None` if the batch has no example of the
+    /// source.
     ///
     /// # Errors
     /// Another number of sources, a loss that is not finite.
     fn update(&mut self, losses: &[Option<PairedLoss>]) -> Result<()>;
 
-    /// What it has learned so far, for a run to be resumed.
+    /// What it has learned so far, to resume a run.
     fn state(&self) -> State {
         State::default()
     }
 
-    /// Takes back what [`SourceWeighter::state`] gave.
+    /// Restores what [`SourceWeighter::state`] returned.
     ///
     /// # Errors
     /// If it comes from another weighter.

@@ -1,5 +1,5 @@
-//! Weights of examples from their losses (Sow et al., arXiv 2502.06733): losses are stretched over
-//! `[-1, 1]`, shaped, and weighed by a softmax.
+//! Weights of examples from their losses (Sow et al., arXiv 2502.06733): losses are scaled to `[-1, 1]`, shaped, and
+//! weighted by a softmax.
 //!
 //! ```text
 //! h_i = (2 l_i - (l_max + l_min)) / (l_max - l_min)                within the batch
@@ -10,9 +10,9 @@
 //! w   = softmax(f / r)      the maximum of sum_i w_i f_i - r KL(w || uniform) over the simplex
 //! ```
 //!
-//! This is the paper's with `delta` 1. `r` to infinity weighs all alike. The first `warm_up` batches are
-//! weighed alike (the authors': 1000 of 20000 steps). Losses of the whole effective batch belong in one
-//! call; of fewer than about eight, range and weights are mostly noise.
+//! This is the paper's method with `delta` 1. As `r` goes to infinity, all weights become equal. The first `warm_up`
+//! batches have equal weights (the authors': 1000 of 20000 steps). Pass the losses of the whole effective batch in one
+//! call; with fewer than about eight, range and weights are mostly noise.
 
 use burn::config::Config;
 use regrow_sparse_core::Result;
@@ -60,7 +60,7 @@ pub const INFOS: [MethodInfo; 5] = [
     info("upper", "the higher the loss, the more it weighs"),
 ];
 
-/// What a loss within the range of its batch counts.
+/// How a loss within the range of its batch is weighted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LossShape {
@@ -81,7 +81,7 @@ impl LossShape {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Uniform, Self::LinearUpper, Self::Quadratic, Self::Extremes, Self::Upper];
 
-    /// What the registry says of it.
+    /// Its registry entry.
     pub fn info(self) -> MethodInfo {
         INFOS[self as usize]
     }
@@ -91,10 +91,10 @@ impl LossShape {
         self.info().name
     }
 
-    /// The shape of that name.
+    /// The shape with that name.
     ///
     /// # Errors
-    /// If there is none, naming those there are.
+    /// If there is none; the message lists the known names.
     pub fn parse(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|s| s.name() == name).ok_or_else(|| unknown_method(name, &INFOS))
     }
@@ -114,17 +114,17 @@ impl LossShape {
 /// Settings of [`LossBased`].
 #[derive(Config, Debug, PartialEq)]
 pub struct LossBasedConfig {
-    /// What a loss counts.
+    /// How a loss is weighted.
     #[config(default = "LossShape::LinearUpper")]
     pub shape: LossShape,
     /// The temperature `r`. The authors take 0.4 for larger networks and 1 for small ones.
     #[config(default = 1.0)]
     pub temperature: f64,
-    /// Batches that are weighed alike first.
+    /// Number of first batches with equal weights.
     #[config(default = 0)]
     pub warm_up: usize,
-    /// Losses outside of the quantiles `clip` and `1 - clip` of their batch are brought to these: one outlier makes
-    /// all others look low. Not in the paper.
+    /// Losses outside of the quantiles `clip` and `1 - clip` of their batch are clipped to these: one outlier makes all
+    /// others look low. Not in the paper.
     #[config(default = 0.0)]
     pub clip: f64,
 }
@@ -141,21 +141,21 @@ impl LossBasedConfig {
         Ok(LossBased { config: self.clone(), batches: 0 })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(shape: LossShape, params: &Params) -> Result<Self> {
         let config = Self::new().with_shape(shape).with_temperature(params.real("temperature")?);
         Ok(config.with_warm_up(params.count("warm-up")?).with_clip(params.real("clip")?))
     }
 }
 
-/// Weights from losses alone; made by [`LossBasedConfig::init`]. It remembers nothing but how many batches there were.
+/// Weights from losses only; created by [`LossBasedConfig::init`]. Its only state is the number of batches.
 #[derive(Clone, Debug)]
 pub struct LossBased {
     config: LossBasedConfig,
     batches: u64,
 }
 
-/// A range below this is none: all losses count the same.
+/// A range below this counts as zero: all losses are weighted equally.
 const RANGE: f64 = 1e-6;
 
 impl LossBased {

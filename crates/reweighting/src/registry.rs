@@ -1,4 +1,4 @@
-//! All weighters by name. A new one is its own file and one entry here.
+//! All weighters by name. A new one needs its own file and one entry here.
 //!
 //! ```
 //! use regrow_reweighting::prelude::*;
@@ -44,7 +44,7 @@ pub fn source_weighters() -> Vec<Entry<dyn SourceWeighter>> {
     ]
 }
 
-/// What all weighters say of themselves: those of examples, then those of sources.
+/// The descriptions of all weighters: those of examples, then those of sources.
 pub fn methods() -> Vec<MethodInfo> {
     let samples = sample_weighters().into_iter().map(|entry| entry.info);
     samples.chain(source_weighters().into_iter().map(|entry| entry.info)).collect()

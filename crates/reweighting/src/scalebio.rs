@@ -10,9 +10,9 @@
 //!   lambda_i <- lambda_i - rate_lambda g_i,   g_i = alpha p_i (d_i - sum_j p_j d_j),  d_i = l_i(w) - l_i(u)
 //! ```
 //!
-//! A source that disagrees with the validation set is one on which `w`, pulled there, does worse than
-//! `u`: its weight falls. `d_i` is measured before the step. The two models and their optimizers belong
-//! to the caller; [`BatchSources::factors`](crate::BatchSources::factors) makes the loss of a batch.
+//! On a source that conflicts with the validation set, `w`, which also follows that set, does worse than `u`: the
+//! source's weight falls. `d_i` is measured before the step. The two models and their optimizers belong to the caller;
+//! [`BatchSources::factors`](crate::BatchSources::factors) gives the loss of a batch.
 
 use burn::config::Config;
 use regrow_sparse_core::registry::{MethodInfo, Param, Params, Range};
@@ -48,7 +48,7 @@ pub const INFO: MethodInfo = MethodInfo {
     ],
 };
 
-/// How `lambda` moves.
+/// How `lambda` is updated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LambdaUpdate {
@@ -57,8 +57,8 @@ pub enum LambdaUpdate {
     /// By Adam (0.9, 0.999, 1e-8).
     #[default]
     Adam,
-    /// By Adam after a hundredth of the rate is taken off `lambda`, as in the authors' runs, which give AdamW
-    /// no decay of its own.
+    /// With Adam after a hundredth of the rate is subtracted from `lambda`, as in the authors' runs, which use AdamW's
+    /// default decay.
     AdamW,
 }
 
@@ -76,7 +76,7 @@ pub struct ScaleBiOConfig {
     /// The learning rate of `lambda`.
     #[config(default = 0.01)]
     pub learning_rate: f64,
-    /// How `lambda` moves.
+    /// How `lambda` is updated.
     #[config(default = "LambdaUpdate::Adam")]
     pub update: LambdaUpdate,
 }
@@ -99,7 +99,7 @@ impl ScaleBiOConfig {
         })
     }
 
-    /// Of the registry's parameters.
+    /// From the registry's parameters.
     pub(crate) fn from_params(params: &Params) -> Result<Self> {
         let update = match params.text("update")?.as_str() {
             "descent" => LambdaUpdate::Descent,
@@ -242,7 +242,7 @@ mod tests {
             let mean: f64 = a.iter().zip(p).map(|(a, p)| a * p).sum();
             assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12 && mean.abs() < 0.02, "{update:?}: {p:?}");
         }
-        // Outside of the hull the nearest source takes all.
+        // Outside of the hull the nearest source gets all the weight.
         let mut bilevel = ScaleBiOConfig::new(2)
             .with_alpha(10.0)
             .with_learning_rate(0.1)

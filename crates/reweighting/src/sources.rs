@@ -32,7 +32,7 @@ impl<'a> BatchSources<'a> {
         Ok(Self { of, counts })
     }
 
-    /// What to multiply the losses of the batch with, so that their **mean** is
+    /// The factors of the batch's losses with which their **mean** is
     /// `sum_i p_i (mean loss of source i)`; sources that the batch lacks contribute nothing.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! Weights on the simplex: made, checked, turned into factors of losses and into numbers of examples.
+//! Weights on the simplex: created, checked, converted to factors of losses and to numbers of examples.
 
 use regrow_sparse_core::{Error, Result};
 
-/// `exp(x_i / temperature)`, made to sum to 1; the largest is taken off first.
+/// `exp(x_i / temperature)`, normalized to sum to 1; the maximum is subtracted first.
 pub fn softmax(x: &[f64], temperature: f64) -> Vec<f64> {
     let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let powers: Vec<f64> = x.iter().map(|x| ((x - top) / temperature).exp()).collect();
@@ -10,7 +10,7 @@ pub fn softmax(x: &[f64], temperature: f64) -> Vec<f64> {
     powers.into_iter().map(|p| p / sum).collect()
 }
 
-/// `weights`, made to sum to 1.
+/// `weights`, normalized to sum to 1.
 ///
 /// # Errors
 /// If there are none, one is negative or not finite, or all are zero.
@@ -25,7 +25,7 @@ pub fn normalized(weights: &[f64]) -> Result<Vec<f64>> {
     }
 }
 
-/// Refuses an empty list and what is not finite.
+/// Rejects an empty list and values that are not finite.
 pub(crate) fn check_losses(losses: &[f64]) -> Result<()> {
     match losses.iter().position(|l| !l.is_finite()) {
         _ if losses.is_empty() => Err(Error::Argument("there are no losses to weigh by".into())),
@@ -34,7 +34,7 @@ pub(crate) fn check_losses(losses: &[f64]) -> Result<()> {
     }
 }
 
-/// What to multiply the losses of a batch with, so that their **mean** is the weighted loss:
+/// The factors of a batch's losses with which their **mean** is the weighted loss:
 ///
 /// ```text
 /// B w_i B n_i / sum_j n_j          B: examples, n_i: tokens of example i
@@ -52,8 +52,8 @@ pub fn loss_factors(weights: &[f64], tokens: &[usize]) -> Result<Vec<f32>> {
     Ok(weights.iter().zip(tokens).map(|(w, n)| (count * w * count * *n as f64 / all) as f32).collect())
 }
 
-/// How many examples to take of each source, by its weight: none more than it has; what it lacks is
-/// shared among the others in proportion. The counts sum to `budget`, or to all there is.
+/// How many examples to take of each source, by its weight: never more than it has; the rest is distributed over the
+/// others in proportion. The counts sum to `budget`, or to all examples.
 ///
 /// # Errors
 /// As [`normalized`]; also if there is not one size for each weight.
@@ -82,7 +82,7 @@ pub fn quotas(weights: &[f64], sizes: &[usize], budget: usize) -> Result<Vec<usi
     Ok(rounded(&exact, sizes))
 }
 
-/// Whole numbers near `exact`: the largest remainders are rounded up, ties to the lower index.
+/// Integers near `exact`: the largest remainders are rounded up, ties to the lower index.
 fn rounded(exact: &[f64], sizes: &[usize]) -> Vec<usize> {
     let mut counts: Vec<usize> = exact.iter().map(|x| x.floor() as usize).collect();
     let missing = (exact.iter().sum::<f64>().round() as usize).saturating_sub(counts.iter().sum());

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// What can go wrong in `sparse-core`. Each message is one line that a binary can print as it is.
+/// Errors of `sparse-core`. Each message is one line that a binary can print as it is.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,10 +11,10 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file is not what its name promises, or is cut short.
+    /// A file has the wrong format or is truncated.
     #[error("{path}: {reason}", path = path.display())]
     Format {
         /// The file.
@@ -33,35 +33,35 @@ pub enum Error {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] regrow_checkpoint::Error),
-    /// A device is not there, or was lost.
+    /// A device is missing or was lost.
     #[error(transparent)]
     Device(#[from] regrow_device::Error),
     /// A sparsity outside [0, 1).
     #[error("a sparsity of {given} is outside [0, 1)")]
     InvalidSparsity {
-        /// What was given.
+        /// The given value.
         given: f64,
     },
-    /// A tensor of another shape than it must have.
+    /// A tensor has the wrong shape.
     #[error("{tensor}: has shape {got:?}, expected {expected:?}")]
     ShapeMismatch {
         /// The tensor's or parameter's name.
         tensor: String,
-        /// The shape it must have.
+        /// The expected shape.
         expected: Vec<usize>,
-        /// The shape it has.
+        /// The actual shape.
         got: Vec<usize>,
     },
-    /// A method that no list has.
+    /// A method that is in no list.
     #[error("unknown {kind} `{name}`{hint}: use {known}")]
     UnknownMethod {
         /// The kind of method.
         kind: String,
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// The nearest name, in words; empty where none is near.
+        /// The nearest name, in words; empty if none is near.
         hint: String,
-        /// The names there are.
+        /// The known names.
         known: String,
     },
     /// A parameter that a method does not have.
@@ -69,9 +69,9 @@ pub enum Error {
     UnknownParameter {
         /// The method.
         method: String,
-        /// What was given.
+        /// The given name.
         parameter: String,
-        /// The parameters there are, in words.
+        /// The known parameters, in words.
         known: String,
     },
     /// A value outside a parameter's range.
@@ -81,12 +81,12 @@ pub enum Error {
         method: String,
         /// The parameter.
         parameter: String,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What it may be, in words.
+        /// The allowed values, in words.
         range: String,
     },
-    /// An argument lies outside its domain.
+    /// An argument is outside its domain.
     #[error("{0}")]
     Argument(String),
 }

@@ -1,15 +1,15 @@
-//! Masks and everything that many pruning methods share; knows no method by name.
+//! Masks and everything that many pruning methods share; contains no specific method.
 //!
-//! | room | holds |
+//! | module | contents |
 //! | --- | --- |
 //! | [`mask`] | masks, patterns, top-k selection, budgets, schedules |
-//! | [`model`] | masks in a Burn model: weights, scores, optimizers, pruners beside a training loop |
-//! | [`layerwise`] | the walk over blocks, calibration statistics, hidden states, layer solvers |
-//! | [`registry`] | what a method says of itself: name, paper, parameters, constructor |
-//! | [`state`] | what a method has learned, by name, for a run to be resumed |
-//! | [`seed`] | seeds made of seeds |
+//! | [`model`] | masks in a Burn model: weights, scores, optimizers, pruners for a training loop |
+//! | [`layerwise`] | block-wise pruning, calibration statistics, hidden states, layer solvers |
+//! | [`registry`] | a method's description: name, paper, parameters, constructor |
+//! | [`state`] | what a method has learned, by name, to resume a run |
+//! | [`seed`] | seeds derived from seeds |
 //!
-//! A mask from weights of one's own choice, put on a stock layer:
+//! A mask from your own choice of weights, applied to a standard layer:
 //!
 //! ```
 //! use burn::nn::LinearConfig;

@@ -1,4 +1,4 @@
-//! What a method says of itself, the same for every kind: name, paper, needs, parameters, constructor.
+//! A method's description, the same for every kind: name, paper, needs, parameters, constructor.
 //!
 //! Each method crate has a `registry.rs` with a list of [`Entry`]s for each kind of method. The command line's help,
 //! recipes, tables and the README read these lists, so a new method is its own file and one entry.
@@ -43,40 +43,40 @@ use serde::{Serialize, Serializer};
 
 use crate::{Error, Result};
 
-/// What a parameter may be.
+/// The values a parameter may have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Range {
     /// `true` or `false`.
     Flag,
-    /// A whole number, both ends included.
+    /// An integer, both ends included.
     Integer {
-        /// The least.
+        /// The minimum.
         min: u64,
-        /// The most.
+        /// The maximum.
         max: u64,
     },
     /// A finite number, both ends included.
     Real {
-        /// The least.
+        /// The minimum.
         min: f64,
-        /// The most.
+        /// The maximum.
         max: f64,
     },
-    /// A finite number above `min`, as a temperature.
+    /// A finite number above `min`, such as a temperature.
     Above {
         /// What it must exceed.
         min: f64,
     },
-    /// A finite number of at least `min` and below `below`, as a sparsity.
+    /// A finite number of at least `min` and below `below`, such as a sparsity.
     Below {
-        /// The least.
+        /// The minimum.
         min: f64,
         /// What it must stay below.
         below: f64,
     },
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// Any text; the method says what it reads.
+    /// Any text; the method defines what it accepts.
     Text,
 }
 
@@ -117,7 +117,7 @@ impl Range {
     pub const FRACTION: Self = Self::Real { min: 0.0, max: 1.0 };
     /// A sparsity in [0, 1).
     pub const SPARSITY: Self = Self::Below { min: 0.0, below: 1.0 };
-    /// A whole number of at least 1.
+    /// An integer of at least 1.
     pub const COUNT: Self = Self::Integer { min: 1, max: u64::MAX };
 
     /// Whether `value` is one of these.
@@ -142,22 +142,22 @@ pub struct Param {
     pub name: &'static str,
     /// What it does, in a few words, with its unit.
     pub meaning: &'static str,
-    /// Its value where none is given, as text; empty where one must be given.
+    /// Its default value, as text; empty if it must be given.
     pub default: &'static str,
-    /// What it may be.
+    /// The values it may have.
     pub range: Range,
 }
 
-/// What a method says of itself.
+/// A method's description.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MethodInfo {
     /// The kind of method: `score`, `budget`, `layer-solver`, `pruner`, `merge`, `strategy`, `weighter`.
     pub kind: &'static str,
-    /// Its name, as the command line and tables have it.
+    /// Its name, as on the command line and in tables.
     pub name: &'static str,
-    /// What it does, in a line.
+    /// What it does, in one line.
     pub summary: &'static str,
-    /// Its paper, as `arXiv 2306.11695`; `baseline` where there is none.
+    /// Its paper, such as `arXiv 2306.11695`; `baseline` if there is none.
     pub paper: &'static str,
     /// What it needs besides weights: evidence, a base, data, or the scenarios it fits.
     pub needs: &'static str,
@@ -171,7 +171,7 @@ impl MethodInfo {
         self.params.iter().map(|p| p.name).collect()
     }
 
-    /// Refuses a value outside the range of the parameter of that name; a constructor's check.
+    /// Checks a value against the range of the named parameter; for constructors.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`]; [`Error::UnknownParameter`] for a name that is no parameter of the method.
@@ -193,7 +193,7 @@ impl MethodInfo {
     /// Every parameter of the method: those of `given`, defaults for the others.
     ///
     /// # Errors
-    /// A parameter that it does not have, a value outside its range, one that must be given and is not.
+    /// A parameter that the method does not have, a value outside its range, a required one that is missing.
     pub fn complete(&self, given: &Params) -> Result<Params> {
         let name = self.name;
         if let Some(unknown) = given.values.keys().find(|key| !self.params.iter().any(|p| p.name == *key)) {
@@ -219,10 +219,10 @@ impl MethodInfo {
     }
 }
 
-/// A seed, and parameters by name, as `block=64,damping=0.02` gives them.
+/// A seed, and parameters by name, in the form `block=64,damping=0.02`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params {
-    /// The source of randomness, for methods that have some.
+    /// The random seed, for methods that use randomness.
     pub seed: u64,
     values: BTreeMap<String, String>,
 }
@@ -233,10 +233,10 @@ impl Params {
         Self { seed, values: BTreeMap::new() }
     }
 
-    /// With the parameters of `list`, as `a=1,b=2`.
+    /// With the parameters of `list`, in the form `a=1,b=2`.
     ///
     /// # Errors
-    /// What is not of that form, a parameter given twice.
+    /// A list not of that form, a parameter given twice.
     pub fn with(mut self, list: &str) -> Result<Self> {
         for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
             let bad = || Error::Argument(format!("`{item}` is no parameter: write name=value"));
@@ -248,13 +248,13 @@ impl Params {
         Ok(self)
     }
 
-    /// With one parameter set, replacing what it was.
+    /// With one parameter set, replacing its old value.
     pub fn set(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.values.insert(name.into(), value.to_string());
         self
     }
 
-    /// Whether nothing but the seed is given.
+    /// Whether only the seed is given.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -264,10 +264,10 @@ impl Params {
         self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The parameter of that name, if it is there, read as `T`.
+    /// The named parameter, if present, parsed as `T`.
     ///
     /// # Errors
-    /// A value that is no `T`.
+    /// A value that cannot be parsed as `T`.
     pub fn get<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         let parse = |value: &String| {
             value.parse().map_err(|_| Error::Argument(format!("`{value}` is no value of the parameter `{name}`")))
@@ -275,15 +275,15 @@ impl Params {
         self.values.get(name).map(parse).transpose()
     }
 
-    /// The parameter of that name, which must be there, as after [`MethodInfo::complete`].
+    /// The named parameter, which must be present, as after [`MethodInfo::complete`].
     ///
     /// # Errors
-    /// If it is not, or no `T`.
+    /// If it is missing, or cannot be parsed as `T`.
     pub fn require<T: std::str::FromStr>(&self, name: &str) -> Result<T> {
         self.get(name)?.ok_or_else(|| Error::Argument(format!("the parameter `{name}` is missing")))
     }
 
-    /// A whole number.
+    /// An integer.
     ///
     /// # Errors
     /// As [`Params::require`].
@@ -324,11 +324,11 @@ impl Params {
     }
 }
 
-/// A method in its crate's list: what it says of itself, and how one is made.
+/// A method in its crate's list: its description and its constructor.
 pub struct Entry<T: ?Sized + 'static> {
-    /// What it says of itself.
+    /// Its description.
     pub info: MethodInfo,
-    /// Makes one from a complete table of parameters; call [`Entry::build`].
+    /// Builds one from a complete table of parameters; call [`Entry::build`].
     pub build: fn(&Params) -> Result<Box<T>>,
 }
 
@@ -336,22 +336,22 @@ impl<T: ?Sized> Entry<T> {
     /// The method with these parameters, defaults for those not given.
     ///
     /// # Errors
-    /// As [`MethodInfo::complete`], and what the method refuses.
+    /// As [`MethodInfo::complete`], and values that the method rejects.
     pub fn build(&self, params: &Params) -> Result<Box<T>> {
         (self.build)(&self.info.complete(params)?)
     }
 }
 
-/// The entry of that name.
+/// The entry with that name.
 ///
 /// # Errors
-/// If there is none, naming those there are and the nearest.
+/// If there is none; the message lists the known names and the nearest.
 pub fn find<'a, T: ?Sized>(all: &'a [Entry<T>], name: &str) -> Result<&'a Entry<T>> {
     let unknown = || unknown_method(name, &all.iter().map(|entry| entry.info).collect::<Vec<_>>());
     all.iter().find(|entry| entry.info.name == name).ok_or_else(unknown)
 }
 
-/// The error of a name that none of `known` has.
+/// The error for a name that is not in `known`.
 pub fn unknown_method(name: &str, known: &[MethodInfo]) -> Error {
     let names: Vec<&str> = known.iter().map(|info| info.name).collect();
     let near = names.iter().map(|known| (strsim::jaro_winkler(name, known), *known));

@@ -1,4 +1,4 @@
-//! What a method has learned so far, for a run to be resumed: tensors and whole numbers by name, in one file.
+//! What a method has learned so far, to resume a run: tensors and integers by name, in one file.
 //!
 //! ```
 //! use regrow_sparse_core::state::State;
@@ -28,55 +28,54 @@ enum Numbers {
     U64(Vec<u64>),
 }
 
-/// Tensors and whole numbers by name. What is stored under a name of its own keeps its kind: a counter is a whole
-/// number, exact to 2^64.
+/// Tensors and integers by name. Each name keeps its kind: a counter is an integer, exact to 2^64.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     entries: BTreeMap<String, Numbers>,
 }
 
 impl State {
-    /// Whether there is nothing in it.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Keeps a list of 32-bit numbers under `name`.
+    /// Stores a list of 32-bit numbers under `name`.
     pub fn set_reals(&mut self, name: impl Into<String>, values: Vec<f32>) {
         self.entries.insert(name.into(), Numbers::F32(values));
     }
 
-    /// Keeps a list of 64-bit numbers under `name`.
+    /// Stores a list of 64-bit numbers under `name`.
     pub fn set_doubles(&mut self, name: impl Into<String>, values: Vec<f64>) {
         self.entries.insert(name.into(), Numbers::F64(values));
     }
 
-    /// Keeps whole numbers under `name`.
+    /// Stores integers under `name`.
     pub fn set_integers(&mut self, name: impl Into<String>, values: Vec<u64>) {
         self.entries.insert(name.into(), Numbers::U64(values));
     }
 
-    /// Keeps one whole number under `name`.
+    /// Stores one integer under `name`.
     pub fn set_integer(&mut self, name: impl Into<String>, value: u64) {
         self.set_integers(name, vec![value]);
     }
 
-    /// Keeps everything of `inner` under `prefix.`, for a method made of others.
+    /// Stores everything of `inner` under `prefix.`, for a method composed of others.
     pub fn set_nested(&mut self, prefix: &str, inner: State) {
         self.entries.extend(inner.entries.into_iter().map(|(name, values)| (format!("{prefix}.{name}"), values)));
     }
 
-    /// Whether there is something under `name`.
+    /// Whether `name` exists.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
 
-    /// The names there are, in order.
+    /// All names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Takes out a list of 32-bit numbers.
+    /// Removes and returns a list of 32-bit numbers.
     ///
     /// # Errors
     /// If there is none of that name and kind.
@@ -87,7 +86,7 @@ impl State {
         }
     }
 
-    /// Takes out a list of 64-bit numbers.
+    /// Removes and returns a list of 64-bit numbers.
     ///
     /// # Errors
     /// If there is none of that name and kind.
@@ -98,7 +97,7 @@ impl State {
         }
     }
 
-    /// Takes out whole numbers.
+    /// Removes and returns integers.
     ///
     /// # Errors
     /// If there is none of that name and kind.
@@ -109,7 +108,7 @@ impl State {
         }
     }
 
-    /// The one whole number under `name`.
+    /// The one integer under `name`.
     ///
     /// # Errors
     /// If there is not exactly one.
@@ -120,7 +119,7 @@ impl State {
         }
     }
 
-    /// Takes out everything that [`State::set_nested`] kept under `prefix.`.
+    /// Removes and returns everything that [`State::set_nested`] stored under `prefix.`.
     pub fn take_nested(&mut self, prefix: &str) -> State {
         let dotted = format!("{prefix}.");
         let (inner, outer) =
@@ -134,7 +133,7 @@ impl State {
     /// As a safetensors file in memory.
     ///
     /// # Errors
-    /// None for states made by this type; those of the format are passed on.
+    /// None for states made by this type; errors of the format are passed on.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let raw: Vec<(&str, Dtype, usize, Vec<u8>)> = self
             .entries
@@ -154,10 +153,10 @@ impl State {
         safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(|e| bad(&e.to_string()))
     }
 
-    /// Reads what [`State::to_bytes`] gave.
+    /// Reads what [`State::to_bytes`] returned.
     ///
     /// # Errors
-    /// If it is no safetensors file of f32, f64 and u64 numbers.
+    /// If it is not a safetensors file of f32, f64 and u64 numbers.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let file = SafeTensors::deserialize(bytes).map_err(|e| bad(&e.to_string()))?;
         let one = |(name, view): (String, TensorView<'_>)| {
@@ -174,7 +173,7 @@ impl State {
         Ok(Self { entries: file.tensors().into_iter().map(one).collect::<Result<_>>()? })
     }
 
-    /// Writes the state to a file; whole or not at all.
+    /// Writes the state to a file, completely or not at all.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -186,7 +185,7 @@ impl State {
     /// Reads what [`State::save`] wrote.
     ///
     /// # Errors
-    /// If the file cannot be read or is no state.
+    /// If the file cannot be read or is not a state.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         Self::from_bytes(&bytes).map_err(|e| Error::format(path, e.to_string()))

@@ -1,7 +1,7 @@
 //! A pruner inside burn-train: wrap the model, launch `SupervisedTraining` as usual.
 //!
-//! burn-train calls `TrainStep::optimize` at every step; [`Pruned`] overrides it and lets the
-//! pruner see the weights after each. Feature `train`.
+//! burn-train calls `TrainStep::optimize` at every step; [`Pruned`] overrides it and lets the pruner see the weights
+//! after each step. Feature `train`.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use regrow_sparse_core::model::probe::Probe;
 use regrow_sparse_core::model::sparsify::{Pruner, Sparsifier};
 use regrow_sparse_core::{Error, Result};
 
-/// A model and the pruner at work on it; trains and evaluates as the model alone does.
+/// A model with a pruner; trains and evaluates like the model alone.
 #[derive(Module, Debug)]
 pub struct Pruned<M: Module> {
     model: M,
@@ -23,12 +23,12 @@ pub struct Pruned<M: Module> {
     state: Shared,
 }
 
-/// What all clones of one [`Pruned`] share: burn-train clones the model, the pruner is one.
+/// What all clones of one [`Pruned`] share: burn-train clones the model, but there is only one pruner.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<State>>);
 
 struct State {
-    /// A `Sparsifier<M>`: the module's derive allows no field of that type.
+    /// A `Sparsifier<M>`: the module's derive does not allow a field of that type.
     sparsifier: Box<dyn Any + Send>,
     failed: Option<Error>,
 }
@@ -40,8 +40,7 @@ impl std::fmt::Debug for Shared {
 }
 
 impl<M: Module + 'static> Pruned<M> {
-    /// Wraps `model`; gives also the optimizer to hand to burn-train's `Learner`, which keeps
-    /// pruned weights at zero.
+    /// Wraps `model`; also returns the optimizer for burn-train's `Learner`, which keeps pruned weights at zero.
     ///
     /// # Errors
     /// As [`Sparsifier::new`].
@@ -75,14 +74,14 @@ impl<M: Module + 'static> Pruned<M> {
     /// The trained model with its masks.
     ///
     /// # Errors
-    /// What went wrong when the pruner chose masks: burn-train's steps cannot report it, so the
-    /// model trained on unpruned from there.
+    /// Errors from choosing masks: burn-train's steps cannot report them, so from then on the model was trained without
+    /// pruning.
     pub fn finish(self) -> Result<M> {
         let failed = self.state.0.lock().unwrap_or_else(PoisonError::into_inner).failed.take();
         failed.map_or(Ok(self.model), Err)
     }
 
-    /// Shows the pruner the gradients, of each device its own. True if the step is the pruner's own.
+    /// Shows the pruner the gradients of each device. True if the step is the pruner's own.
     fn before_step(&self, grads: &[&GradientsParams]) -> bool {
         let mut guard = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
         if guard.failed.is_none() {
@@ -108,13 +107,13 @@ impl<M: Module + 'static> Pruned<M> {
 }
 
 impl State {
-    /// The sparsifier, which is of the model that is trained.
+    /// The sparsifier of the trained model.
     fn sparsifier<M: Module + 'static>(&mut self) -> Result<&mut Sparsifier<M>> {
         let other = || Error::Argument("the pruner belongs to a model of another type".into());
         self.sparsifier.downcast_mut().ok_or_else(other)
     }
 
-    /// Keeps the first error for [`Pruned::finish`].
+    /// Stores the first error for [`Pruned::finish`].
     fn note<T>(&mut self, outcome: Result<T>) -> Option<T> {
         outcome
             .inspect_err(|error| tracing::error!(%error, "no more pruning in this training"))

@@ -1,4 +1,4 @@
-//! Image classifiers and the examples they learn from: what a table or a soup asks of them.
+//! Image classifiers and their examples, as used by tables and soups.
 
 use burn::module::{Module, ModuleDisplay};
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -10,7 +10,7 @@ use crate::{Problem, StepContext};
 
 /// An image classifier: a Burn module from images to logits.
 ///
-/// Implement it for your own model to run it through this project's training loop and soups.
+/// Implement it for your own model to use it with this project's training loop and soups.
 pub trait Classifier: Module {
     /// Logits `[batch, classes]` of `images` `[batch, channels, height, width]`.
     fn logits(&self, images: Tensor<4>) -> Tensor<2>;
@@ -21,25 +21,25 @@ pub trait Classifier: Module {
 
 /// A classifier whose last layer is linear, the head: its logits are `head(features(images))`.
 ///
-/// Methods that look at features, or at what the head says of old and new classes, ask for it.
+/// Needed by methods that use features, or the head's outputs for old and new classes.
 pub trait Headed: Classifier {
-    /// What the head reads, `[batch, features]`, of `images` `[batch, channels, height, width]`.
+    /// The head's inputs, `[batch, features]`, for `images` `[batch, channels, height, width]`.
     fn features(&self, images: Tensor<4>) -> Tensor<2>;
 
     /// The head.
     fn head(&self) -> &Linear;
 
-    /// The head, to be changed.
+    /// The head, mutable.
     fn head_mut(&mut self) -> &mut Linear;
 }
 
-/// A classifier whose convolutions' outputs can be changed before anything else sees them.
+/// A classifier whose convolutions' outputs can be changed before anything else reads them.
 pub trait ConvHooks: Headed + ModuleDisplay {
     /// Output channels and kernel of each convolution, in the order in which they are applied.
     fn convolutions(&self) -> Vec<(usize, [usize; 2])>;
 
-    /// [Features](Headed::features) of `images`, where `after(i, maps)` takes the place of what
-    /// convolution `i` gives, `[batch, channels, height, width]`.
+    /// [Features](Headed::features) of `images`, where `after(i, maps)` replaces the outputs of convolution `i`,
+    /// `[batch, channels, height, width]`.
     fn tapped(&self, images: Tensor<4>, after: &mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>) -> Tensor<2>;
 }
 
@@ -53,10 +53,10 @@ pub trait Examples: Sync {
         self.len() == 0
     }
 
-    /// Images `[batch, channels, height, width]` at `indices`, as they are (normalized).
+    /// Images `[batch, channels, height, width]` at `indices`, normalized and not augmented.
     fn images(&self, indices: &[usize], device: &Device) -> Tensor<4>;
 
-    /// The same for training: augmented, where there is augmentation, the same for the same `seed`.
+    /// The same for training: augmented, if there is augmentation; equal for equal `seed`.
     fn augmented(&self, indices: &[usize], _seed: u64, device: &Device) -> Tensor<4> {
         self.images(indices, device)
     }
@@ -85,8 +85,8 @@ impl<M: Classifier, D: Examples> Problem<M> for Classification<'_, D> {
     }
 }
 
-/// The cross-entropy `[batch]` of `logits` `[batch, classes]`, the share `smoothing` of each target
-/// spread evenly over all classes.
+/// The cross-entropy `[batch]` of `logits` `[batch, classes]`, with the share `smoothing` of each target spread evenly
+/// over all classes.
 pub fn cross_entropy(logits: Tensor<2>, labels: &[usize], smoothing: f32) -> Tensor<1> {
     let targets = targets(labels, &logits.device());
     let log_p = log_softmax(logits, 1);
@@ -115,15 +115,15 @@ pub fn correct<D: Examples>(probabilities: &[f32], data: &D) -> usize {
     probabilities.chunks(classes.max(1)).zip(labels).filter(|(row, label)| largest(row) == *label).count()
 }
 
-/// How many of `data` the model (in validation mode) classifies rightly.
+/// How many of `data` the model (in validation mode) classifies correctly.
 pub fn count_correct<M: Classifier, D: Examples>(model: &M, data: &D, batch: usize, device: &Device) -> usize {
     correct(&probabilities(model, data, batch, device), data)
 }
 
 /// Recomputes all batch-norm statistics from scratch: the plain mean over `batches`.
 ///
-/// A model averaged from others needs it: its activations have statistics of their own (SMS,
-/// arXiv 2306.16788, sec. 2.2). A model without batch norm comes back as it was.
+/// A model averaged from others needs it: its activations have different statistics (SMS, arXiv 2306.16788, sec. 2.2).
+/// A model without batch norm is returned unchanged.
 pub fn recalibrate<M: Classifier>(model: M, batches: impl IntoIterator<Item = Tensor<4>>) -> M {
     let mut momenta = Vec::new();
     let mut model = model;
@@ -133,7 +133,7 @@ pub fn recalibrate<M: Classifier>(model: M, batches: impl IntoIterator<Item = Te
     }
     let mut model = model.train();
     for (k, images) in batches.into_iter().enumerate() {
-        // Momentum 1/k makes the running value the mean of the first k; the first forgets the old.
+        // Momentum 1/k makes the running value the mean of the first k; the first step discards the old value.
         model.batch_norms(&mut |norm| norm.momentum = 1.0 / (k + 1) as f64);
         let _ = model.logits(images);
     }

@@ -1,11 +1,11 @@
-//! Training for everything that has a mask: one loop, resumable to the last bit.
+//! Training for everything that has a mask: one loop, resumable bit for bit.
 //!
 //! | to | look in |
 //! | --- | --- |
 //! | train a model, with a pruner beside the optimizer | [`train()`], [`Problem`], [`Training`] |
 //! | choose learning rates | [`lr`] |
-//! | classify images, count what is right, recalibrate batch norm | [`classifier`] |
-//! | switch residual blocks off, sample by sample | [`gated_forward`] |
+//! | classify images, count correct answers, recalibrate batch norm | [`classifier`] |
+//! | switch residual blocks off, per sample | [`gated_forward`] |
 //! | train with burn-train | `burn_train` (feature `train`) |
 #[cfg(feature = "train")]
 pub mod burn_train;

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use regrow_sparse_core::mask::schedule::half_cosine;
 
-/// How the rate falls after the warm-up.
+/// How the rate decays after the warm-up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Decay {
-    /// It stays.
+    /// It stays constant.
     Constant,
     /// Half a cosine from the initial rate to `end`.
     Cosine {
@@ -33,12 +33,11 @@ pub enum Decay {
 pub struct LrSchedule {
     /// The rate after the warm-up.
     pub initial: f64,
-    /// What follows.
+    /// The decay after the warm-up.
     pub decay: Decay,
     /// Fraction of the steps that warm up, in [0, 1).
     pub warmup: f64,
-    /// Fraction of the schedule that was run before and is left out, in [0, 1): what remains is
-    /// spread over all steps.
+    /// Fraction of the schedule that was run before and is left out, in [0, 1): the rest is spread over all steps.
     #[serde(default)]
     pub skip: f64,
     /// Fraction of the schedule at which it is cut off, in (0, 1].

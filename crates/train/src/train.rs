@@ -1,8 +1,8 @@
 //! The training loop, one for everything: pruning, soups, continual learning.
 //!
-//! A run is a function of the starting model and the seed: the order of the examples in epoch `e`
-//! and the augmentation of step `t` are drawn from `(seed, e)` and `(seed, t)`, never from a shared
-//! generator, so that a run resumed at any step goes on as if it had never stopped.
+//! A run is a function of the starting model and the seed: the order of the examples in epoch `e` and the augmentation
+//! of step `t` are drawn from `(seed, e)` and `(seed, t)`, never from a shared generator, so a run resumed at any step
+//! continues as if it had never stopped.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use regrow_sparse_core::seed::mix;
 use regrow_sparse_core::state;
 use regrow_sparse_core::{Error, MaskSet, Result};
 
-/// What is to be learned: examples by index, and the loss of each.
+/// A learning problem: examples by index, and the loss of each.
 pub trait Problem<M>: Sync {
     /// How many examples there are.
     fn len(&self) -> usize;
@@ -34,13 +34,13 @@ pub trait Problem<M>: Sync {
         self.len() == 0
     }
 
-    /// The loss of each example of `batch`, `[batch]`, unreduced, on `device`. Whatever is random
-    /// (augmentation) is drawn from the seed of `context`.
+    /// The loss of each example of `batch`, `[batch]`, unreduced, on `device`. All randomness (augmentation) is drawn
+    /// from the seed of `context`.
     fn losses(&self, model: &M, batch: &[usize], context: StepContext, device: &Device) -> Tensor<1>;
 }
 
-/// A problem with hooks: what is learned from a batch, and what a step does to the model, may depend on the steps
-/// before. Strategies of continual learning are such tasks.
+/// A problem with hooks: the losses of a batch, and the effect of a step on the model, may depend on the steps before.
+/// Strategies of continual learning are such tasks.
 ///
 /// The loop calls, for each batch: [`TrainingTask::losses`], then [`TrainingTask::gradients`], the optimizer, and
 /// [`TrainingTask::after_step`]. Every [`Problem`] is a task that only has losses.
@@ -53,14 +53,14 @@ pub trait TrainingTask<M> {
         self.len() == 0
     }
 
-    /// The losses whose mean is descended, unreduced, on `device`: of the examples of `batch`, and of
-    /// whatever else is learned from.
+    /// The losses whose mean is minimized, unreduced, on `device`: of the examples of `batch`, and of anything else
+    /// that is learned from.
     ///
     /// # Errors
     /// If they cannot be computed.
     fn losses(&mut self, model: &M, batch: &[usize], context: StepContext, device: &Device) -> Result<Tensor<1>>;
 
-    /// What the optimizer gets instead of the gradients of the losses.
+    /// Replaces the gradients of the losses before the optimizer gets them.
     ///
     /// # Errors
     /// If that cannot be computed.
@@ -74,7 +74,7 @@ pub trait TrainingTask<M> {
         Ok(gradients)
     }
 
-    /// The model after the optimizer's step, changed where the method says so.
+    /// The model after the optimizer's step, changed if the method does so.
     ///
     /// # Errors
     /// If it cannot be changed.
@@ -82,12 +82,12 @@ pub trait TrainingTask<M> {
         Ok(model)
     }
 
-    /// What it has learned so far, for a run to be resumed.
+    /// What it has learned so far, to resume a run.
     fn state(&self) -> state::State {
         state::State::default()
     }
 
-    /// Takes back what [`TrainingTask::state`] gave.
+    /// Restores what [`TrainingTask::state`] returned.
     ///
     /// # Errors
     /// If it comes from another task.
@@ -109,10 +109,10 @@ impl<M, P: Problem<M>> TrainingTask<M> for WithoutHooks<'_, P> {
     }
 }
 
-/// Where in a run a batch stands.
+/// A batch's position in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepContext {
-    /// The source of this batch's randomness.
+    /// The seed of this batch's randomness.
     pub seed: u64,
     /// Steps done before it.
     pub step: usize,
@@ -136,7 +136,7 @@ pub struct Training {
     pub batch: usize,
     /// The learning rate.
     pub lr: LrSchedule,
-    /// The source of all randomness of the run.
+    /// The seed of all randomness of the run.
     pub seed: u64,
 }
 
@@ -158,7 +158,7 @@ impl Training {
 /// Where and how often a run is saved.
 #[derive(Clone, Debug)]
 pub struct Checkpointing {
-    /// A folder of this run's own; the newest state lies in it.
+    /// A folder used by this run only; it contains the newest state.
     pub dir: PathBuf,
     /// Steps between two saves.
     pub every: usize,
@@ -177,12 +177,12 @@ pub struct Progress<'a> {
 
 /// Trains `model` and returns it in validation mode (no gradients, batch norm fixed).
 ///
-/// With `save`, the run goes on from the newest state in its folder, if there is one, and
-/// the state is removed when the run ends. `watch` is called after every step.
+/// With `save`, the run continues from the newest state in its folder, if there is one, and the state is removed when
+/// the run ends. `watch` is called after every step.
 ///
 /// # Errors
-/// No examples, an empty batch, a pruner that cannot choose masks, a state that cannot be written
-/// or belongs to another run.
+/// No examples, an empty batch, a pruner that cannot choose masks, a state that cannot be written or belongs to another
+/// run.
 pub fn train<M: Module, O: Optimizer>(
     model: M,
     optimizer: O,
@@ -198,7 +198,7 @@ pub fn train<M: Module, O: Optimizer>(
 /// [`train`] with the hooks of `task` in every step.
 ///
 /// # Errors
-/// As [`train`], and what the task runs into.
+/// As [`train`], and errors of the task.
 pub fn train_with_hooks<M: Module, O: Optimizer>(
     model: M,
     optimizer: O,
@@ -263,8 +263,8 @@ fn shuffled(len: usize, seed: u64, epoch: usize) -> Vec<usize> {
     order
 }
 
-/// A saved run: a folder `step-N` with the model, its masks, the optimizer and the settings. It is
-/// written beside and renamed, so a folder of that name is complete.
+/// A saved run: a folder `step-N` with the model, its masks, the optimizer and the settings. It is written under
+/// another name and renamed, so a folder with that name is complete.
 struct State {
     dir: PathBuf,
     step: usize,
@@ -278,7 +278,7 @@ const PENDING: &str = "pending.safetensors";
 const LEARNED: &str = "learned.safetensors";
 const TASK: &str = "task.safetensors";
 
-/// What is to be saved between two steps.
+/// What to save between two steps.
 struct Snapshot<'a, M> {
     step: usize,
     model: &'a M,
@@ -321,19 +321,19 @@ impl State {
         fresh.try_load_record(record).map_err(|e| unreadable(&path, e))
     }
 
-    /// The masks in the file `name`; none if there is no such file.
+    /// The masks in the file `name`; empty if there is no such file.
     fn masks(&self, name: &str) -> Result<MaskSet> {
         let path = self.dir.join(name);
         if path.exists() { MaskSet::load(&path) } else { Ok(MaskSet::new()) }
     }
 
-    /// What the task had learned; nothing if there is no such file.
+    /// What the task had learned; empty if there is no such file.
     fn task(&self) -> Result<state::State> {
         let path = self.dir.join(TASK);
         if path.exists() { state::State::load(&path) } else { Ok(state::State::default()) }
     }
 
-    /// What the pruner had learned; nothing if there is no such file.
+    /// What the pruner had learned; empty if there is no such file.
     fn learned(&self) -> Result<state::State> {
         let path = self.dir.join(LEARNED);
         if path.exists() { state::State::load(&path) } else { Ok(state::State::default()) }
@@ -383,7 +383,7 @@ impl State {
         }
     }
 
-    /// Renamed first: a folder called `step-N` is always complete.
+    /// Renamed first: a folder named `step-N` is always complete.
     fn discard(&self) -> Result<()> {
         let gone = self.dir.with_file_name(format!("partial-{}", self.step));
         std::fs::rename(&self.dir, &gone).map_err(|e| Error::io(&self.dir, e))?;
@@ -394,7 +394,7 @@ impl State {
 /// Reads what [`write_vectors`] wrote.
 ///
 /// # Errors
-/// If the file cannot be read or is no such file.
+/// If the file cannot be read or has another format.
 pub fn read_vectors(path: &Path) -> Result<Vec<Vec<f32>>> {
     let bad = |reason: String| Error::format(path, reason);
     let file = std::fs::read(path).map_err(|e| Error::io(path, e))?;
@@ -406,7 +406,7 @@ pub fn read_vectors(path: &Path) -> Result<Vec<Vec<f32>>> {
     (0..tensors.len()).map(one).collect()
 }
 
-/// Writes lists of numbers as the f32 tensors `0`, `1`, .. of a safetensors file; whole or not at all.
+/// Writes lists of numbers as the f32 tensors `0`, `1`, .. of a safetensors file, completely or not at all.
 ///
 /// # Errors
 /// If the file cannot be written.

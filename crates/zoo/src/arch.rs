@@ -1,4 +1,4 @@
-//! The architectures by name, and what each consists of.
+//! The architectures by name, and their tensors.
 
 use std::array;
 use std::fmt;
@@ -36,17 +36,17 @@ pub enum Arch {
     ResNet56,
 }
 
-/// One tensor of an architecture, as PyTorch names and shapes it.
+/// One tensor of an architecture, with PyTorch's name and shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorSpec {
-    /// As `layer1.0.conv1.weight`.
+    /// Such as `layer1.0.conv1.weight`.
     pub name: String,
     /// PyTorch's shape: `[d_out, d_in]`, `[out, in, kh, kw]`.
     pub shape: Vec<usize>,
-    /// What it is.
+    /// Its role.
     pub role: Role,
-    /// To how many places of one example it is applied: the size of the output map for a
-    /// convolution, 1 for a linear layer, 0 for what is not multiplied.
+    /// The number of positions of one example it is applied to: the size of the output map for a convolution, 1 for a
+    /// linear layer, 0 for tensors that are not multiplied.
     pub positions: usize,
 }
 
@@ -79,10 +79,10 @@ impl Arch {
         }
     }
 
-    /// The architecture of that name.
+    /// The architecture with that name.
     ///
     /// # Errors
-    /// If there is none, naming those there are.
+    /// If there is none; the message lists the known names.
     pub fn parse(name: &str) -> Result<Self> {
         let known = || Self::ALL.map(Self::name).join(", ");
         let found = Self::ALL.into_iter().find(|a| a.name() == name);
@@ -98,12 +98,12 @@ impl Arch {
         }
     }
 
-    /// A normalization that its published weights want where it is not the data set's own.
+    /// The normalization that its published weights need, if it differs from the data set's.
     pub fn normalization(self) -> Option<Normalization> {
         (self == Self::CifarLeNet).then(|| Normalization::bytes(&[0.5; 3], &[0.5; 3]))
     }
 
-    /// How its layers hang together, for `classes` classes: what can be made narrower. The last
+    /// Channel graph of its layers, for `classes` classes: what can be made narrower. The last
     /// group is the classes.
     pub fn layout(self, classes: usize) -> ChannelGraph {
         match self {
@@ -147,7 +147,7 @@ impl Arch {
         self.narrow_tensors(&self.layout(classes).widths())
     }
 
-    /// Its tensors where its groups have these widths.
+    /// Its tensors if its groups have these widths.
     pub(crate) fn narrow_tensors(self, widths: &[usize]) -> Vec<TensorSpec> {
         let net = self.build(widths, &regrow_device::current());
         let mut specs = Vec::new();
@@ -201,10 +201,10 @@ pub fn convnet([channels, classes]: [usize; 2], seed: u64, device: &Device) -> N
     drawn(seed, device, || Net::ConvNet(ConvNet::new(channels, classes, device)))
 }
 
-/// What `build` draws of parameters on `device`, beginning at `seed`, whatever other threads draw meanwhile.
+/// The parameters of `build` on `device`, drawn from `seed` independently of other threads.
 pub fn drawn<M: Module>(seed: u64, device: &Device, build: impl FnOnce() -> M) -> M {
-    // The generator belongs to the device, and parameters are drawn at their first use: seed,
-    // build and draw under one lock, or two threads would share one sequence.
+    // The generator belongs to the device, and parameters are drawn at their first use: seed, build and draw under one
+    // lock, or two threads would share one sequence.
     static DRAWING: Mutex<()> = Mutex::new(());
     let _guard = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     device.seed(seed);

@@ -10,7 +10,7 @@ use regrow_sparse_core::model::weight::transposed;
 
 use crate::models::Net;
 
-/// What a tensor of a network is.
+/// The role of a tensor in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The weight of a linear or convolution layer other than the last.
@@ -42,11 +42,11 @@ pub fn visit_names(net: &Net, f: &mut dyn FnMut(String, Vec<usize>, Role)) {
     }
 }
 
-/// What to put in place of the tensor of this PyTorch name and shape; `None` leaves it.
+/// The new values of the tensor with this PyTorch name and shape; `None` leaves it unchanged.
 type NewValues<'a> = dyn FnMut(&str, &[usize]) -> Option<Vec<f32>> + 'a;
 
-/// Replaces every tensor of `net` by what `value` gives for its PyTorch name and shape, row-major
-/// in that shape; `None` leaves it.
+/// Replaces every tensor of `net` by the result of `value` for its PyTorch name and shape, row-major in that shape;
+/// `None` leaves it unchanged.
 pub fn map_values(net: Net, value: &mut NewValues) -> Net {
     net.map(&mut Fill { place: Place::default(), value })
 }
@@ -56,7 +56,7 @@ pub fn visit_values(net: &Net, f: &mut dyn FnMut(String, Vec<usize>, Vec<f32>)) 
     net.visit(&mut Read { place: Place::default(), f });
 }
 
-/// Where in the module a traversal stands.
+/// The current position of a traversal in the module.
 #[derive(Default)]
 struct Place {
     path: Vec<String>,

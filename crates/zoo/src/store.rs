@@ -1,4 +1,4 @@
-//! Networks from and to PyTorch-named safetensors.
+//! Loads and saves networks as PyTorch-named safetensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub fn load(arch: Arch, path: impl AsRef<Path>, device: &Device) -> Result<(Net,
     Ok((net, widths.last().copied().unwrap_or(0)))
 }
 
-/// A checkpoint that is one of an architecture.
+/// A checkpoint that matches an architecture.
 pub struct Checked {
     /// Each tensor with the entry that holds it.
     pub tensors: Vec<(TensorSpec, Entry)>,
@@ -40,8 +40,7 @@ pub struct Checked {
     pub widths: Vec<usize>,
 }
 
-/// Compares the tensors of `checkpoint` with those of `arch`. A network that was made narrower is one
-/// of `arch` too.
+/// Compares the tensors of `checkpoint` with those of `arch`. A narrowed network matches `arch` too.
 ///
 /// # Errors
 /// A tensor that is missing, superfluous, of another shape, or holds NaN or infinity.
@@ -66,8 +65,8 @@ pub fn check(arch: Arch, checkpoint: &Checkpoint) -> Result<Checked> {
     }
 }
 
-/// The widths that the outputs of the layers there are have, where they are not above the full ones;
-/// without a head, which says how many classes there are, its name.
+/// The widths of the outputs of the existing layers, if they do not exceed the full ones; without a head, which gives
+/// the number of classes, its name as an error.
 fn widths(arch: Arch, entries: &BTreeMap<&str, &Entry>) -> std::result::Result<Vec<usize>, String> {
     let specs: Vec<TensorSpec> = arch.tensors(10).into_iter().filter(|t| t.role.is_weight()).collect();
     let found = |spec: &TensorSpec| entries.get(spec.name.as_str()).and_then(|e| e.shape.first()).copied();
@@ -77,7 +76,7 @@ fn widths(arch: Arch, entries: &BTreeMap<&str, &Entry>) -> std::result::Result<V
     let mut widths = layout.widths();
     for (link, spec) in layout.layers.iter().zip(&specs) {
         let group = layout.groups[link.output];
-        // A layer that is not there: the inside of a block that was removed.
+        // A missing layer: the inside of a block that was removed.
         let width = found(spec).unwrap_or(group.least);
         if (group.least..=group.width).contains(&width) {
             widths[link.output] = width;
@@ -86,8 +85,8 @@ fn widths(arch: Arch, entries: &BTreeMap<&str, &Entry>) -> std::result::Result<V
     Ok(widths)
 }
 
-/// Writes `net` to a safetensors file in PyTorch's names and layouts, masks baked in. The file is
-/// complete or not there.
+/// Writes `net` to a safetensors file with PyTorch's names and layouts, masks applied. The file is either complete or
+/// absent.
 ///
 /// # Errors
 /// If the file cannot be written.

@@ -1,4 +1,4 @@
-//! Models of one parent that arrive one after another: what continual merging is measured on.
+//! Fine-tuned models that arrive one after another: used to measure continual merging.
 
 use std::time::Instant;
 
@@ -15,9 +15,9 @@ use crate::harness::tasks::Family;
 /// A difference to the parent, tensor by tensor.
 pub type Merged = Vec<Vec<f32>>;
 
-/// A finding: numbers that must be kept until the next model arrives, over those of one model.
+/// A finding: how many values must be kept until the next model arrives, relative to those of one model.
 pub const KEPT: &str = "models kept";
-/// A finding: accuracy of the first task's images after all models less after its own.
+/// A finding: the change in accuracy on the first task's images between its own model and the last.
 pub const FIRST: &str = "first task, change";
 
 /// The finding that holds the accuracy on the tasks so far after `t` models.
@@ -45,7 +45,7 @@ impl<'a> Arrivals<'a> {
         Self { family, models, line, seed, order }
     }
 
-    /// The models of these tasks merged by `method`.
+    /// The models of these tasks, merged by `method`.
     ///
     /// # Errors
     /// Those of the method.
@@ -53,15 +53,15 @@ impl<'a> Arrivals<'a> {
         self.family.merged(&tasks.iter().map(|task| &self.models[*task]).collect::<Vec<_>>(), method)
     }
 
-    /// A row of something measured without merging; `m` counts orders from 1.
+    /// A row measured without merging; `m` counts orders from 1.
     pub fn plain(&self, name: &str, value: f64) -> Record {
         Record { m: self.order + 1, ..Record::new(name, 0.0, self.seed, value, 0.0) }
     }
 
-    /// The row of a method that merges all models so far anew each time, of whose numbers it keeps `kept` models' worth.
+    /// The row of a method that merges all models so far each time and must keep the values of `kept` models.
     ///
     /// # Errors
-    /// Those of `merge`.
+    /// Errors of `merge`.
     pub fn again(&self, name: &str, kept: usize, merge: impl Fn(&[usize]) -> Result<Merged>) -> Result<Record> {
         self.row(name, kept, || (1..=self.line.len()).map(|t| merge(&self.line[..t])).collect())
     }
@@ -69,7 +69,7 @@ impl<'a> Arrivals<'a> {
     /// The row of a method whose `steps` are the merged differences after each model.
     ///
     /// # Errors
-    /// Those of `steps`.
+    /// Errors of `steps`.
     pub fn row(&self, name: &str, kept: usize, steps: impl FnOnce() -> Result<Vec<Merged>>) -> Result<Record> {
         let (started, steps) = (Instant::now(), steps()?);
         let (seconds, all) = (started.elapsed().as_secs_f64(), self.line.len());

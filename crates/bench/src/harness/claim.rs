@@ -1,4 +1,4 @@
-//! Whether a paper's claim shows here: paired differences over seeds, and what they resolve.
+//! Whether a paper's claim holds here: paired differences over seeds, with confidence intervals.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,15 +19,15 @@ pub struct Claim {
     pub than: String,
 }
 
-/// What the measurements say of a claim.
+/// The verdict on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The 95 % interval of the mean difference lies above zero.
+    /// The 95 % interval of the mean difference is above zero.
     Holds,
     /// It includes zero.
     NotResolved,
-    /// It lies below zero.
+    /// It is below zero.
     DoesNotHold,
 }
 
@@ -57,7 +57,7 @@ pub struct Verdict {
     pub reach: f64,
     /// How many seeds.
     pub seeds: usize,
-    /// What follows.
+    /// The verdict.
     pub outcome: Outcome,
 }
 
@@ -132,7 +132,7 @@ mod tests {
     fn differences_are_paired_and_judged() {
         let measure = Measure::Accuracy;
         let judge = |pairs: &[(f64, f64)]| claim("a", "b").judge(&rows(pairs), measure).unwrap();
-        // The seeds differ widely, the pairs agree.
+        // The seeds vary widely, the pairs agree.
         let clear = judge(&[(91.0, 90.0), (81.1, 80.0), (70.9, 70.0)]);
         assert!((clear.difference - 1.0).abs() < 1e-9);
         assert_eq!(clear.outcome, Outcome::Holds);

@@ -1,4 +1,4 @@
-//! One network on one data set: the options of tables that prune a network which is trained here, or a checkpoint.
+//! One network on one data set: the options of tables that prune a checkpoint or a network trained here.
 
 use std::path::{Path, PathBuf};
 
@@ -24,32 +24,32 @@ pub struct DenseNetwork {
     /// The network
     #[arg(long, default_value = "mlp-small")]
     pub arch: String,
-    /// A trained network in PyTorch's names; without it one is trained for each seed
+    /// A trained network with PyTorch's names; without it one is trained for each seed
     #[arg(long)]
     #[serde(serialize_with = "file_name")]
     pub checkpoint: Option<PathBuf>,
-    /// Epochs of training a network, where no checkpoint is given
+    /// Epochs of training a network, if no checkpoint is given
     #[arg(long, default_value_t = 20)]
     pub epochs: usize,
     /// Examples per step.
     #[arg(skip)]
     pub batch: usize,
-    /// How much of the data.
+    /// How much of the data to use.
     #[command(flatten)]
     #[serde(flatten)]
     pub part: Part,
 }
 
-/// A network's kind and its data.
+/// A network architecture and its data.
 pub struct Images {
-    /// The kind.
+    /// The architecture.
     pub arch: Arch,
-    /// The data, normalized as it wants.
+    /// The data, with the architecture's normalization.
     pub set: DataSet,
 }
 
 impl DenseNetwork {
-    /// Fills in what the options leave open.
+    /// Fills in options that were not given.
     ///
     /// # Errors
     /// No image, no epoch, a checkpoint that is missing.
@@ -94,7 +94,7 @@ impl DenseNetwork {
         if self.checkpoint.is_some() { 0 } else { self.epochs }
     }
 
-    /// In words.
+    /// A description in words.
     pub fn says(&self) -> String {
         let Self { dataset, arch, checkpoint, epochs, part, .. } = self;
         let network = match checkpoint.as_ref().and_then(|path| path.file_name()) {

@@ -1,4 +1,4 @@
-//! Streams of dissimilar tasks: halves of the classes of one or two data sets, turned or inverted.
+//! Streams of dissimilar tasks: halves of the classes of one or two data sets, rotated or inverted.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::harness::trainer::Fit;
 /// Classes of each part.
 pub const CLASSES: usize = 5;
 
-/// A stream's name; data set, first class and change of each part. The first is what comes before the tasks.
+/// A stream's name; data set, first class and change of each part. The first part is learned before the tasks.
 type Stream = (&'static str, [(&'static str, usize, Change); 6]);
 
 /// All streams.
@@ -37,17 +37,17 @@ const STREAMS: [Stream; 2] = [
 
 /// Training and test images of five classes.
 pub struct Part {
-    /// As `digits 5 to 9, inverted`.
+    /// Such as `digits 5 to 9, inverted`.
     pub name: String,
-    /// Images to learn from.
+    /// Training images.
     pub train: Images,
-    /// Images to count on.
+    /// Test images.
     pub test: Images,
 }
 
-/// What is learned first, and the tasks in their order.
+/// The part that is learned first, and the tasks in order.
 pub struct Parts {
-    /// What is learned before the tasks.
+    /// The part that is learned before the tasks.
     pub anchor: Part,
     /// The tasks.
     pub tasks: Vec<Part>,
@@ -74,8 +74,8 @@ pub fn open(name: &str, folder: Option<&Path>, images: Option<usize>, validate: 
 }
 
 impl Parts {
-    /// A network of so many blocks in each stage (0: three convolutions) that has learned what comes before the tasks, with
-    /// a fresh head for all tasks, and its accuracy on its own classes.
+    /// A network with this many blocks in each stage (0: three convolutions) that has learned the first part, with a
+    /// new head for all tasks, and its accuracy on its own classes.
     ///
     /// # Errors
     /// If the training fails.
@@ -108,7 +108,7 @@ impl Parts {
         TaskStream::sets(Scenario::Task, &sets)
     }
 
-    /// In words.
+    /// A description in words.
     pub fn says(&self) -> String {
         let tasks: Vec<String> = self.tasks.iter().enumerate().map(|(i, t)| format!("{} {}", i + 1, t.name)).collect();
         let counts = |parts: &[Part]| parts.iter().map(|p| p.train.labels.len().to_string()).collect::<Vec<_>>();

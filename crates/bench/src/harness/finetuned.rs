@@ -1,4 +1,4 @@
-//! What tables of the children of one parent share: their options and their data.
+//! Shared by tables of fine-tuned models: their options and their data.
 
 use std::path::Path;
 
@@ -16,8 +16,8 @@ use crate::harness::trainer::Trainer;
 /// Options of these tables.
 #[derive(clap::Args, Clone, Debug, Serialize)]
 pub struct Finetuned {
-    /// digits (embedded), mnist, fashion-mnist or cifar10; of several the tasks take turns, and class 0 of one has the
-    /// output of class 0 of the other
+    /// digits (embedded), mnist, fashion-mnist or cifar10; with several, tasks alternate between them, and class 0 of
+    /// one has the output of class 0 of the other
     #[arg(long, default_value = "digits", value_delimiter = ',')]
     #[serde(skip)]
     pub dataset: Vec<String>,
@@ -45,13 +45,13 @@ pub struct Finetuned {
     #[arg(long)]
     #[serde(skip)]
     pub tune: Option<usize>,
-    /// What follows from these.
+    /// Derived from these options.
     #[arg(skip)]
     #[serde(flatten)]
     pub plan: Plan,
 }
 
-/// What decides the models of such a table.
+/// Everything that determines the models of such a table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Names of the data sets, with `+` between them.
@@ -62,7 +62,7 @@ pub struct Plan {
     pub tasks: Split,
     /// How many.
     pub count: usize,
-    /// Training images of each data set, where they are not all.
+    /// Number of training images of each data set, if not all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<usize>,
     /// Epochs of the parent.
@@ -106,7 +106,7 @@ impl Finetuned {
 }
 
 impl Plan {
-    /// What the tasks are, in words.
+    /// The tasks, in words.
     pub fn tasks_in_words(&self) -> String {
         let what = match self.tasks {
             Split::Turns => "turned and mirrored images",
@@ -118,7 +118,7 @@ impl Plan {
 }
 
 impl Finetuned {
-    /// In words, fine-tuned from a learning rate of `rate`.
+    /// A description in words, fine-tuned from a learning rate of `rate`.
     pub fn says(&self, rate: f64) -> String {
         let Plan { dataset, arch, epochs, tune, batch, .. } = &self.plan;
         format!(
@@ -134,12 +134,12 @@ pub struct FinetunedData {
     plan: Plan,
     arch: Arch,
     sets: Vec<DataSet>,
-    /// What the parent learns from.
+    /// The parent's training images.
     train: Images,
 }
 
 impl FinetunedData {
-    /// Opens the data and checks that there are so many tasks of it.
+    /// Opens the data and checks that it has enough tasks.
     ///
     /// # Errors
     /// An unknown network, data that are missing or do not fit the network or each other, too many tasks.
@@ -160,7 +160,7 @@ impl FinetunedData {
                 let (a, b) = (train.classes, other.train.classes);
                 return Err(Error::Argument(format!("{} has {b} classes, the first data set {a}", other.name)));
             }
-            // One network sees both: as the first is normalized.
+            // One network uses both: normalized like the first.
             let normal = |images: &Images| images.clone().with_normalization(train.normalization.clone());
             (other.train, other.test) = (normal(&other.train), normal(&other.test));
             train.pixels.extend_from_slice(&other.train.pixels);
@@ -170,7 +170,7 @@ impl FinetunedData {
         Ok(Self { plan: plan.clone(), arch, sets, train })
     }
 
-    /// The parent of one seed and what its children learn; with `biases`, they differ from it in everything.
+    /// The parent of one seed and its fine-tuning tasks; with `biases`, models differ from it in all parameters.
     ///
     /// # Errors
     /// If training fails.

@@ -1,4 +1,4 @@
-//! Images as tables use them: parts of a data set, some of its classes, turned or inverted.
+//! Images as used by tables: parts of a data set, some of its classes, rotated or inverted.
 
 use std::ops::Range;
 use std::path::Path;
@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 #[derive(clap::Args, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Part {
-    /// Test images to count on, evenly spaced; by default all
+    /// Number of test images to evaluate on, evenly spaced; by default all
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<usize>,
-    /// Training images to train and to measure on, evenly spaced; by default all
+    /// Number of training images to train and evaluate on, evenly spaced; by default all
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_images: Option<usize>,
 }
 
 impl Part {
-    /// Refuses none.
+    /// Rejects a count of zero.
     ///
     /// # Errors
     /// If there would be no image.
@@ -43,7 +43,7 @@ impl Part {
         DataSet { train, test, ..data }
     }
 
-    /// What to add to a line that says what was trained on.
+    /// A suffix for the description of the training data.
     pub fn says(&self) -> String {
         let training = self.train_images.map(|n| format!(", on {n} training images"));
         let test = self.images.map(|n| format!(", counted on {n} test images"));
@@ -51,10 +51,10 @@ impl Part {
     }
 }
 
-/// Opens the data set `name` for a network of this kind.
+/// Opens the data set `name` for this architecture.
 ///
 /// # Errors
-/// Data that is unknown, missing, or of another size than the network's input.
+/// Data that is unknown, missing, or has another size than the network's input.
 pub fn open(name: &str, arch: Arch, folder: Option<&Path>) -> Result<DataSet> {
     let data = data::open(name, folder)?;
     if data.train.size != arch.input() {
@@ -64,7 +64,7 @@ pub fn open(name: &str, arch: Arch, folder: Option<&Path>) -> Result<DataSet> {
     Ok(data)
 }
 
-/// Normalized as the published weights of `arch` want it.
+/// With the normalization of the published weights of `arch`.
 pub fn normalized(data: DataSet, arch: Arch) -> DataSet {
     match arch.normalization() {
         Some(normal) => DataSet {
@@ -76,7 +76,7 @@ pub fn normalized(data: DataSet, arch: Arch) -> DataSet {
     }
 }
 
-/// So many of `images`, evenly spaced: some data sets are sorted by class.
+/// A subset of `images`, evenly spaced: some data sets are sorted by class.
 pub fn few(images: Images, wanted: Option<usize>) -> Images {
     let all = images.len();
     match wanted {
@@ -85,7 +85,7 @@ pub fn few(images: Images, wanted: Option<usize>) -> Images {
     }
 }
 
-/// A fifth of the training images in place of the test images: for choosing settings.
+/// Replaces the test images by a fifth of the training images: for choosing settings.
 pub fn held_out(set: DataSet) -> DataSet {
     let (train, test) = set.train.split(0.2, 0);
     DataSet { train, test, ..set }
@@ -100,19 +100,19 @@ pub fn only(images: &Images, classes: Range<usize>) -> Images {
     own
 }
 
-/// What is done to images.
+/// A change to images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Nothing.
     No,
-    /// Quarters of a turn.
+    /// Quarter turns.
     Turned(usize),
-    /// Bright where it was dark.
+    /// Bright and dark inverted.
     Inverted,
 }
 
 impl Change {
-    /// The images with it.
+    /// The changed images.
     pub fn of(self, images: &Images) -> Images {
         match self {
             Self::No => images.clone(),
@@ -125,7 +125,7 @@ impl Change {
         }
     }
 
-    /// What to add to the name of images that have it.
+    /// A suffix for the name of changed images.
     pub fn says(self) -> String {
         match self {
             Self::No => String::new(),
@@ -135,7 +135,7 @@ impl Change {
     }
 }
 
-/// The images turned `way % 4` times by 90 degrees, mirrored before that from 4 on.
+/// The images rotated `way % 4` times by 90 degrees, mirrored before that from 4 on.
 pub fn turned(images: &Images, way: usize) -> Images {
     let side = images.size[2];
     let source = |row: usize, column: usize| {

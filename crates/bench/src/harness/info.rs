@@ -1,4 +1,4 @@
-//! What a table is called and what it is about.
+//! A table's name and subject.
 
 use crate::harness::record::Measure;
 
@@ -7,9 +7,9 @@ use crate::harness::record::Measure;
 pub struct Info {
     /// The name of the command and of the files.
     pub name: &'static str,
-    /// What it compares, in a line, with its paper.
+    /// What it compares, in one line, with its paper.
     pub summary: &'static str,
-    /// Command lines, as `bench rd --seeds 3`, one a line.
+    /// Command lines, such as `bench rd --seeds 3`, one per line.
     pub example: &'static str,
     /// The published figures: the text of `published/<name>.toml`.
     pub paper: &'static str,

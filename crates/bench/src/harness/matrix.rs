@@ -42,7 +42,7 @@ fn draw(svg: &mut String, panel: &Panel, x: usize, y: usize) {
         for (j, value) in row.iter().enumerate() {
             let (x, y) = (x + j * CELL, y + i * CELL);
             let (fill, ink) = (colour(*value), if *value > 55.0 { "white" } else { "black" });
-            // Tasks yet to come are only outlined.
+            // Future tasks are only outlined.
             let faint = if j > i { " opacity=\"0.45\"" } else { "" };
             let _ = writeln!(
                 svg,

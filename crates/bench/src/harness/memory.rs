@@ -1,6 +1,6 @@
 //! The process's memory.
 
-/// The most memory this process has held so far, in bytes; `None` where the system does not say.
+/// The peak memory of this process so far, in bytes; `None` if the system does not report it.
 pub fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;

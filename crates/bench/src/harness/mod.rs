@@ -1,12 +1,12 @@
-//! What all tables share. A table says what is measured ([`table::Table`]); the harness owns the rest.
+//! Shared by all tables. A table defines what is measured ([`table::Table`]); the harness does everything else.
 //!
 //! | to | look in |
 //! | --- | --- |
 //! | write a table | [`table`], [`info`], [`prelude`], [`view`] |
 //! | run it: options, devices, resuming, Slurm | [`run`], [`settings`], [`row_store`], [`slurm`] |
 //! | train and evaluate networks | [`trainer`], [`dense`], [`network`], [`images`] |
-//! | models of one parent, streams of tasks | [`finetuned`], [`tasks`], [`arrivals`]; [`streams`], [`dissimilar`] |
-//! | keep what was measured, judge claims by it | [`record`], [`results`], [`claim`], [`paper`] |
+//! | fine-tuned models, streams of tasks | [`finetuned`], [`tasks`], [`arrivals`]; [`streams`], [`dissimilar`] |
+//! | store measurements, judge claims with them | [`record`], [`results`], [`claim`], [`paper`] |
 //! | show it | [`render`], [`picture`], [`matrix`]; all together [`report`] |
 
 pub mod arrivals;

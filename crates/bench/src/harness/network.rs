@@ -1,12 +1,12 @@
-//! What is left of a network that was pruned: weights layer by layer, and multiplications and additions.
+//! The size of a pruned network: weights layer by layer, and multiplications and additions.
 
 use regrow_sparse_core::model::masked::masks;
 use regrow_sparse_core::model::weight::{Select, weights};
 use regrow_sparse_core::{Error, Mask, Result};
 use regrow_zoo::{Arch, Net, TensorSpec};
 
-/// Refuses a network that is not as sparse as asked for. Uniform budgets round in each layer, patterns
-/// to whole groups; a narrower network may have fewer weights, not more.
+/// Rejects a network that is not as sparse as requested. Uniform budgets round in each layer, patterns to whole groups;
+/// a narrower network may have fewer weights, not more.
 ///
 /// # Errors
 /// If it is not.
@@ -29,17 +29,17 @@ pub fn exact(arch: Arch, classes: usize, net: &Net, sparsity: f64) -> Result<()>
     }
 }
 
-/// How many weights go together: one, or a whole output where all outputs are kept or pruned whole.
+/// How many weights are pruned together: one, or a whole output if all outputs are kept or pruned whole.
 fn grain(mask: &Mask) -> usize {
     let cols = mask.shape()[1..].iter().product::<usize>().max(1);
     let whole = |row: usize| (1..cols).all(|i| mask.keeps(row * cols + i) == mask.keeps(row * cols));
     if (0..mask.len() / cols).all(whole) { cols } else { 1 }
 }
 
-/// Weights left in each layer of `arch`, in its order; of one that is not there, none.
+/// Remaining weights in each layer of `arch`, in order; zero for a missing layer.
 fn counts(arch: Arch, classes: usize, net: &Net) -> Result<Vec<(TensorSpec, usize)>> {
     let weights = weights(net, &Select::default().with_head())?;
-    // A path begins with the variant of `Net`.
+    // A path starts with the variant of `Net`.
     let of = |name: &str| weights.iter().find(|w| w.path.split_once('.').is_some_and(|(_, path)| path == name));
     let layers = arch.tensors(classes).into_iter().filter(|spec| spec.role.is_weight());
     Ok(layers
@@ -50,7 +50,7 @@ fn counts(arch: Arch, classes: usize, net: &Net) -> Result<Vec<(TensorSpec, usiz
         .collect())
 }
 
-/// Multiplications and additions of one example with the weights of `net` that are left.
+/// Multiplications and additions of one example with the remaining weights of `net`.
 ///
 /// # Errors
 /// If the weights cannot be read.

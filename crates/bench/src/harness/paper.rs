@@ -6,20 +6,20 @@ use serde::Deserialize;
 use crate::harness::claim::Claim;
 use crate::harness::picture;
 
-/// What a paper says.
+/// A paper's published results.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Paper {
     /// Its title.
     pub title: String,
-    /// As `arXiv 2306.16788`.
+    /// Such as `arXiv 2306.16788`.
     pub source: String,
     /// How its setting differs from ours.
     pub setting: String,
-    /// What it says in words, with the place.
+    /// Its statements in words, with the place.
     #[serde(default)]
     pub statements: Vec<String>,
-    /// What it claims of methods, as pairs to compare.
+    /// Its claims about methods, as pairs to compare.
     #[serde(default)]
     pub claims: Vec<Claim>,
     /// Published figures.
@@ -37,21 +37,21 @@ pub struct Figure {
     pub method: String,
     /// Fraction of zeros.
     pub sparsity: f64,
-    /// The pattern of zeros, as `2:4`, where they do not stand anywhere.
+    /// The pattern of zeros, such as `2:4`, if they are restricted.
     pub pattern: Option<String>,
-    /// Candidates, where they matter.
+    /// Candidates, if relevant.
     pub m: Option<usize>,
     /// Accuracy in percent, or perplexity.
     #[serde(alias = "accuracy")]
     pub value: f64,
     /// Its standard deviation.
     pub std: Option<f64>,
-    /// Where it stands: table and page or address.
+    /// Where it is published: table and page or address.
     pub source: String,
 }
 
 impl Figure {
-    /// As `, 90 % zeros` or `, 2:4`; nothing of a network that is not pruned.
+    /// Such as `, 90 % zeros` or `, 2:4`; empty for a network that is not pruned.
     pub fn zeros(&self) -> String {
         match &self.pattern {
             Some(pattern) => format!(", {pattern}"),
@@ -60,7 +60,7 @@ impl Figure {
         }
     }
 
-    /// The value as it was published, with its spread if that was.
+    /// The value as published, with its spread if that was published.
     pub fn text(&self) -> String {
         let std = self.std.map_or(String::new(), |std| format!(" ± {}", picture::number(std)));
         format!("{}{std}", picture::number(self.value))
@@ -68,10 +68,10 @@ impl Figure {
 }
 
 impl Paper {
-    /// Reads one.
+    /// Parses a paper file.
     ///
     /// # Errors
-    /// If it is not one.
+    /// If it has another format.
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| Error::Argument(format!("paper.toml: {}", e.message())))
     }

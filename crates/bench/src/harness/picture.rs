@@ -14,7 +14,7 @@ pub struct Line {
     pub points: Vec<(f64, f64, f64)>,
 }
 
-/// Colours that stay apart for most colour-blind readers (Okabe & Ito).
+/// Colours that most colour-blind readers can distinguish (Okabe & Ito).
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -26,8 +26,8 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(140, 140, 140),
 ];
 
-/// Draws `lines` with error bars of one standard deviation and writes the file atomically.
-/// Points stand at equal distances, labelled with their x: sparsities crowd near 1.
+/// Draws `lines` with error bars of one standard deviation and writes the file atomically. Points are equally spaced
+/// and labelled with their x: sparsities crowd near 1.
 ///
 /// # Errors
 /// If nothing can be drawn or the file cannot be written.
@@ -76,7 +76,7 @@ fn draw(
     let area = SVGBackend::with_string(svg, (960, 480)).into_drawing_area();
     area.fill(&WHITE).map_err(|e| said(&e))?;
     let area = area.titled(title, ("sans-serif", 20)).map_err(|e| said(&e))?;
-    // Names beside the chart, where they hide nothing.
+    // Names beside the chart, where they cover nothing.
     let (left, right) = area.split_horizontally(720);
     for (i, line) in lines.iter().enumerate() {
         let (y, colour) = (30 + 22 * i as i32, COLOURS[i % COLOURS.len()]);
@@ -105,7 +105,7 @@ fn draw(
         .map_err(|e| said(&e))?;
     for (i, line) in lines.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
-        // A little aside, so that error bars do not hide each other.
+        // Slightly shifted, so that error bars do not cover each other.
         let aside = (i as f64 - lines.len() as f64 / 2.0) * 0.02;
         let points: Vec<(f64, f64, f64)> = line.points.iter().map(|(x, y, s)| (place(*x) + aside, *y, *s)).collect();
         chart

@@ -1,4 +1,4 @@
-//! What a table measures, in long form: one record per method, setting and seed.
+//! A table's measurements, in long form: one record per method, setting and seed.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ pub struct Record {
     pub method: String,
     /// Fraction of the prunable weights that are zero.
     pub sparsity: f64,
-    /// The pattern of zeros, as `2:4`; empty where they may stand anywhere.
+    /// The pattern of zeros, such as `2:4`; empty if they are unrestricted.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pattern: String,
-    /// Candidates per phase; 1 where there is but one model.
+    /// Candidates per phase; 1 if there is only one model.
     pub m: usize,
     /// The seed.
     pub seed: u64,
@@ -23,19 +23,19 @@ pub struct Record {
     pub value: f64,
     /// Seconds of wall time that this row took, without pretraining.
     pub seconds: f64,
-    /// Multiplications and additions of one example with the weights that are left, where known.
+    /// Multiplications and additions of one example with the remaining weights, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops: Option<u64>,
-    /// Fraction of each layer's weights that is left, in the order of the model, where known.
+    /// Fraction of each layer's weights that remain, in model order, if known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub densities: Vec<(String, f64)>,
-    /// Whatever else was measured, by name.
+    /// Other measurements, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub findings: BTreeMap<String, f64>,
 }
 
 impl Record {
-    /// What every row has; the rest is empty.
+    /// With the values that every row has; the rest is empty.
     pub fn new(method: &str, sparsity: f64, seed: u64, value: f64, seconds: f64) -> Self {
         Self {
             method: method.into(),
@@ -84,7 +84,7 @@ impl Measure {
         }
     }
 
-    /// A value as pictures show it: perplexities may lie orders of magnitude apart.
+    /// A value as pictures show it: perplexities may differ by orders of magnitude.
     pub fn drawn(self, value: f64) -> f64 {
         match self {
             Self::Accuracy => value,
@@ -133,7 +133,7 @@ pub fn values(rows: &[Record], method: &str, sparsity: f64, m: usize) -> Vec<(u6
     rows.iter().filter(wanted).map(|r| (r.seed, r.value)).collect()
 }
 
-/// As `97.31 ± 0.42`: mean and standard deviation over seeds.
+/// Such as `97.31 ± 0.42`: mean and standard deviation over seeds.
 pub fn spread(by_seed: &[(u64, f64)]) -> String {
     if by_seed.is_empty() {
         return "-".into();
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_number_comes_back_from_a_file_as_it_was() {
-        // Read without serde_json's `float_roundtrip`, all of these are others in their last digit.
+        // Without serde_json's `float_roundtrip`, all of these are read with a different last digit.
         for (right, of) in [(1, 37), (34, 37), (47, 48), (58, 62), (61, 62)] {
             let value = 100.0 * f64::from(right) / f64::from(of);
             let record = Record::new("a method", 0.9, 0, value, 1.0);

@@ -1,4 +1,4 @@
-//! How every table is shown: printed by method and sparsity, claims judged, as JSON, as a picture.
+//! Output shared by all tables: printed by method and sparsity, claims judged, as JSON, as a picture.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::harness::record::{Measure, Record, mean_std};
 use crate::harness::results::ResultFile;
 use crate::harness::{memory, settings};
 
-/// A table that is complete.
+/// A finished table.
 pub struct Outcome<'a, P> {
     /// Its name: that of the command and of the files.
     pub table: &'a str,
@@ -23,9 +23,9 @@ pub struct Outcome<'a, P> {
     pub plan: &'a P,
     /// What was measured.
     pub rows: &'a [Record],
-    /// What papers claim of it.
+    /// The papers' claims about it.
     pub claims: &'a [Claim],
-    /// Findings that are no rows, a line each.
+    /// Findings that are not rows, one per line.
     pub notes: &'a [String],
     /// Where it ran.
     pub device: &'a Device,

@@ -24,11 +24,11 @@ pub struct ResultFile<'a, S> {
     pub settings: S,
     /// Seconds of wall time in all.
     pub seconds: f64,
-    /// Most bytes of memory held.
+    /// Peak memory in bytes.
     pub peak_memory: Option<u64>,
     /// The paper's claims, judged.
     pub claims: &'a [Verdict],
-    /// Findings that are no measurements, a line each.
+    /// Findings that are not measurements, one per line.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub notes: &'a [String],
     /// The measurements.
@@ -36,7 +36,7 @@ pub struct ResultFile<'a, S> {
 }
 
 impl<S: Serialize> ResultFile<'_, S> {
-    /// Writes it as JSON; complete or not at all.
+    /// Writes it as JSON, completely or not at all.
     ///
     /// # Errors
     /// If the file cannot be written.

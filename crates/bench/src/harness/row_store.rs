@@ -1,4 +1,4 @@
-//! The cells of a table done so far, kept on disk while it runs, so that it can be resumed.
+//! The finished cells of a table, stored on disk while it runs, so that it can be resumed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::harness::record::Record;
 
-/// A table under way: its plan, which decides every number, and the rows there are.
+/// An unfinished table: its plan, which determines every number, and the rows so far.
 pub struct RowStore {
     path: PathBuf,
     /// The rows so far.
@@ -25,7 +25,7 @@ struct Written<'a, P> {
     rows: &'a [Record],
 }
 
-/// What a run of some seeds has left: a table, or cells of one.
+/// What a run of some seeds left: a table, or cells of one.
 #[derive(Deserialize)]
 struct Part {
     #[serde(alias = "settings")]
@@ -33,7 +33,7 @@ struct Part {
     rows: Vec<Record>,
 }
 
-/// A plan as it is read back: by way of text, as an f32 is another number as a value.
+/// A plan as it is read back: through JSON text, so both sides are rounded alike.
 fn as_read<P: Serialize>(plan: &P, path: &Path) -> Result<Value> {
     let read = |text: String| serde_json::from_str(&text);
     serde_json::to_string(plan).and_then(read).map_err(|e| Error::format(path, e.to_string()))
@@ -55,8 +55,8 @@ fn parts(out: &Path) -> Vec<PathBuf> {
 }
 
 impl RowStore {
-    /// An empty table `name` in the folder `out`, which is made; with `resume`, what an interrupted run left
-    /// there, and what runs of some of its seeds have left in `out/part-*`.
+    /// An empty table `name` in the folder `out`, which is created; with `resume`, also the rows left there by an
+    /// interrupted run, and those of runs of some of its seeds in `out/part-*`.
     ///
     /// # Errors
     /// A folder that cannot be made; if such a run had another plan, or its file cannot be read.
@@ -87,7 +87,7 @@ impl RowStore {
         }
     }
 
-    /// Takes the rows that a run of some seeds has left in `folder`, finished or not.
+    /// Takes the rows that a run of some seeds left in `folder`, finished or not.
     fn take<P: Serialize>(&mut self, folder: &Path, name: &str, plan: &P) -> Result<()> {
         let files = [format!("{name}.json"), format!("{name}.cells.json")].map(|file| folder.join(file));
         let Some(path) = files.into_iter().find(|path| path.exists()) else { return Ok(()) };
@@ -106,11 +106,11 @@ impl RowStore {
         Ok(())
     }
 
-    /// The rows that `work` makes of the pieces `0..count`, shared out among `pool`, in the pieces' order. Those of
-    /// each are kept as soon as they are there.
+    /// The rows of `work` for the pieces `0..count`, distributed over `pool`, in the pieces' order. Rows of each piece
+    /// are stored as soon as they are finished.
     ///
     /// # Errors
-    /// What `work` runs into; as [`RowStore::add`].
+    /// Errors of `work`; as [`RowStore::add`].
     pub fn fill<P: Serialize + Sync>(
         &mut self,
         plan: &P,
@@ -147,7 +147,7 @@ impl RowStore {
         self.fill(plan, pool, open.len(), |device, piece| work(device, open[piece]))
     }
 
-    /// Keeps `rows` as well, on disk.
+    /// Adds `rows`, also on disk.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -158,7 +158,7 @@ impl RowStore {
         Ok(atomic::write_atomic(&self.path, |out| out.write_all(text.as_bytes()))?)
     }
 
-    /// The rows of the finished table; the file goes.
+    /// The rows of the finished table; the file is removed.
     ///
     /// # Errors
     /// If it cannot be removed.

@@ -19,7 +19,7 @@ use crate::harness::table::{Context, Setting, Shared, Table};
 use crate::harness::trainer;
 use crate::harness::view::View;
 
-/// A table of the registry: what it is about, its options, and how it is run from them.
+/// A table of the registry: its description, its options, and how to run it.
 pub struct Entry {
     /// Its name, summary, example and published figures.
     pub info: &'static Info,
@@ -50,7 +50,7 @@ impl Entry {
         }
     }
 
-    /// A table with options and a way to run of its own.
+    /// A table with custom options and a custom way to run.
     pub const fn with<A: clap::Args>(info: &'static Info, run: fn(&'static Info, &ArgMatches) -> Result<()>) -> Self {
         Self { info, options: A::augment_args, run }
     }
@@ -70,7 +70,7 @@ impl Entry {
         (self.run)(self.info, matches)
     }
 
-    /// A whole program that runs this table alone: a table of one's own needs no other `main`.
+    /// A program that runs only this table: a custom table needs no other `main`.
     ///
     /// # Errors
     /// As [`Entry::run`].
@@ -79,15 +79,15 @@ impl Entry {
     }
 }
 
-/// Options from what was found on the command line.
+/// Options parsed from the command line.
 ///
 /// # Errors
-/// If they are not there.
+/// If they are missing.
 pub fn parsed<A: clap::FromArgMatches>(matches: &ArgMatches) -> Result<A> {
     A::from_arg_matches(matches).map_err(|e| Error::Argument(e.to_string()))
 }
 
-/// What decides the numbers of a table.
+/// Everything that determines a table's numbers.
 #[derive(Serialize)]
 struct Plan<'a, T> {
     #[serde(flatten)]
@@ -95,10 +95,10 @@ struct Plan<'a, T> {
     seeds: (u64, u64),
 }
 
-/// Runs a table whose options were checked.
+/// Runs a table with checked options.
 ///
 /// # Errors
-/// Data that is missing, whatever the methods run into, an output folder that cannot be written.
+/// Missing data, errors of the methods, an output folder that cannot be written.
 pub fn run<T: Table>(info: &Info, table: &T, common: &Common) -> Result<()> {
     if slurm::scripted(common)? {
         return Ok(());
@@ -115,7 +115,7 @@ pub fn run<T: Table>(info: &Info, table: &T, common: &Common) -> Result<()> {
     show(info, &plan, view, (&paper, &rows), common, started.elapsed().as_secs_f64())
 }
 
-/// All rows. Those of finished settings are kept on disk until the table is complete.
+/// All rows. Those of finished settings are stored on disk until the table is complete.
 fn fill<T: Table>(name: &str, plan: &Plan<'_, T>, data: &T::Data, common: &Common) -> Result<Vec<Record>> {
     let (table, (first, count)) = (plan.table, plan.seeds);
     let (settings, epochs) = (table.settings(), table.epochs(data));

@@ -1,4 +1,4 @@
-//! The options that tables share: scale, data, seeds, where results go.
+//! The options that tables share: scale, data, seeds, output folder.
 
 use std::path::PathBuf;
 
@@ -14,24 +14,24 @@ pub struct Common {
     /// The folder of the data sets; digits need none
     #[arg(long, env = "REGROW_DATA")]
     pub data: Option<PathBuf>,
-    /// How many seeds, from --first-seed
+    /// Number of seeds, starting at --first-seed
     #[arg(long, default_value_t = 5)]
     pub seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 0)]
     pub first_seed: u64,
-    /// Where the JSON and the picture go
+    /// The output folder for the JSON file and the picture
     #[arg(long, default_value = "tables")]
     pub out: PathBuf,
-    /// Go on where an interrupted run with the same settings stopped
+    /// Resume an interrupted run with the same settings
     #[arg(long)]
     pub resume: bool,
-    /// Print a Slurm array script, a task for each seed, in place of making the table; with --resume the
-    /// same command gathers what the tasks have made
+    /// Print a Slurm array script, with a task for each seed, instead of making the table; with --resume the same
+    /// command gathers the tasks' results
     #[arg(long)]
     pub slurm: bool,
-    /// Networks trained side by side on a device; by default one per core on the processor, one on any other. 1 for
-    /// times that nothing else shares
+    /// Networks trained in parallel on a device; by default one per core on the CPU, one on any other. Use 1 to measure
+    /// times without interference
     #[arg(long)]
     pub parallel: Option<usize>,
 }
@@ -41,7 +41,7 @@ pub struct Common {
 pub enum Scale {
     /// Minutes on two cores.
     Quick,
-    /// The paper's numbers of epochs and phases, as far as the network allows.
+    /// The paper's numbers of epochs and phases, if the network allows it.
     Full,
 }
 
@@ -53,8 +53,8 @@ pub fn devices(device: &Device) -> String {
     }
 }
 
-/// The command line that started this process, the program by its own name, absolute paths cut to
-/// their last part and credentials left out: results are read on other machines, by others.
+/// The command line that started this process, with the program's name only, absolute paths reduced to their last part
+/// and credentials left out: results are read by others on other machines.
 pub fn command() -> String {
     let cut = |word: String| match std::path::Path::new(&word) {
         path if path.is_absolute() => path.file_name().map_or("/".into(), |n| n.to_string_lossy().into_owned()),
@@ -63,7 +63,7 @@ pub fn command() -> String {
     std::iter::once("bench".to_string()).chain(std::env::args().skip(1).map(cut)).collect::<Vec<_>>().join(" ")
 }
 
-/// A path as results name it: by its last part. Other machines have other folders.
+/// A path as shown in results: its last part. Other machines have other folders.
 ///
 /// # Errors
 /// As the serializer.

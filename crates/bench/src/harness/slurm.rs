@@ -1,8 +1,7 @@
-//! A table as a Slurm array: a task for each seed, gathered by file.
+//! A table as a Slurm array: a task for each seed, with results gathered from files.
 //!
-//! Tasks share nothing. Each writes its part of the table to `OUT/part-K`; the same command with
-//! `--resume` takes the cells of all parts it finds there, makes those that are missing, and shows the
-//! table.
+//! Tasks share nothing. Each writes its part of the table to `OUT/part-K`; the same command with `--resume` takes the
+//! cells of all parts it finds there, computes missing ones, and shows the table.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,10 +10,10 @@ use regrow_sparse_core::{Error, Result};
 
 use crate::harness::settings::Common;
 
-/// Options of a table that its tasks have values of their own for.
+/// Options of a table that each task sets itself.
 const OWN: [&str; 3] = ["--seeds", "--first-seed", "--out"];
 
-/// Checks how many seeds there are. Where a script was asked for in place of the table, prints it, and returns true.
+/// Checks the number of seeds. If a script was requested instead of the table, prints it and returns true.
 ///
 /// # Errors
 /// No seed.
@@ -30,7 +29,7 @@ pub fn scripted(common: &Common) -> Result<bool> {
     Ok(common.slurm)
 }
 
-/// The script for the table that `words`, a command line without the program, ask for.
+/// The script for the table of `words`, a command line without the program.
 pub fn script(program: &Path, words: &[String], common: &Common) -> String {
     let out = std::path::absolute(&common.out).unwrap_or_else(|_| common.out.clone());
     let (out, program) = (out.display().to_string(), program.display().to_string());
@@ -52,7 +51,7 @@ pub fn script(program: &Path, words: &[String], common: &Common) -> String {
     script
 }
 
-/// The words without those that are not the tasks'.
+/// The words without those that each task sets itself.
 fn kept(words: &[String]) -> Vec<String> {
     let mut kept = Vec::new();
     let mut words = words.iter();
@@ -67,7 +66,7 @@ fn kept(words: &[String]) -> Vec<String> {
     kept
 }
 
-/// A word as a shell takes it for one.
+/// A word quoted for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=".contains(c);
     match !word.is_empty() && word.chars().all(plain) {

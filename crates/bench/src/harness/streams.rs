@@ -1,4 +1,4 @@
-//! What tables of continual learning share: findings of a stream of tasks, and their matrices.
+//! Shared by tables of continual learning: findings of a stream of tasks, and their matrices.
 
 use burn::optim::AdamConfig;
 use indicatif::ProgressBar;
@@ -16,12 +16,12 @@ use crate::harness::view::{self, Column, View};
 
 /// A finding: the change of accuracies since they were learned.
 pub const BWT: &str = "backward transfer";
-/// A finding: forgetting as the original definition has it.
+/// A finding: forgetting by the original definition.
 pub const FORGETTING: &str = "forgetting";
 /// A finding: milliseconds per training step.
 pub const STEP: &str = "ms per step";
 
-/// The finding that holds the accuracy on task `j` after task `i`.
+/// The name of the finding for the accuracy on task `j` after task `i`.
 pub fn place(i: usize, j: usize) -> String {
     format!("after {i} on {j}")
 }
@@ -48,13 +48,13 @@ pub fn ticks(bar: &ProgressBar, epochs: usize) -> impl FnMut(Progress) {
     }
 }
 
-/// The matrix of a method's rows, means over seeds; no line where there are none.
+/// The matrix of a method's rows, means over seeds; empty if there are none.
 pub fn panel(method: &str, rows: &[Record], tasks: usize) -> Panel {
     let line = |i: usize| (0..tasks).map(|j| mean_finding(rows, method, 0.0, &place(i, j))).collect();
     Panel { name: method.into(), rows: (0..tasks).filter_map(line).collect() }
 }
 
-/// A learning rate that falls to a tenth after each third of a task.
+/// A learning rate that drops to a tenth after each third of a task.
 pub fn in_thirds(rate: f64) -> LrSchedule {
     let decay = Decay::Step { milestones: vec![1.0 / 3.0, 2.0 / 3.0], factor: 0.1 };
     LrSchedule { decay, ..LrSchedule::constant(rate) }
@@ -73,7 +73,7 @@ pub struct TaskTraining {
 }
 
 impl TaskTraining {
-    /// Learns all tasks; the row `name` of `seed` with what became of each task.
+    /// Learns all tasks; the row `name` of `seed` with the accuracies of all tasks.
     ///
     /// # Errors
     /// If a training fails.
@@ -101,7 +101,7 @@ impl TaskTraining {
     }
 }
 
-/// Accuracies on all tasks after the last, `more` columns beside them; as a picture, and as matrices.
+/// Accuracies on all tasks after the last, with `more` columns; as a picture, and as matrices.
 pub fn view(info: &Info, methods: &[String], rows: &[Record], tasks: usize, more: Vec<Column<'_>>) -> View {
     let last = tasks.saturating_sub(1);
     let each = (0..tasks).map(|t| Column::finding(format!("task {}", t + 1), place(last, t)));

@@ -1,4 +1,5 @@
-//! What a table is: [`Table`]. The harness owns the rest: options, devices, progress, resuming, files, verdicts.
+//! The interface of a table: [`Table`]. The harness does the rest: options, devices, progress, resuming, files,
+//! verdicts.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -18,16 +19,16 @@ use crate::harness::settings::Common;
 use crate::harness::trainer::Trainer;
 use crate::harness::view::View;
 
-/// A table of a paper. Its own options are its fields: what of them decides the numbers is serialized.
+/// A table of a paper. Its own options are its fields: those that determine the numbers are serialized.
 ///
 /// A new table is one file with an implementation, its published figures in `published/<name>.toml`, and its line in
-/// [`tables::ALL`](crate::tables::ALL). `tables/rd.rs` is the pattern to follow, `tests/own_table.rs` the smallest; in a
-/// program of one's own, `Entry::of::<MyTable>(&INFO).main()` is the whole `main`.
+/// [`tables::ALL`](crate::tables::ALL). `tables/rd.rs` is the pattern to follow, `tests/own_table.rs` the smallest; in
+/// your own program, `Entry::of::<MyTable>(&INFO).main()` is the whole `main`.
 pub trait Table: Serialize + Sync {
     /// What all rows are made from, opened once.
     type Data: Send + Sync;
 
-    /// Fills in what the options leave open, and refuses what cannot be run.
+    /// Fills in options that were not given, and rejects what cannot be run.
     ///
     /// # Errors
     /// Impossible options.
@@ -35,18 +36,18 @@ pub trait Table: Serialize + Sync {
         Ok(())
     }
 
-    /// Opens the data; `folder` holds the data sets that are not embedded.
+    /// Opens the data; `folder` contains the data sets that are not embedded.
     ///
     /// # Errors
     /// Data that is missing.
     fn open(&self, folder: Option<&Path>) -> Result<Self::Data>;
 
-    /// What is run for each seed, piece by piece; the pieces share the devices.
+    /// The pieces to run for each seed; they share the devices.
     fn settings(&self) -> Vec<Setting> {
         vec![Setting::default()]
     }
 
-    /// Epochs that one seed trains in all, for the progress bar; 0 where nobody counts them.
+    /// Total epochs of one seed, for the progress bar; 0 if they are not counted.
     fn epochs(&self, _data: &Self::Data) -> usize {
         0
     }
@@ -54,27 +55,27 @@ pub trait Table: Serialize + Sync {
     /// The rows of one setting and seed.
     ///
     /// # Errors
-    /// Whatever the methods run into.
+    /// Errors of the methods.
     fn rows(&self, setting: &Setting, seed: u64, context: &Context<'_, Self::Data>) -> Result<Vec<Record>>;
 
-    /// What papers claim of the methods; by default the claims beside the published figures.
+    /// The papers' claims about the methods; by default the claims stored with the published figures.
     fn claims(&self, paper: &Paper) -> Vec<Claim> {
         paper.claims.clone()
     }
 
-    /// Our setting, in a line.
+    /// Our setting, in one line.
     fn describe(&self, data: &Self::Data) -> String;
 
-    /// How the rows are shown; an empty view stands for methods by sparsity.
+    /// How the rows are shown; an empty view means methods by sparsity.
     ///
     /// # Errors
-    /// Whatever is measured only to be shown.
+    /// Errors of anything that is measured only for display.
     fn view(&self, _data: &Self::Data, _rows: &[Record]) -> Result<View> {
         Ok(View::default())
     }
 }
 
-/// Refuses options for which something does not hold, saying why.
+/// Rejects options if `holds` is false; `why` is the reason.
 ///
 /// # Errors
 /// If it does not hold.
@@ -82,10 +83,10 @@ pub fn ensure(holds: bool, why: impl Into<String>) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::Argument(why.into())) }
 }
 
-/// The methods that were asked for, as the table names them.
+/// The requested methods, with the table's names.
 ///
 /// # Errors
-/// A name that is none.
+/// An unknown name.
 pub fn chosen(wanted: &[String], all: &[&str]) -> Result<Vec<String>> {
     let find = |name: &String| {
         let found = all.iter().find(|method| method.eq_ignore_ascii_case(name)).map(ToString::to_string);
@@ -97,11 +98,11 @@ pub fn chosen(wanted: &[String], all: &[&str]) -> Result<Vec<String>> {
 /// A piece of a table's seed: all rows of it, or those of one method, sparsity and number of candidates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Setting {
-    /// The method, where it is one.
+    /// The method, if it is one.
     pub method: Option<String>,
-    /// The sparsity, where it is one.
+    /// The sparsity, if it is one.
     pub sparsity: Option<f64>,
-    /// Candidates, where they are given.
+    /// Candidates, if given.
     pub m: Option<usize>,
 }
 
@@ -128,13 +129,13 @@ impl Setting {
             && self.m.is_none_or(|m| m == row.m)
     }
 
-    /// The method's name; empty where the setting is not of one.
+    /// The method's name; empty if the setting has none.
     pub fn name(&self) -> &str {
         self.method.as_deref().unwrap_or_default()
     }
 }
 
-/// Where rows are made, and what from.
+/// The device and data for computing rows.
 pub struct Context<'a, D> {
     /// The table's data.
     pub data: &'a D,
@@ -142,19 +143,19 @@ pub struct Context<'a, D> {
     pub device: &'a Device,
     /// Counts epochs.
     pub bar: &'a ProgressBar,
-    /// The device of what a seed's settings share.
+    /// The device of data shared by a seed's settings.
     pub(crate) home: &'a Device,
     pub(crate) shared: &'a Shared,
 }
 
-/// What the settings of a seed share, made by the first that asks.
+/// Data shared by the settings of a seed, computed on first use.
 #[derive(Default)]
 pub(crate) struct Shared(Mutex<HashMap<(TypeId, u64), Slot>>);
 
 type Slot = Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>;
 
 impl<D> Context<'_, D> {
-    /// Says what is under way, beside the bar.
+    /// Prints a status line above the bar.
     pub fn say(&self, what: impl std::fmt::Display) {
         self.bar.set_message(format!("({what})"));
     }
@@ -164,10 +165,10 @@ impl<D> Context<'_, D> {
         Trainer { train, device: self.device, bar: self.bar, batch, momentum: 0.9, recalibration: 0.2 }
     }
 
-    /// What all settings of `seed` share, as a trained network: made once, on the process's own device.
+    /// Data that all settings of `seed` share, such as a trained network: computed once, on the process's own device.
     ///
     /// # Errors
-    /// Those of `make`.
+    /// Errors of `make`.
     pub fn of_seed<T: Any + Send + Sync>(&self, seed: u64, make: impl FnOnce(&Self) -> Result<T>) -> Result<Arc<T>> {
         let slot = {
             let mut all = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Several tasks of one data set, and models of one parent that learn them: what merging is measured on.
+//! Several tasks of one data set, and models fine-tuned on them from one parent: used to measure merging.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::tensor::{Device, Tensor};
@@ -15,34 +15,34 @@ use serde::{Deserialize, Serialize};
 use crate::harness::images::turned;
 use crate::harness::trainer::{Fit, Trainer};
 
-/// Share of a task's training images that are held out to choose by.
+/// Share of a task's training images that are held out for choosing settings.
 const HELD: f64 = 0.1;
 
-/// How one data set becomes several tasks.
+/// How one data set is split into several tasks.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
     #[default]
-    /// The eight ways to lay a square image down: four turns, each also mirrored; all classes in each.
+    /// The eight orientations of a square image: four rotations, each also mirrored; all classes in each.
     Turns,
-    /// Two classes each, told apart among all.
+    /// Two classes each, classified among all.
     Pairs,
 }
 
 /// One task.
 pub struct Task {
-    /// As `turned by 90` or `classes 0, 1`.
+    /// Such as `turned by 90` or `classes 0, 1`.
     pub name: String,
-    /// Images to learn from.
+    /// Training images.
     pub train: Images,
-    /// Images to choose by.
+    /// Held-out images for choosing settings.
     pub held: Images,
-    /// Images to count on.
+    /// Test images.
     pub test: Images,
 }
 
 impl Split {
-    /// The first `count` tasks of `sets`, which take turns; which images are held out depends on `seed`.
+    /// The first `count` tasks of `sets`, alternating; which images are held out depends on `seed`.
     ///
     /// # Errors
     /// More tasks than there are, fewer than two, images that are not square.
@@ -86,7 +86,7 @@ impl Split {
     }
 }
 
-/// A parent and what is needed to train its children.
+/// A parent and what is needed to fine-tune it.
 pub struct Family<'a> {
     /// Where they are trained; its images are the parent's.
     pub trainer: Trainer<'a>,
@@ -94,7 +94,7 @@ pub struct Family<'a> {
     pub parent: Net,
     /// The tasks.
     pub tasks: Vec<Task>,
-    /// The names of the tensors that differ from child to child, in order.
+    /// The names of the tensors that differ between the models, in order.
     pub names: Vec<String>,
     /// Their shapes.
     pub shapes: Vec<Vec<usize>>,
@@ -103,8 +103,8 @@ pub struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
-    /// Trains the parent on the images of `trainer`. Children differ from it in its weight matrices, with
-    /// `biases` in everything.
+    /// Trains the parent on the images of `trainer`. Fine-tuned models differ from it in its weight matrices, with
+    /// `biases` in all parameters.
     ///
     /// # Errors
     /// If training fails.
@@ -130,7 +130,7 @@ impl<'a> Family<'a> {
         Ok(Self { trainer, parent, tasks, names, shapes, base })
     }
 
-    /// The parent, to be trained: its weight matrices alone unless biases differ too.
+    /// The parent, prepared for training: only its weight matrices unless biases differ too.
     pub fn trainable(&self) -> Net {
         let mut found = Matrices::default();
         self.parent.visit(&mut found);
@@ -152,7 +152,7 @@ impl<'a> Family<'a> {
         trainer.fit(net, KeepMasks, &fit)
     }
 
-    /// What `net` differs by from the parent.
+    /// The difference of `net` to the parent.
     pub fn differences(&self, net: &Net) -> Vec<Vec<f32>> {
         let mut values = Vec::new();
         visit_values(net, &mut |name, _, found| {
@@ -180,7 +180,7 @@ impl<'a> Family<'a> {
     /// The differences of some models merged by `method`, as a difference to the parent.
     ///
     /// # Errors
-    /// Those of the method.
+    /// Errors of the method.
     pub fn merged(&self, models: &[&Vec<Vec<f32>>], method: &dyn TensorMerge) -> Result<Vec<Vec<f32>>> {
         let names: Vec<String> = (0..models.len()).map(|model| format!("model {model}")).collect();
         let one = |l: usize| {
@@ -191,10 +191,10 @@ impl<'a> Family<'a> {
         (0..self.shapes.len()).map(one).collect()
     }
 
-    /// Of what `merged` makes of each factor, the best on held-out images of these tasks.
+    /// The result of `merged` with the factor that is best on held-out images of these tasks.
     ///
     /// # Errors
-    /// Those of `merged`.
+    /// Errors of `merged`.
     pub fn best_factor(
         &self,
         tasks: &[usize],

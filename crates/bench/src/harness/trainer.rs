@@ -1,4 +1,4 @@
-//! Where tables train and evaluate their networks: one data set, one device, SGD with momentum.
+//! Trains and evaluates the networks of tables: one data set, one device, SGD with momentum.
 
 use burn::module::Module;
 use burn::optim::SgdConfig;
@@ -48,7 +48,7 @@ pub struct Fit {
 }
 
 impl Trainer<'_> {
-    /// Trains `net` beside `pruner`.
+    /// Trains `net` with `pruner`.
     ///
     /// # Errors
     /// As [`train`].
@@ -56,7 +56,7 @@ impl Trainer<'_> {
         self.solve(net, pruner, &Classification { data: self.train, smoothing: 0.0 }, fit)
     }
 
-    /// Trains `model` on a problem of its own.
+    /// Trains `model` on a given problem.
     ///
     /// # Errors
     /// As [`train`].
@@ -70,7 +70,7 @@ impl Trainer<'_> {
         Ok(model)
     }
 
-    /// About so many training images as inputs, chosen by `seed`; all where there are fewer.
+    /// About `count` training images as inputs, chosen by `seed`; all if there are fewer.
     pub fn sample(&self, count: usize, seed: u64) -> Tensor<4> {
         let (_, chosen) = self.train.split((count as f64 / self.train.len() as f64).min(1.0), seed);
         chosen.images(&(0..chosen.len()).collect::<Vec<_>>(), self.device)
@@ -81,7 +81,7 @@ impl Trainer<'_> {
         (self.train.len() / self.batch.max(1)).max(1)
     }
 
-    /// Batch-norm statistics from the first share of the training images, unaugmented.
+    /// Recomputes batch-norm statistics on the first share of the training images, unaugmented.
     pub fn recalibrated(&self, net: Net) -> Net {
         let images = (self.recalibration * self.train.len() as f64).ceil() as usize;
         let indices: Vec<usize> = (0..images.min(self.train.len())).collect();
@@ -95,8 +95,8 @@ impl Trainer<'_> {
     }
 }
 
-/// The devices of this process as a table gives them work: so many networks side by side on each, by default one
-/// per core on the processor and one on any other; on a peer's never more than one.
+/// The pool of this process's devices for a table: `parallel` networks at a time on each, by default one per core on
+/// the CPU and one on any other; on a peer's never more than one.
 pub fn pool<'a>(parallel: Option<usize>, tell: &'a (dyn Fn(&str) + Sync)) -> DevicePool<'a> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let places = |device: &Device| match (device::is_peer(device), device::is_host(device)) {
@@ -107,7 +107,7 @@ pub fn pool<'a>(parallel: Option<usize>, tell: &'a (dyn Fn(&str) + Sync)) -> Dev
     DevicePool::new(device::all(), places).with_tell(tell)
 }
 
-/// Says a line above `bar`.
+/// Prints a line above `bar`.
 pub fn teller(bar: &ProgressBar) -> impl Fn(&str) + Sync {
     let bar = bar.clone();
     move |line| bar.suspend(|| eprintln!("{line}"))

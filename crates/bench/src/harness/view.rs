@@ -9,22 +9,22 @@ use crate::harness::picture::Line;
 use crate::harness::record::{Measure, Record, mean_std};
 use crate::harness::render::by_column;
 
-/// What is printed and drawn.
+/// Everything to print and draw.
 #[derive(Default)]
 pub struct View {
-    /// Tables, each with what it shows.
+    /// Tables, each with its title.
     pub sections: Vec<(String, Table)>,
-    /// Findings that are no rows, a line each.
+    /// Findings that are not rows, one per line.
     pub notes: Vec<String>,
     /// The title of the picture; by default the table's summary.
     pub title: String,
-    /// What the picture's points stand over.
+    /// The picture's x axis.
     pub x: &'static str,
-    /// What they stand at, where it is not the measure.
+    /// The picture's y axis, if it is not the measure.
     pub y: Option<&'static str>,
     /// The picture's lines.
     pub lines: Vec<Line>,
-    /// More pictures: what follows the table's name in the file's, and the SVG.
+    /// More pictures: the suffix of the file name after the table's name, and the SVG.
     pub pictures: Vec<(&'static str, String)>,
 }
 
@@ -37,29 +37,29 @@ pub struct Column<'a> {
 type Cell<'a> = dyn Fn(&[&Record]) -> String + 'a;
 
 impl<'a> Column<'a> {
-    /// A column of one's own.
+    /// A custom column.
     pub fn new(head: impl Into<String>, cell: impl Fn(&[&Record]) -> String + 'a) -> Self {
         Self { head: head.into(), cell: Box::new(cell) }
     }
 
-    /// The rows' values, as `97.31 ± 0.42` over seeds.
+    /// The rows' values, such as `97.31 ± 0.42` over seeds.
     pub fn value(head: impl Into<String>) -> Self {
         Self::new(head, |rows| over_seeds(rows, |r| Some(r.value)))
     }
 
-    /// The values at a sparsity; of methods that do not prune, at none.
+    /// The values at a sparsity; for methods that do not prune, at sparsity zero.
     pub fn at(sparsity: f64, of: &str) -> Self {
         let head = format!("{:.4} % {of}", sparsity * 100.0).replace(".0000", "");
         Self::new(head, move |rows| over_seeds(&there(rows, sparsity), |r| Some(r.value)))
     }
 
-    /// The mean of something at a sparsity; of methods that do not prune, at none.
+    /// The mean of something at a sparsity; for methods that do not prune, at sparsity zero.
     pub fn mean_at(sparsity: f64, of: &str, digits: usize, value: impl Fn(&Record) -> Option<f64> + 'a) -> Self {
         let head = Self::at(sparsity, of).head;
         Self::new(head, move |rows| mean(&there(rows, sparsity), digits, &value))
     }
 
-    /// A finding, as `97.31 ± 0.42` over seeds.
+    /// A finding, such as `97.31 ± 0.42` over seeds.
     pub fn finding(head: impl Into<String>, name: impl Into<String>) -> Self {
         let name = name.into();
         Self::new(head, move |rows| over_seeds(rows, |r| r.findings.get(&name).copied()))
@@ -70,7 +70,7 @@ impl<'a> Column<'a> {
         Self::new(head, move |rows| mean(rows, digits, &of))
     }
 
-    /// The standard deviation within each seed, as over orders or repetitions; the mean over seeds.
+    /// The standard deviation within each seed, such as over orders or repetitions; the mean over seeds.
     pub fn spread_within_seeds(head: impl Into<String>) -> Self {
         let spread = |rows: &[&Record]| by_seed(rows, |of| mean_std(of).1, |r| Some(r.value));
         Self::new(head, move |rows| format!("{:.2}", mean_std(&spread(rows)).0))

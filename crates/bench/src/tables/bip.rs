@@ -2,9 +2,9 @@
 //! time, against iterative magnitude pruning with rewinding and one-shot pruning, each of single
 //! weights and of whole filters.
 //!
-//! All start from a dense network trained for the plan's epochs. BiP and one-shot pruning spend half
-//! as many again. IMP takes a fifth of what is left in each round, goes back to the weights of a
-//! tenth of the training, and trains on from there, as lottery tickets are found.
+//! All start from a dense network trained for the plan's epochs. BiP and one-shot pruning use half as many epochs more.
+//! IMP prunes a fifth of the remaining weights in each round, rewinds to the weights at a tenth of the training, and
+//! continues training from there, as for lottery tickets.
 
 use regrow_pruners::{BipConfig, Imp, Magnitude};
 use regrow_sparse_core::model::recipe::Recipe;
@@ -23,12 +23,12 @@ const BIP_FILTERS: &str = "BiP, filters";
 const IMP_FILTERS: &str = "IMP, rewinding, filters";
 const ONE_SHOT_FILTERS: &str = "one-shot, fine-tuned, filters";
 
-/// The fraction of what is left that a round of IMP prunes.
+/// The fraction of the remaining weights that a round of IMP prunes.
 const ROUND: f64 = 0.2;
-/// Where in the training IMP goes back to.
+/// The point in the training that IMP rewinds to.
 const EARLY: f64 = 0.1;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "bip",
     summary: "BiP (arXiv 2210.04092): against iterative pruning with rewinding, accuracy and time",

@@ -1,5 +1,6 @@
-//! CLR (Ge et al., ICCV 2023, arXiv 2307.11386): a network that learned five classes and is never trained again, and what
-//! each further task adds to it. Factors for channels (kernels of 1x1) are no row: before a batch norm they do nothing.
+//! CLR (Ge et al., ICCV 2023, arXiv 2307.11386): a network that learned five classes and is then frozen, and what each
+//! further task adds to it. Factors for channels (kernels of 1x1) are not a row: before a batch norm they have no
+//! effect.
 
 use burn::module::Module;
 use regrow_continual::{Clr, FineTune, PackNetConfig, ReprogramConfig, Reprogrammed, Separate, Strategy};
@@ -10,7 +11,7 @@ use crate::harness::dissimilar::{self, Parts};
 use crate::harness::prelude::*;
 use crate::harness::streams::{self, TaskTraining, in_thirds};
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "clr",
     summary: "CLR (arXiv 2307.11386): a frozen network reprogrammed by small kernels for each task",

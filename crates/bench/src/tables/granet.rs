@@ -1,10 +1,10 @@
-//! The table of GraNet (Liu et al., NeurIPS 2021, arXiv 2106.10404): against its relatives at equal
-//! epochs, and pruning plasticity: how far a network pruned at some stage of its training recovers.
+//! The table of GraNet (Liu et al., NeurIPS 2021, arXiv 2106.10404): compared with related methods at equal epochs, and
+//! pruning plasticity: how far a network pruned at some stage of its training recovers.
 //!
-//! Plasticity (sec. 3): a network is trained up to a stage, pruned in one shot, and trained on for a
-//! fifth of the epochs on the learning rates of the whole training; the gain over the accuracy right
-//! after pruning is its plasticity. With regeneration, half of the weights that are left are dropped
-//! and as many grown by gradient right after the pruning.
+//! Plasticity (sec. 3): a network is trained up to a stage, pruned in one shot, and trained for another fifth of the
+//! epochs with the learning rates of the whole training; the gain over the accuracy right after pruning is its
+//! plasticity. With regeneration, half of the remaining weights are dropped and as many grown by gradient right after
+//! the pruning.
 
 use burn::module::Module;
 use regrow_pruners::Magnitude;
@@ -29,7 +29,7 @@ const STAGES: [u32; 4] = [20, 40, 60, 80];
 /// How much longer they are trained, as a fraction of the whole.
 const LONGER: f64 = 0.2;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "granet",
     summary: "GraNet (arXiv 2106.10404): pruning plasticity, and GraNet against its relatives",

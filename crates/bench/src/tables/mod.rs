@@ -1,4 +1,4 @@
-//! The papers' tables. A new one is a file here, its published figures in `published/`, and a line in [`ALL`].
+//! The papers' tables. A new one needs a file here, its published figures in `published/`, and a line in [`ALL`].
 
 pub mod bip;
 pub mod clr;

@@ -1,5 +1,5 @@
-//! OPCM (Tang et al., NeurIPS 2025, arXiv 2501.09522): models of one parent, fine-tuned on a task each, merged as they
-//! arrive in several orders, against merging all so far again by average, task arithmetic and TIES.
+//! OPCM (Tang et al., NeurIPS 2025, arXiv 2501.09522): models fine-tuned from one parent, one per task, merged as they
+//! arrive in several orders, compared with merging all so far again by average, task arithmetic and TIES.
 
 use regrow_merging::{OpcmConfig, TaskArithmeticConfig, TiesConfig, opcm::Difference};
 
@@ -7,7 +7,7 @@ use crate::harness::arrivals::{Arrivals, FIRST, KEPT, Merged, after};
 use crate::harness::finetuned::{Finetuned, FinetunedData};
 use crate::harness::prelude::*;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "opcm",
     summary: "OPCM (arXiv 2501.09522): models merged as they arrive, against merging them all again",
@@ -25,7 +25,7 @@ pub struct OpcmTable {
     #[command(flatten)]
     #[serde(flatten)]
     models: Finetuned,
-    /// In how many orders they arrive
+    /// Number of arrival orders
     #[arg(long, default_value_t = 5)]
     orders: usize,
     /// The share of singular values that is protected

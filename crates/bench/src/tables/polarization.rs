@@ -1,9 +1,7 @@
-//! The table of polarization gates (arXiv 2302.10798): networks of fewer FLOPs from one training,
-//! against the same from random removal, from magnitude with retraining, and from gates that nothing
-//! drives to agree.
+//! The table of polarization gates (arXiv 2302.10798): networks with fewer FLOPs from one training, compared with
+//! random removal, with magnitude and retraining, and with gates that are not trained to agree.
 //!
-//! The columns say how many FLOPs are to be spared. All see the same number of epochs; what gates cost
-//! beside shows in the times.
+//! The columns are the FLOPs to save. All use the same number of epochs; the extra cost of gates shows in the times.
 
 use regrow_pruners::polarization::{Grain, Polarized, Polarizing};
 use regrow_sparse_core::Result;
@@ -30,7 +28,7 @@ const MAGNITUDE: &str = "magnitude channels, retrained";
 const UNDECIDED: &str = "undecided";
 const GATED: &str = "accuracy with gates";
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "polarization",
     summary: "Polarization gates (arXiv 2302.10798): blocks and channels that training finds needless",
@@ -79,7 +77,7 @@ fn polarized(job: &Job<'_>, grain: Grain, weight: f64) -> Result<Net> {
     Ok(net.settle(&consensus))
 }
 
-/// As many blocks closed by chance as the target needs, then the whole training.
+/// As many randomly closed blocks as the target needs, then the whole training.
 fn random(job: &Job<'_>) -> Result<Net> {
     let layout = job.arch.layout(job.classes);
     let (rest, shares) = layout.shares();
@@ -120,7 +118,7 @@ fn magnitude(job: &Job<'_>) -> Result<Net> {
     job.part(net.narrowed(&kept), KeepMasks, job.plan.epochs - half, 1)
 }
 
-/// How far gates agree, and what their removal costs.
+/// How far gates agree, and the cost of removing them.
 fn consensus(plan: &Plan, rows: &[Record]) -> Vec<String> {
     let one = |method: &str, s: f64| -> Option<String> {
         let (undecided, gated) = (mean_finding(rows, method, s, UNDECIDED)?, mean_finding(rows, method, s, GATED)?);

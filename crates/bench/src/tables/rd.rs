@@ -12,7 +12,7 @@ use crate::harness::network::densities;
 use crate::harness::numbers::{interpolated, squared_distance};
 use crate::harness::prelude::*;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "rd",
     summary: "RD budgets (arXiv 2308.10438) against uniform, global, ERK and LAMP",
@@ -22,7 +22,7 @@ pub const INFO: Info = Info {
 };
 
 const BUDGETS: [&str; 5] = ["uniform", "ERK", "global", "LAMP", "RD"];
-/// Units that RD's solver counts weights in.
+/// Number of units in which RD's solver counts weights.
 const UNITS: usize = 4000;
 
 /// Options of the table.
@@ -37,7 +37,7 @@ pub struct Rd {
     /// Steps of the grid of amounts at which each layer is measured (the authors' is about 100)
     #[arg(long, default_value_t = 100)]
     amounts: usize,
-    /// The largest of these amounts; 1, as in the authors' code, lets a whole layer go
+    /// The largest of these amounts; 1, as in the authors' code, lets a whole layer be removed
     #[arg(long, default_value_t = 0.99)]
     most: f64,
     /// Training images to measure distortions on

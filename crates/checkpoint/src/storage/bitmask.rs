@@ -1,4 +1,4 @@
-//! A bit for each weight and the values that are not zero (`sparse-bitmask`).
+//! One bit per weight, and the values that are not zero (`sparse-bitmask`).
 //!
 //! | part | type | shape |
 //! | --- | --- | --- |
@@ -7,11 +7,11 @@
 //! | `shape` | I64 | `[2]` |
 //! | `row_offsets` | I64 | `[rows]`, the sum of the kept of all rows before |
 //!
-//! Of 16-bit weights it takes `1 - sparsity + 1 / 16` of the dense size and 8 bytes per row.
+//! For 16-bit weights it takes `1 - sparsity + 1 / 16` of the dense size and 8 bytes per row.
 
 use super::{Matrix, bits};
 
-/// A bit for each value that is not zero, rows padded to whole bytes.
+/// A bit for each value, set if it is not zero; rows padded to whole bytes.
 pub(super) fn bits(matrix: &Matrix<'_>) -> Vec<u8> {
     bits::nonzero(matrix)
 }

@@ -1,10 +1,10 @@
-//! Rows of bits, low bit first and padded to whole bytes, and the values that they stand for.
+//! Rows of bits, low bit first and padded to whole bytes, and the values they select.
 
 use safetensors::Dtype;
 
 use super::{Matrix, width};
 
-/// A bit for each number of `matrix` that is not zero; NaN is not, a zero may have either sign.
+/// A bit for each number of `matrix`, set if it is not zero; NaN is not zero, zeros may have either sign.
 pub(super) fn nonzero(matrix: &Matrix<'_>) -> Vec<u8> {
     match width(matrix.dtype) {
         2 => nonzero_of::<2>(matrix),
@@ -59,7 +59,7 @@ fn select_of<const N: usize>(matrix: &Matrix<'_>, bits: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// Where each row's values begin among all, as 64-bit numbers, little-endian.
+/// Where each row's values start, as 64-bit integers, little-endian.
 pub(super) fn row_offsets(bits: &[u8], rows: usize) -> Vec<u8> {
     let (mut begin, width) = (0i64, bits.len() / rows.max(1));
     let offset = |row: usize| {
@@ -73,8 +73,8 @@ pub(super) fn row_offsets(bits: &[u8], rows: usize) -> Vec<u8> {
 /// The dense matrix of this type and shape, row-major, from its kept values and their bits.
 ///
 /// # Errors
-/// A type that is none of F64, F32, F16, BF16; another number of bits than the shape has, or another number
-/// of values than bits are set.
+/// A type that is none of F64, F32, F16, BF16; another number of bits than the shape has, or another number of values
+/// than set bits.
 pub fn unpack(dtype: Dtype, shape: &[usize], values: &[u8], bits: &[u8]) -> Result<Vec<u8>, String> {
     match dtype {
         Dtype::F16 | Dtype::BF16 => unpack_of::<2>(shape, values, bits),
@@ -97,7 +97,7 @@ fn unpack_of<const N: usize>(shape: &[usize], values: &[u8], bits: &[u8]) -> Res
     let slots = dense.as_chunks_mut::<N>().0.chunks_exact_mut(cols.max(1));
     for (row, bits) in slots.zip(bits.chunks(cols.div_ceil(8).max(1))) {
         for (eight, byte) in row.chunks_mut(8).zip(bits) {
-            // Bits beyond the row's end mean nothing.
+            // Bits beyond the row's end are ignored.
             let mut left = byte & (0xff >> (8 - eight.len()));
             while left != 0 {
                 eight[left.trailing_zeros() as usize] = *values.next().ok_or_else(lacks)?;
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn rows_begin_at_whole_bytes() {
-        // Two rows of nine; 0x8000 is a zero with a sign, 0x7e00 no number.
+        // Two rows of nine; 0x8000 is negative zero, 0x7e00 is NaN.
         let mut values = [0u16; 18];
         (values[0], values[8], values[9], values[10], values[11]) = (1, 2, 0x8000, 0x7e00, 3);
         let bytes = halves(&values);
@@ -141,7 +141,7 @@ mod tests {
         assert!(says(&[1, 4], &[1], &[0b11]).contains("more values"));
         assert!(says(&[1, 4], &[1, 2], &[0b1]).contains("fewer values"));
         assert!(unpack(Dtype::I64, &[1, 4], &[], &[0]).unwrap_err().contains("I64"));
-        // Bits beyond the end are left alone.
+        // Bits beyond the end are ignored.
         assert_eq!(unpack(Dtype::F16, &[1, 3], &halves(&[5]), &[0b1111_1010]).unwrap(), halves(&[0, 5, 0]));
     }
 }

@@ -1,4 +1,4 @@
-//! Sparse matrices as files hold them: a bit for each weight, and the kept values one after the other.
+//! Sparse matrices as stored in files: one bit per weight, and the kept values one after the other.
 //!
 //! | [`Storage`] | keeps | stored of a matrix `[rows, cols]`, `w` bytes per weight |
 //! | --- | --- | --- |
@@ -6,10 +6,10 @@
 //! | [`Bitmask`](mod@bitmask) | what is not zero | `kept w`, `rows ceil(cols / 8)`, and 8 bytes per row |
 //! | [`TwoFour`](two_four) | two of every four along a row | `rows cols w / 2` and `rows ceil(cols / 8)` |
 //!
-//! Names, types and shapes of the [`Part`]s are those of the compressed-tensors package (its formats
-//! `sparse-bitmask` and `sparse-24-bitmask`, which it reads up to version 0.14): `x.weight` becomes
-//! `x.compressed`, `x.bitmask` and so on. [`checkpoint::convert`](fn@crate::convert) writes whole
-//! checkpoints so, and [`Checkpoint`](crate::Checkpoint) shows such tensors as they were.
+//! Names, types and shapes of the [`Part`]s are those of the compressed-tensors package (its formats `sparse-bitmask`
+//! and `sparse-24-bitmask`, which it reads up to version 0.14): `x.weight` becomes `x.compressed`, `x.bitmask` and so
+//! on. [`checkpoint::convert`](fn@crate::convert) writes whole checkpoints in this form, and
+//! [`Checkpoint`](crate::Checkpoint) shows such tensors unpacked.
 //!
 //! ```
 //! use regrow_checkpoint::Dtype;
@@ -48,8 +48,7 @@ pub enum Storage {
     TwoFour,
 }
 
-/// What a packed matrix is stored as; [`Storage::Bitmask`] has all of them, [`Storage::TwoFour`] all but
-/// the row offsets.
+/// The parts of a packed matrix; [`Storage::Bitmask`] has all of them, [`Storage::TwoFour`] all but the row offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// The kept values, row by row.
@@ -58,13 +57,13 @@ pub enum Part {
     Bitmask,
     /// The shape of the dense matrix.
     Shape,
-    /// Where each row's values begin.
+    /// Where each row's values start.
     RowOffsets,
 }
 
-/// A matrix of floating-point numbers as a dense file holds it: row-major, little-endian.
+/// A matrix of floating-point numbers as in a dense file: row-major, little-endian.
 ///
-/// A tensor of more dimensions is a matrix whose columns are its last one.
+/// A tensor with more dimensions is a matrix whose columns are the last dimension.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     dtype: Dtype,
@@ -73,10 +72,10 @@ pub struct Matrix<'a> {
 }
 
 impl Storage {
-    /// The form of this name: `dense`, `bitmask` or `2:4`.
+    /// The storage with this name: `dense`, `bitmask` or `2:4`.
     ///
     /// # Errors
-    /// There is none.
+    /// For any other name.
     pub fn parse(name: &str) -> Result<Self> {
         match name {
             "dense" => Ok(Self::Dense),
@@ -86,7 +85,7 @@ impl Storage {
         }
     }
 
-    /// As compressed-tensors calls it.
+    /// The name in compressed-tensors.
     pub fn package_name(self) -> &'static str {
         match self {
             Self::Dense => "dense",
@@ -95,8 +94,8 @@ impl Storage {
         }
     }
 
-    /// The parts of `matrix` in this form, their types and shapes; nothing where it has no such form: a dense
-    /// one has no parts, and in 2:4 no four along a row keep more than two.
+    /// The parts of `matrix` in this form, their types and shapes; `None` if it has no such form: a dense matrix has no
+    /// parts, and 2:4 requires that no four values along a row keep more than two.
     pub fn parts(self, matrix: &Matrix<'_>) -> Option<Vec<(Part, Dtype, Vec<usize>)>> {
         let (rows, cols, shape) = (matrix.rows(), matrix.cols(), matrix.shape);
         // All dimensions but the last stay.
@@ -117,7 +116,7 @@ impl Storage {
         Some(parts)
     }
 
-    /// One of the [`Storage::parts`] of `matrix`, little-endian; empty where there is no such form.
+    /// One of the [`Storage::parts`] of `matrix`, little-endian; empty if there is no such form.
     pub fn part(self, matrix: &Matrix<'_>, part: Part) -> Vec<u8> {
         if part == Part::Shape {
             return matrix.shape.iter().flat_map(|d| (*d as i64).to_le_bytes()).collect();
@@ -130,7 +129,7 @@ impl Storage {
         }
     }
 
-    /// A bit for each weight that is kept, rows padded to whole bytes.
+    /// A bit for each weight, set if it is kept; rows padded to whole bytes.
     fn bits(self, matrix: &Matrix<'_>) -> Option<Vec<u8>> {
         match self {
             Self::Dense => None,
@@ -154,7 +153,7 @@ impl Part {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Compressed, Self::Bitmask, Self::Shape, Self::RowOffsets];
 
-    /// What stands in a name in place of `weight`.
+    /// What replaces `weight` in a name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Compressed => "compressed",
@@ -205,7 +204,7 @@ pub fn part_name(weight: &str, part: Part) -> String {
     format!("{stem}.{}", part.name())
 }
 
-/// The name of the tensor whose kept values `name` are, if it is such a name.
+/// The name of the tensor whose kept values are called `name`, if it is such a name.
 pub fn packed_name(name: &str) -> Option<Cow<'_, str>> {
     name.strip_suffix(".compressed").map(|stem| format!("{stem}.weight").into())
 }
@@ -227,7 +226,7 @@ mod tests {
         values.iter().flat_map(each).collect()
     }
 
-    /// Packs and unpacks; what became of the bytes, and the sizes as planned.
+    /// Packs and unpacks; returns the resulting bytes, and the sizes as planned.
     fn round_trip(storage: Storage, dtype: Dtype, shape: &[usize], dense: &[u8]) -> Option<Vec<u8>> {
         let matrix = Matrix::new(dtype, shape, dense).unwrap();
         let parts = storage.parts(&matrix)?;
@@ -248,7 +247,7 @@ mod tests {
             let values: Vec<f32> = (0..rows * cols).map(value).collect();
             let dense = bytes(TYPES[which], &values);
             let back = round_trip(Storage::Bitmask, TYPES[which], &[rows, cols], &dense);
-            // A zero may come back without its sign.
+            // A zero may lose its sign.
             let plus: Vec<f32> = values.iter().map(|v| v + 0.0).collect();
             prop_assert_eq!(back, Some(bytes(TYPES[which], &plus)));
         }

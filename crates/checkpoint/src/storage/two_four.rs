@@ -1,4 +1,4 @@
-//! A bit for each weight and two values of every four along a row (`sparse-24-bitmask`).
+//! One bit per weight, and two values of every four along a row (`sparse-24-bitmask`).
 //!
 //! | part | type | shape |
 //! | --- | --- | --- |
@@ -11,12 +11,12 @@
 
 use super::{Matrix, bits};
 
-/// What is kept of four of which these are not zero, low bit first; 0 where they are too many.
+/// The kept values among four, given which are not zero, low bit first; 0 if there are too many.
 const KEPT: [u8; 16] =
     [0b1100, 0b0101, 0b1010, 0b0011, 0b1100, 0b0101, 0b0110, 0, 0b1100, 0b1001, 0b1010, 0, 0b1100, 0, 0, 0];
 
-/// A bit for each value that is kept, two of every four along a row; nothing where four have more, or the rows
-/// are no multiple of four.
+/// A bit for each value, set if it is kept, two of every four along a row; `None` if four have more, or the row length
+/// is not a multiple of four.
 pub(super) fn bits(matrix: &Matrix<'_>) -> Option<Vec<u8>> {
     if !matrix.cols().is_multiple_of(4) {
         return None;

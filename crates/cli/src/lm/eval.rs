@@ -1,4 +1,4 @@
-//! How good a language model is: perplexity of a decoder, sentences of an encoder beside another's.
+//! Evaluates language models: perplexity of a decoder, sentence embeddings of an encoder compared with another's.
 
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub fn loss(folder: &Path, file: &Path, window: usize) -> Result<f64> {
     Ok(found.loss / found.tokens.max(1) as f64)
 }
 
-/// Perplexity of the model in `folder`, dense and with those layers sparse that are faster so, in turn.
+/// Perplexity of the model in `folder`, alternating between dense and sparse; layers are sparse where that is faster.
 pub fn perplexity_sparse(
     folder: &Path,
     file: &Path,
@@ -55,7 +55,7 @@ pub fn perplexity_sparse(
     Ok(())
 }
 
-/// Tokens that each of the two ways has before it is the other's turn.
+/// Tokens per turn when dense and sparse alternate.
 const TURN: usize = 1 << 13;
 
 const NONE: Perplexity = Perplexity { loss: 0.0, tokens: 0 };
@@ -89,7 +89,7 @@ fn measured(
     Ok(regrow_lm::perplexity(&model, &windows, watch)?)
 }
 
-/// How like the sentences (lines) of `file` the encoders in `folder` and `other` see.
+/// Mean cosine of two encoders' embeddings of the lines of `file`; the encoders are in `folder` and `other`.
 pub fn cosine(folder: &Path, other: &Path, file: &Path, out: &mut dyn Write) -> Result<()> {
     let text = read(file)?;
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -1,4 +1,4 @@
-//! `regrow generate`: what a language model says, so that a person can see what pruning did.
+//! `regrow generate`: text from a language model, to see the effect of pruning.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use crate::sparse::{Both, report, timed};
 
 /// Continue a text with a language model
 ///
-/// One text at a time, its keys and values kept: for looking, not for serving.
+/// One text at a time, with a key/value cache: for inspection, not for serving
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  regrow generate MODEL_DIR --prompt \"The king\" --tokens 40")]
 pub struct Args {
     /// A Hugging Face directory, or a model's name on the hub (org/name)
     folder: PathBuf,
-    /// The branch, tag or commit of a model that is fetched by its name
+    /// The branch, tag or commit of a model downloaded by name
     #[arg(long)]
     revision: Option<String>,
     /// The text to continue
@@ -29,19 +29,19 @@ pub struct Args {
     /// How many tokens to add
     #[arg(long, default_value_t = 40)]
     tokens: usize,
-    /// 0 takes the likeliest token each time; above, tokens are drawn, the flatter the higher
+    /// 0 takes the most likely token each time; above 0, tokens are sampled, more evenly the higher it is
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
-    /// The source of randomness
+    /// The random seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Measure each pruned layer dense and sparse on one token, and those whose weights 16 bits hold, make
-    /// those sparse that are faster so, and show how fast the text comes both ways
+    /// Measure dense and sparse, on one token, each layer that is pruned or whose weights fit in 16 bits, use the
+    /// sparse form where it is faster, and show the speed of text generation both ways
     #[arg(long)]
     sparse: bool,
 }
 
-/// Prints the prompt and what follows, as it comes.
+/// Prints the prompt and its continuation as it is generated.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     let folder = locate(&args.folder, args.revision.as_deref())?;
     let model = Transformer::open(&folder, &regrow_device::current())?;
@@ -55,7 +55,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     regrow_lm::generate(&model, &prompt, args.tokens, choice, &mut |token| {
         tokens.push(token);
         let text = words.decode(&tokens)?;
-        // A character may be cut between tokens: it is printed when it is whole.
+        // A character may be split between tokens: it is printed when it is complete.
         let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
         if let Some(more) = whole.strip_prefix(said.as_str()).filter(|more| !more.is_empty()) {
             failed = write!(out, "{more}").and_then(|()| out.flush());
@@ -68,7 +68,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// The text dense and sparse, three times in turn.
+/// Generates the text dense and sparse, three times alternating.
 fn both(
     model: &Transformer,
     words: &Words,
@@ -77,7 +77,7 @@ fn both(
 ) -> Result<()> {
     let (config, device) = (&model.config, model.device());
     let decoder = model.whole()?;
-    // What cannot be continued is refused before anything is measured.
+    // Invalid prompts are rejected before anything is measured.
     regrow_lm::generate_by((&decoder, &mut DenseExecutor), config, device, (prompt, 0, choice), &mut |_| Ok(()))?;
     let (decoder, verdicts) =
         decoder.compress(regrow_lm::batch(&[&prompt[..1]], device), config, &Options::default())?;

@@ -1,4 +1,4 @@
-//! Language models in Hugging Face directories: pruned block by block, retrained, measured, heard.
+//! Language models in Hugging Face directories: pruned block by block, retrained, evaluated, used to generate text.
 
 mod eval;
 mod form;
@@ -30,8 +30,8 @@ fn check_window(model: &Transformer, window: usize) -> Result<()> {
     }
 }
 
-/// Windows of a text to calibrate on, `count` of `window` tokens each, by default 2048 or the model's context: the
-/// first ones, or with a seed some at random.
+/// Windows of a text for calibration, `count` of `window` tokens each, by default 2048 or the model's context: the
+/// first ones, or random ones with a seed.
 pub fn calibration(
     model: &Transformer,
     file: &Path,
@@ -46,7 +46,7 @@ pub fn calibration(
     }
     let words = words(model.checkpoint().path(), model)?;
     let tokens = words.encode(&read(file)?)?;
-    // An encoder has never seen a text without its special tokens.
+    // An encoder was trained only on texts with special tokens.
     let (before, after) = if model.config.encoder { words.frame()? } else { Default::default() };
     let inner = window.saturating_sub(before.len() + after.len()).max(2);
     let samples = samples(&tokens, count, inner, seed).map_err(|e| match e {

@@ -48,43 +48,43 @@ pub struct Options {
     /// Tokens in a window; by default 2048, or the model's context if that is shorter
     #[arg(long)]
     window: Option<usize>,
-    /// Only layers whose tensor names this regular expression matches somewhere
+    /// Only layers whose tensor names match this regular expression somewhere
     #[arg(long)]
     target: Option<String>,
-    /// No layers whose tensor names this one matches
+    /// No layers whose tensor names match this one
     #[arg(long)]
     ignore: Option<String>,
-    /// How far OWL lets blocks differ from the sparsity asked for
+    /// How far OWL lets blocks differ from the requested sparsity
     #[arg(long, default_value_t = 0.08, allow_negative_numbers = true)]
     owl_lambda: f64,
-    /// How many times the mean is an outlier to OWL
+    /// OWL's threshold for an outlier, as a multiple of the mean
     #[arg(long, default_value_t = 5.0, allow_negative_numbers = true)]
     owl_outlier: f64,
     /// At how many sparsities RD measures each layer, on the first eight windows
     #[arg(long, default_value_t = 20)]
     rd_amounts: usize,
-    /// Keep what blocks see in a file in this folder, not in memory
+    /// Keep hidden states in a file in this folder, not in memory
     #[arg(long)]
     spill: Option<PathBuf>,
-    /// After pruning a block, bring its outputs back by training biases, norms, biases-norms, lora-prune,
-    /// mask-lora, scale-lora (PERP) or full
+    /// After pruning a block, reconstruct its outputs by training biases, norms, biases-norms, lora-prune, mask-lora,
+    /// scale-lora (PERP) or full
     #[arg(long)]
     reconstruct: Option<String>,
     /// Passes over the windows in reconstruction
     #[arg(long, default_value_t = 4)]
     reconstruct_epochs: usize,
-    /// Its highest learning rate
+    /// The highest learning rate in reconstruction
     #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     reconstruct_lr: f64,
-    /// The rank of its low-rank terms
+    /// The rank of the low-rank terms in reconstruction
     #[arg(long, default_value_t = 16)]
     rank: usize,
-    /// Go on where an interrupted run with the same settings stopped
+    /// Resume an interrupted run with the same settings
     #[arg(long)]
     resume: bool,
 }
 
-/// What `regrow prune` says of a language model.
+/// The arguments of `regrow prune` for a language model.
 pub struct Job<'a> {
     /// The directory.
     pub folder: &'a Path,
@@ -94,43 +94,43 @@ pub struct Job<'a> {
     pub sparsity: f64,
     /// Unstructured or N:M.
     pub pattern: Pattern,
-    /// How sparsity is shared among layers.
+    /// How sparsity is distributed over layers.
     pub budget: Option<&'a str>,
-    /// Where windows begin at random; the first ones without it.
+    /// The seed for random windows; without it, the first ones are used.
     pub seed: Option<u64>,
     /// Whether the head is pruned too.
     pub head: bool,
-    /// Whether the embedding is.
+    /// Whether the embedding is pruned too.
     pub embedding: bool,
-    /// The rest.
+    /// The other options.
     pub options: &'a Options,
-    /// Type and storage of what is written.
+    /// Type and storage of the output.
     pub form: (Option<Dtype>, Storage),
-    /// Where the pruned model goes.
+    /// The output path of the pruned model.
     pub out: &'a Path,
 }
 
-/// Which layers of the blocks are pruned, by patterns that their tensors' names match somewhere.
+/// Which layers of the blocks are pruned, by patterns that match their tensors' names somewhere.
 pub struct Selection {
     target: Option<Regex>,
     ignore: Option<Regex>,
 }
 
 impl Selection {
-    /// Of layers that the target matches, if it is given, those that are not ignored.
+    /// Layers that match the target, if it is given, and are not ignored.
     pub fn new(target: Option<&str>, ignore: Option<&str>) -> Result<Self> {
         let parse =
             |pattern: &str| Regex::new(pattern).map_err(|e| Error::Argument(format!("the pattern {pattern:?}: {e}")));
         Ok(Self { target: target.map(parse).transpose()?, ignore: ignore.map(parse).transpose()? })
     }
 
-    /// Whether the layer of this tensor is one.
+    /// Whether the layer of this tensor is selected.
     pub fn admits(&self, tensor: &str) -> bool {
         self.target.as_ref().is_none_or(|p| p.is_match(tensor))
             && !self.ignore.as_ref().is_some_and(|p| p.is_match(tensor))
     }
 
-    /// Refuses a selection of nothing.
+    /// Rejects an empty selection.
     fn check(&self, model: &Transformer) -> Result<()> {
         let layers = (0..model.blocks()).flat_map(|index| model.layers(index));
         match layers.into_iter().any(|layer| self.admits(&layer.tensor)) {
@@ -204,7 +204,7 @@ impl Job<'_> {
         Selection::new(self.options.target.as_deref(), self.options.ignore.as_deref())
     }
 
-    /// What was said of the method.
+    /// The method's parameters.
     fn settings(&self) -> Result<Params> {
         Ok(Params::new(self.seed.unwrap_or(0)).with(self.options.with.as_deref().unwrap_or(""))?)
     }
@@ -219,7 +219,7 @@ impl Job<'_> {
         Ok(find(BUDGETS, name)?.build(&params)?)
     }
 
-    /// How blocks are brought back, if they are.
+    /// How blocks are reconstructed, if they are.
     fn reconstruction(&self) -> Result<Option<Reconstruction>> {
         let Options { reconstruct, reconstruct_epochs, reconstruct_lr, rank, .. } = self.options;
         let Some(form) = reconstruct else { return Ok(None) };
@@ -228,7 +228,7 @@ impl Job<'_> {
         Ok(Some(Reconstruction::new(perp, Training { epochs, batch: 4, lr, seed })?))
     }
 
-    /// The copy to write to; what identifies the run goes with it.
+    /// The copy to write to, with the settings that identify the run.
     fn patch(&self, model: &Transformer, window: usize) -> Result<Patch> {
         let Self { method, sparsity, pattern, budget, seed, head, embedding, options, out, .. } = self;
         let Options { samples, target, ignore, owl_lambda, owl_outlier, rd_amounts, .. } = options;
@@ -253,8 +253,8 @@ fn embedded(model: &Transformer, samples: &[Vec<u32>], spill: Option<&Path>) -> 
     })
 }
 
-/// The length of the calibration windows, and their tokens. A run that looks at weights alone gets by
-/// with a window of any tokens.
+/// The length of the calibration windows, and their tokens. A run that uses weights only needs just one window of any
+/// tokens.
 fn calibration(job: &Job<'_>, model: &Transformer, blind: bool) -> Result<(usize, Vec<Vec<u32>>)> {
     let Options { calibration, samples: count, window, .. } = job.options;
     let window = window.unwrap_or_else(|| model.config.context.min(2048));

@@ -1,4 +1,4 @@
-//! `regrow retrain`: a pruned language model retrained by few parameters, its zeros kept.
+//! `regrow retrain`: retrains a few parameters of a pruned language model, keeping its zeros.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::source::locate;
 use crate::text;
 
-/// Retrain a pruned language model by few parameters, merged back without losing a zero
+/// Retrain a few parameters of a pruned language model and merge them back without losing a zero
 ///
 /// PERP (arXiv 2312.15230): biases, norms, or low-rank terms under the mask of each layer, trained with
 /// AdamW to predict the next token. The whole model is in memory, in f32.
@@ -24,7 +24,7 @@ use crate::text;
 pub struct Args {
     /// A Hugging Face directory with a decoder, or a model's name on the hub (org/name)
     folder: PathBuf,
-    /// The branch, tag or commit of a model that is fetched by its name
+    /// The branch, tag or commit of a model downloaded by name
     #[arg(long)]
     revision: Option<String>,
     /// What is trained: biases, norms, biases-norms, lora-prune, mask-lora, scale-lora, or full
@@ -39,32 +39,31 @@ pub struct Args {
     /// Tokens in a window; by default 256, or the model's context if that is shorter
     #[arg(long)]
     window: Option<usize>,
-    /// Windows in a step
+    /// Windows per step
     #[arg(long, default_value_t = 8)]
     batch: usize,
     /// Passes over the windows
     #[arg(long, default_value_t = 1)]
     epochs: usize,
-    /// The highest learning rate: reached after a tenth of the steps, then falling to zero
+    /// The highest learning rate: reached after a tenth of the steps, then decaying to zero
     #[arg(long, default_value_t = 5e-4, allow_negative_numbers = true)]
     lr: f64,
-    /// The rank of the low-rank terms, whose alpha is twice that
+    /// The rank of the low-rank terms; alpha is twice the rank
     #[arg(long, default_value_t = 16)]
     rank: usize,
-    /// Train the head too, where it is a matrix of its own: by plain low-rank terms, or whole with the
-    /// forms that have none
+    /// Train the head too, if it has its own matrix: with plain low-rank terms, or whole for the forms without them
     #[arg(long)]
     include_head: bool,
-    /// The source of randomness
+    /// The random seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Steps between two saves of the run, for --resume
     #[arg(long, default_value_t = 50)]
     save_every: usize,
-    /// Go on where an interrupted run with the same settings stopped
+    /// Resume an interrupted run with the same settings
     #[arg(long)]
     resume: bool,
-    /// Where the retrained model goes
+    /// The output path of the retrained model
     #[arg(long)]
     out: PathBuf,
 }
@@ -116,7 +115,7 @@ impl Args {
         }
     }
 
-    /// The folder of the run's saves, beside the output; emptied where the run is not to be gone on with.
+    /// The folder of the run's saves, beside the output; emptied unless the run is resumed.
     fn saves(&self) -> Result<PathBuf> {
         let none = || Error::Argument(format!("{} is not the name of a folder", self.out.display()));
         let name = self.out.file_name().ok_or_else(none)?.to_string_lossy();

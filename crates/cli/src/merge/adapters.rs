@@ -10,7 +10,7 @@ use super::{Args, refuse};
 use crate::error::Result;
 use crate::rmm::{self, AdapterInput};
 
-/// Merges the recipe's adapters into a folder, from which `regrow revert` gives any of them back.
+/// Merges the recipe's adapters into a folder, from which `regrow revert` restores any of them.
 pub fn run(args: &Args, recipe: &Recipe, method: &MergeEntry, out: &mut dyn Write) -> Result<()> {
     let (rmm, budget) = method.reversible(&recipe.params("", 0.0))?;
     let inputs: Vec<AdapterInput> =

@@ -1,4 +1,4 @@
-//! A mergekit configuration (YAML) as one of our recipes. Facts from mergekit's `config.py` and
+//! Converts a mergekit configuration (YAML) to one of our recipes. Based on mergekit's `config.py` and
 //! `merge_methods/`, commit a6e4028.
 
 use regrow_merging::{ALL, MergeEntry};
@@ -18,7 +18,7 @@ const KEYS: [&str; 9] = [
     "tokenizer",
 ];
 
-/// The recipe that means the same, mergekit's defaults written out where ours differ.
+/// The equivalent recipe, with mergekit's defaults written out if ours differ.
 pub fn translated(json: &Json) -> Result<Json, String> {
     let table = json.as_object().ok_or("is not a configuration: it has no keys")?;
     if let Some(key) = ["modules", "chat_template"].iter().find(|key| table.contains_key(**key)) {
@@ -32,7 +32,7 @@ pub fn translated(json: &Json) -> Result<Json, String> {
         (None, Some(Json::Array(slices))) => of_slices(slices)?,
         _ => return Err("must have either `models` or `slices`, a list".into()),
     };
-    // The base among the models is the base again, but for an average, where it is one of them.
+    // If the base is among the models, it is the base again, except for an average, where it is one of them.
     if let Some(base) = base.filter(|_| method.info.name != "linear") {
         models.retain(|model| model["path"] != base);
     }
@@ -44,22 +44,22 @@ pub fn translated(json: &Json) -> Result<Json, String> {
     Ok(recipe)
 }
 
-/// The method that mergekit calls so.
+/// The method with this name in mergekit.
 fn find(name: &str) -> Result<&'static MergeEntry, String> {
     let known = || ALL.iter().filter_map(|entry| entry.mergekit).collect::<Vec<_>>().join(", ");
     let unknown = || format!("mergekit's method `{name}` is not supported: use {}", known());
     ALL.iter().find(|entry| entry.mergekit == Some(name)).ok_or_else(unknown)
 }
 
-/// The parameters for all models. `rescale` is a word here: mergekit's restores the sum of magnitudes, by default
-/// where entries are dropped at random.
+/// The parameters for all models. `rescale` is a word here: mergekit's restores the sum of magnitudes, by default if
+/// entries are dropped at random.
 fn parameters(method: &MergeEntry, table: &Map<String, Json>) -> Result<Map<String, Json>, String> {
     let mut parameters = match table.get("parameters") {
         None | Some(Json::Null) => Map::new(),
         Some(Json::Object(parameters)) => parameters.clone(),
         Some(_) => return Err("`parameters` must be a table".into()),
     };
-    // It only says how mergekit stores a mask in memory.
+    // It only controls how mergekit stores a mask in memory.
     parameters.remove("int8_mask");
     let random = method.info.params.iter().any(|p| p.name == "rescale" && p.default == "density");
     match parameters.get("rescale").cloned() {
@@ -118,13 +118,13 @@ fn of_slices(slices: &[Json]) -> Result<Vec<Json>, String> {
     sources.iter().map(model).collect()
 }
 
-/// How many layers a slice takes from each model: all of them, if it is to be supported.
+/// How many layers a slice takes from each model: only slices of all layers are supported.
 pub fn layers(json: &Json) -> Option<usize> {
     let end = &json["slices"][0]["sources"][0]["layer_range"][1];
     end.as_u64().map(|end| end as usize)
 }
 
-/// Whose tokenizer: models of different vocabularies are refused, so that the union is the base's.
+/// The source of the tokenizer: models with different vocabularies are rejected, so the union is the base's.
 fn tokenizer(table: &Map<String, Json>) -> Result<Option<&str>, String> {
     let source = match table.get("tokenizer") {
         Some(Json::Object(tokenizer)) => {

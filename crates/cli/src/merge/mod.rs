@@ -29,36 +29,36 @@ pub use tune::{Args as TuneArgs, run as tune};
 
 /// Merge models that share an architecture into one
 ///
-/// The recipe says what and how: a TOML file, or a mergekit configuration in YAML. Models are safetensors
+/// The recipe specifies what to merge and how: a TOML file, or a mergekit configuration in YAML. Models are safetensors
 /// files or Hugging Face directories; a few tensors at a time are in memory. rmm merges adapters so that `regrow
-/// revert` gives any of them back; opcm can also merge models one after another --into a folder.
+/// revert` restores any of them; opcm can also merge models one after another --into a folder.
 #[derive(clap::Args)]
 #[command(after_help = help())]
 pub struct Args {
     /// The recipe: method, base, models, parameters, dtype, tokenizer, masks
     recipe: PathBuf,
-    /// Where the merged model goes: a directory, or a file that ends in .safetensors
+    /// The output path of the merged model: a directory, or a file that ends in .safetensors
     #[arg(long, required_unless_present = "into")]
     out: Option<PathBuf>,
     /// For opcm: the folder to which the recipe's models are added
     #[arg(long)]
     into: Option<PathBuf>,
-    /// Show what would be done, sizes and the memory to expect, and do nothing
+    /// Show what would be done, sizes and the expected memory use, without doing it
     #[arg(long)]
     dry_run: bool,
-    /// Go on where an interrupted run with the same recipe stopped; with opcm, with the models that are not in --into yet
+    /// Resume an interrupted run with the same recipe; with opcm, continue with the models that are not yet in --into
     #[arg(long)]
     resume: bool,
-    /// The most that a file of the result holds, as 500MB or 5GB
+    /// The maximum size of an output file, such as 500MB or 5GB
     #[arg(long, default_value = "5GB", value_parser = bytes)]
     shard_size: usize,
-    /// Merge even where the base does not look like the models' parent
+    /// Merge even if the base does not look like the models' parent
     #[arg(long)]
     any_base: bool,
 }
 
 impl Args {
-    /// Where the result goes; clap has seen to it that there is one where it is asked for.
+    /// The output path; clap guarantees one.
     fn out(&self) -> &Path {
         self.out.as_deref().unwrap_or(Path::new(""))
     }
@@ -129,7 +129,7 @@ fn check_counts(recipe: &Recipe, method: &MergeEntry) -> Result<()> {
     checked.map_err(|e| Error::Argument(format!("{}: {e}", recipe.path.display())))
 }
 
-/// The merge, after everything was checked that can be checked before it.
+/// The merge, after all checks that can be done before it.
 fn planned<'a>(recipe: &Recipe, method: &MergeEntry, parents: &'a Parents, any_base: bool) -> Result<Merge<'a>> {
     let names: Vec<&str> = parents.lead().entries().iter().map(|entry| entry.name.as_str()).collect();
     let places = setting::places(names.iter().copied());
@@ -148,7 +148,7 @@ fn planned<'a>(recipe: &Recipe, method: &MergeEntry, parents: &'a Parents, any_b
         }
         method.tensor(&params)
     };
-    // A base that the method does not use need not be read.
+    // A base that the method does not use is not read.
     let base = parents.base.as_ref().filter(|_| method.reads_base(parents.models.len()));
     let merge = Merge::new(base, parents.inputs(), recipe.masks, recipe.dtype, &make)?;
     if let Some(base) = base.filter(|_| method.base == BaseRole::Parent && !any_base) {

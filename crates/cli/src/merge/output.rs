@@ -10,11 +10,11 @@ use super::recipe::Recipe;
 use super::{Args, card};
 use crate::error::{Error, Result};
 
-/// Where a merged model is written, and with which files.
+/// The output path of a merged model, and the files beside it.
 pub struct Output {
     /// A directory, or a file that ends in .safetensors.
     pub path: PathBuf,
-    /// The type of its floating-point tensors, if it is not that of the models.
+    /// The type of its floating-point tensors, if it differs from the models'.
     pub dtype: Option<Dtype>,
     /// Names and contents of the files beside the weights.
     pub beside: Vec<(String, Vec<u8>)>,
@@ -24,7 +24,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// As `args` and the recipe say, made by `method`.
+    /// From `args` and the recipe, merged with `method`.
     pub fn new(args: &Args, recipe: &Recipe, method: &MethodInfo) -> Result<Self> {
         let path = args.out().to_path_buf();
         let mut beside = tokenizer(recipe)?;
@@ -39,7 +39,7 @@ impl Output {
         self.path.extension().is_some_and(|e| e == "safetensors")
     }
 
-    /// In which files these tensors go; `lead` is whose names and configuration they have.
+    /// Distributes the tensors over files; `lead` is the model whose names and configuration are used.
     pub fn plan(&self, tensors: Vec<Planned>, lead: &Checkpoint) -> Result<Plan> {
         if !self.is_file() && !lead.is_directory() {
             let reason = "the models are files: name a file that ends in .safetensors";
@@ -57,7 +57,7 @@ impl Output {
         Ok(begin(plan, &self.path, inputs, &settings)?)
     }
 
-    /// As [`Output::writer`], with what stands beside the tensors.
+    /// As [`Output::writer`], with the files beside the tensors.
     pub fn begin(&self, plan: Plan, lead: &Checkpoint, inputs: &[&Checkpoint], settings: &str) -> Result<Writer> {
         let mut writer = self.writer(plan, inputs, settings)?;
         if self.is_file() {
@@ -70,12 +70,12 @@ impl Output {
     }
 }
 
-/// The files of the tokenizer that the recipe asks for: its base's, a model's, or those of a directory.
+/// The tokenizer files chosen by the recipe: its base's, a model's, or those of a directory.
 fn tokenizer(recipe: &Recipe) -> Result<Vec<(String, Vec<u8>)>> {
     let Some(source) = recipe.tokenizer.as_deref() else { return Ok(Vec::new()) };
     let named = |name: &str| recipe.models.iter().find(|model| model.name == name).map(|model| model.path.clone());
     if source == "base" {
-        // The lead's own; a directory's tokenizer is copied anyway.
+        // The lead model's own; a directory's tokenizer is copied anyway.
         let lead = recipe.base.clone().or_else(|| recipe.models.first().map(|model| model.path.clone()));
         return lead
             .filter(|path| path.is_dir())

@@ -1,4 +1,4 @@
-//! The models that a recipe names, opened and checked before any work.
+//! The models that a recipe names, opened and checked before any other work.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -40,18 +40,18 @@ impl Parents {
         Ok(Self { base, models: recipe.models.iter().map(model).collect::<Result<_>>()? })
     }
 
-    /// The base, or the first model: names, configuration and tokenizer are its.
+    /// The base, or the first model: the source of names, configuration and tokenizer.
     pub fn lead(&self) -> &Checkpoint {
         self.base.as_ref().unwrap_or(&self.models[0].1)
     }
 
-    /// All that is read.
+    /// All inputs.
     pub fn all(&self) -> impl Iterator<Item = &Checkpoint> {
         let models = self.models.iter().flat_map(|(_, weights, statistics)| [Some(weights), statistics.as_ref()]);
         models.chain([self.base.as_ref()]).flatten()
     }
 
-    /// The models as the merge takes them.
+    /// The models in the form the merge takes.
     pub fn inputs(&self) -> Vec<ModelInput<'_>> {
         self.models
             .iter()
@@ -59,12 +59,12 @@ impl Parents {
             .collect()
     }
 
-    /// Files, sizes and times of all that is read. An interrupted run is resumed only with the same.
+    /// Files, sizes and times of all inputs. An interrupted run is resumed only if these are unchanged.
     pub fn identity(&self) -> Result<String> {
         identity(self.all().flat_map(Checkpoint::files))
     }
 
-    /// For each model the density of each tensor, where the recipe has task vectors trimmed as a whole.
+    /// For each model the density of each tensor, if the recipe trims task vectors as a whole.
     pub fn trimmed(&self, recipe: &Recipe, method: &MergeEntry) -> Result<Vec<HashMap<String, f64>>> {
         if !method.has("scope") {
             return Ok(Vec::new());
@@ -85,7 +85,7 @@ impl Parents {
         models.map(|((_, model, _), density)| Ok(densities_within(base, model, density)?)).collect()
     }
 
-    /// Refuses a base that has little in common with one of the models.
+    /// Rejects a base that has little in common with one of the models.
     pub fn check_base(&self, base: &Checkpoint) -> Result<()> {
         self.models.iter().try_for_each(|(name, model, _)| parent::check(base, name, model))
     }

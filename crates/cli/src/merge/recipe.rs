@@ -12,18 +12,18 @@ use super::mergekit;
 use super::setting::Setting;
 use crate::error::{Error, Result};
 
-/// A recipe as it was read. [`Recipe::check`] checks the names of its parameters.
+/// A parsed recipe. [`Recipe::check`] checks the names of its parameters.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The file.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its contents.
     pub text: String,
     /// The method's name, with hyphens.
     pub method: String,
     /// The models' common parent.
     pub base: Option<PathBuf>,
-    /// What is merged.
+    /// The models to merge.
     pub models: Vec<Model>,
     /// Parameters for all models.
     pub parameters: BTreeMap<String, Setting>,
@@ -31,9 +31,9 @@ pub struct Recipe {
     pub dtype: Option<Dtype>,
     /// The tokenizer to copy: a model's name, `base`, or a directory.
     pub tokenizer: Option<String>,
-    /// What happens to zeros.
+    /// How zeros are treated.
     pub masks: Masks,
-    /// How many layers the models must have, where the recipe counts them.
+    /// How many layers the models must have, if the recipe specifies it.
     pub layers: Option<usize>,
 }
 
@@ -46,7 +46,7 @@ pub struct Model {
     pub path: PathBuf,
     /// A file of statistics, for methods that need them.
     pub statistics: Option<PathBuf>,
-    /// Parameters of its own.
+    /// Its own parameters.
     pub parameters: BTreeMap<String, Setting>,
 }
 
@@ -54,7 +54,7 @@ const KEYS: [&str; 7] = ["method", "base", "models", "parameters", "dtype", "tok
 const MODEL_KEYS: [&str; 3] = ["path", "name", "statistics"];
 
 impl Recipe {
-    /// Reads a file; `.yaml` and `.yml` are mergekit's.
+    /// Reads a file; `.yaml` and `.yml` are mergekit's format.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|e| regrow_sparse_core::Error::io(path, e))?;
         let yaml = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
@@ -105,7 +105,7 @@ impl Recipe {
         })
     }
 
-    /// Refuses parameters that the method does not have, naming the nearest.
+    /// Rejects parameters that the method does not have; the message suggests the nearest.
     pub fn check(&self, method: &MergeEntry) -> Result<()> {
         let says = |reason| Error::Argument(format!("{}: {reason}", self.path.display()));
         let own = [&MODEL_KEYS[..], method.per_model].concat();
@@ -121,7 +121,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// The recipe in TOML, its paths absolute.
+    /// The recipe in TOML, with absolute paths.
     pub fn to_toml(&self) -> Result<String> {
         let absolute =
             |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
@@ -147,7 +147,7 @@ impl Recipe {
         toml::to_string(&recipe).map_err(|e| Error::Argument(format!("the recipe cannot be written: {e}")))
     }
 
-    /// The parameters for a tensor whose layer lies at `place`.
+    /// The parameters for a tensor whose layer is at `place`.
     pub fn params(&self, tensor: &str, place: f64) -> MergeParams {
         let at = |settings: &BTreeMap<String, Setting>| {
             let values = settings.iter().filter_map(|(name, setting)| Some((name, setting.at(tensor, place)?)));
@@ -156,7 +156,7 @@ impl Recipe {
         MergeParams { shared: at(&self.parameters), models: self.models.iter().map(|m| at(&m.parameters)).collect() }
     }
 
-    /// A path as it is, if it exists, else relative to the recipe's folder.
+    /// The path itself, if it exists, else relative to the recipe's folder.
     pub fn beside(&self, path: &str) -> PathBuf {
         beside(&self.path, path)
     }
@@ -199,7 +199,7 @@ fn settings<'a>(entries: impl Iterator<Item = (&'a String, &'a Json)>) -> Result
     entries.map(setting).collect()
 }
 
-/// A path as it is, if it exists, else relative to the recipe's folder.
+/// The path itself, if it exists, else relative to the recipe's folder.
 fn beside(recipe: &Path, path: &str) -> PathBuf {
     let own = PathBuf::from(path);
     let near = recipe.parent().map(|folder| folder.join(&own)).filter(|near| !own.exists() && near.exists());
@@ -228,12 +228,12 @@ fn masks(name: &str) -> Result<Masks, String> {
     found.ok_or_else(|| format!("unknown masks `{name}`: use ignore, keep, same"))
 }
 
-/// Refuses keys that are none of `known`.
+/// Rejects keys that are not in `known`.
 pub fn check_keys(table: &Map<String, Json>, known: &[&str], place: &str) -> Result<(), String> {
     table.keys().find_map(|key| unknown(key, known, place)).map_or(Ok(()), Err)
 }
 
-/// What is wrong with `key`, if it is none of `known`.
+/// The error for `key`, if it is not in `known`.
 fn unknown(key: &str, known: &[&str], place: &str) -> Option<String> {
     if known.contains(&key) {
         return None;

@@ -1,4 +1,4 @@
-//! Values of parameters that may differ from tensor to tensor, as mergekit has them.
+//! Values of parameters that may differ between tensors, as in mergekit.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,9 +31,9 @@ impl fmt::Display for Scalar {
 pub enum Setting {
     /// The same everywhere.
     One(Scalar),
-    /// Numbers from the first layer to the last, interpolated between.
+    /// Numbers from the first layer to the last, with interpolation between them.
     Gradient(Vec<f64>),
-    /// The first whose filter, a part of the tensor's name, fits; one without a filter always does.
+    /// The first value whose filter is part of the tensor's name; one without a filter always matches.
     Rules(Vec<(Option<String>, Setting)>),
 }
 
@@ -54,7 +54,7 @@ impl Setting {
         }
     }
 
-    /// As it stands in a recipe.
+    /// In the form of a recipe.
     pub fn to_json(&self) -> Json {
         match self {
             Self::One(Scalar::Number(number)) => json!(number),
@@ -71,8 +71,7 @@ impl Setting {
         }
     }
 
-    /// The value for a tensor at `place`, from 0 for the first layer to 1 for the last; nothing where no
-    /// filter fits.
+    /// The value for a tensor at `place`, from 0 for the first layer to 1 for the last; `None` if no filter matches.
     pub fn at(&self, tensor: &str, place: f64) -> Option<Scalar> {
         match self {
             Self::One(value) => Some(value.clone()),
@@ -104,8 +103,8 @@ fn rule(json: &Json) -> Result<(Option<String>, Setting), String> {
     Ok((filter, Setting::parse(table.get("value").ok_or("a table without `value`")?)?))
 }
 
-/// Where each tensor's layer lies, from 0 for the first to 1 for the last, by the first number in its name;
-/// tensors outside of layers lie at 0, those of a single layer at 1.
+/// The position of each tensor's layer, from 0 for the first to 1 for the last, by the first number in its name;
+/// tensors outside of layers are at 0, those of a single layer at 1.
 pub fn places<'a>(names: impl Iterator<Item = &'a str> + Clone) -> HashMap<&'a str, f64> {
     let mut last: HashMap<&str, usize> = HashMap::new();
     for (prefix, layer) in names.clone().filter_map(layer) {
@@ -120,7 +119,7 @@ pub fn places<'a>(names: impl Iterator<Item = &'a str> + Clone) -> HashMap<&'a s
     names.map(|name| (name, place(name))).collect()
 }
 
-/// The most layers that the names count anywhere.
+/// The largest number of layers found in the names.
 pub fn layers<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names.filter_map(layer).map(|(_, layer)| layer + 1).max().unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! `regrow tune`: coefficients of a merge chosen on validation data.
+//! `regrow tune`: optimizes the coefficients of a merge on validation data.
 
 use std::fs;
 use std::io::Write;
@@ -22,30 +22,30 @@ use crate::bar::Bar;
 use crate::error::{Error, Result};
 use crate::lm;
 
-/// Choose the coefficients of a recipe by the loss of the merged model on validation data
+/// Choose the coefficients of a recipe by the merged model's loss on validation data
 ///
-/// Merges and measures again and again, led by Nelder and Mead's simplex or a swarm of particles, and writes the
-/// recipe with the best coefficients found. The data are training images, evenly spaced, or a text.
+/// Merges and evaluates repeatedly, guided by Nelder and Mead's simplex or a particle swarm, and writes the recipe with
+/// the best coefficients found. The data are training images, evenly spaced, or a text.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  regrow tune recipe.toml --arch mnist-cnn --dataset mnist --out best.toml\n  \
                         regrow tune recipe.toml --over density --text validation.txt --solver particle-swarm --out best.toml\n  \
                         regrow tune soup.toml --solver greedy-soup --arch resnet20 --dataset cifar10 --out greedy.toml")]
 pub struct Args {
-    /// The recipe to begin with
+    /// The initial recipe
     recipe: PathBuf,
     /// The parameter to choose: a number for each model (weight, density, gamma, epsilon) or one (lambda, t, ..)
     #[arg(long, default_value = "weight")]
     over: String,
-    /// The least that it may be
+    /// Its minimum
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     lower: f64,
-    /// The most
+    /// Its maximum
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     upper: f64,
-    /// nelder-mead, particle-swarm, or greedy-soup, which puts models in or leaves them out
+    /// nelder-mead, particle-swarm, or greedy-soup, which includes or excludes models
     #[arg(long, default_value = "nelder-mead")]
     solver: String,
-    /// How many merges to measure
+    /// How many merges to evaluate
     #[arg(long, default_value_t = 50)]
     evaluations: usize,
     /// The seed of the particles
@@ -57,10 +57,10 @@ pub struct Args {
     /// Its images: digits (embedded), mnist, fashion-mnist, cifar10
     #[arg(long, requires = "arch")]
     dataset: Option<String>,
-    /// The folder of the data set, or one that holds it under its name
+    /// The folder of the data set, or the folder that contains it under its name
     #[arg(long, env = "REGROW_DATA")]
     data: Option<PathBuf>,
-    /// How many training images to measure on
+    /// How many training images to evaluate on
     #[arg(long, default_value_t = 1000)]
     images: usize,
     /// For language models: the text to predict
@@ -69,10 +69,10 @@ pub struct Args {
     /// For language models: tokens in a window
     #[arg(long, default_value_t = 256)]
     window: usize,
-    /// Go on where an interrupted search with the same settings stopped
+    /// Resume an interrupted search with the same settings
     #[arg(long)]
     resume: bool,
-    /// Where the recipe with the coefficients goes
+    /// The output path of the recipe with the coefficients
     #[arg(long)]
     out: PathBuf,
 }
@@ -153,7 +153,7 @@ fn search(args: &Args, recipe: &Recipe, per_model: bool) -> Result<Search> {
     Ok(search.with_solver(solver, args.seed).with_evaluations(args.evaluations))
 }
 
-/// A greedy soup, if it is asked for in a way that gives one.
+/// A greedy soup, if requested with settings that give one.
 fn greedy(args: &Args, models: usize) -> Result<Solver> {
     let merges = 2 * models - 1;
     match (args.over.as_str(), args.evaluations) {
@@ -165,7 +165,7 @@ fn greedy(args: &Args, models: usize) -> Result<Solver> {
     }
 }
 
-/// Puts a point into the recipe.
+/// Writes a point into the recipe.
 fn set(recipe: &mut Recipe, name: &str, per_model: bool, point: &[f64]) {
     let one = |number: f64| Setting::One(Scalar::Number(number));
     if !per_model {
@@ -208,7 +208,7 @@ fn write_journal(args: &Args, journal: &Journal) -> Result<()> {
     Ok(atomic::write_atomic(journal_path(args), |file| file.write_all(&text))?)
 }
 
-/// What a merged model is measured with.
+/// How a merged model is evaluated.
 enum Judge<'a> {
     Images { arch: Arch, images: Box<Images>, classes: usize },
     Text { text: &'a Path, window: usize },

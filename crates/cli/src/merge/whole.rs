@@ -1,4 +1,4 @@
-//! Whole models merged: in memory, or, by OPCM, one after another into a folder.
+//! Merges whole models: in memory, or, with OPCM, one after another into a folder.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -68,7 +68,7 @@ fn in_memory(args: &Args, recipe: &Recipe, method: &MergeEntry, out: &mut dyn Wr
     Ok(())
 }
 
-/// Merges the recipe's models, in their order, into a folder; with `--resume` those that are not in it yet.
+/// Merges the recipe's models, in order, into a folder; with `--resume` those that are not in it yet.
 fn into_folder(args: &Args, into: &Path, recipe: &Recipe, method: &MergeEntry, out: &mut dyn Write) -> Result<()> {
     let base = recipe.base.as_deref().ok_or_else(|| {
         Error::Argument(format!("{}: opcm needs a `base`, the models' common parent", recipe.path.display()))
@@ -87,7 +87,7 @@ fn into_folder(args: &Args, into: &Path, recipe: &Recipe, method: &MergeEntry, o
     };
     let arrivals: Vec<Arrival<'_>> = models.iter().map(|(model, found)| arrival((*model, found))).collect();
     if args.out.is_some() {
-        // What is wrong with the result is reported before a model is merged.
+        // Problems with the output are reported before a model is merged.
         Output::new(args, recipe, &method.info)?.plan(opcm::planned(&base, recipe.dtype), &base)?;
     }
     opcm::add(into, &base, &arrivals, config, out)?;
@@ -113,7 +113,7 @@ fn of_all(recipe: &Recipe, models: &[(String, PathBuf)]) -> Result<Recipe> {
     };
     let mut whole = Recipe { models: models.iter().map(model).collect(), ..recipe.clone() };
     whole.text = whole.to_toml()?;
-    // It is written as TOML, whatever it was read from.
+    // It is written as TOML, whatever format it was read from.
     whole.path.set_extension("toml");
     Ok(whole)
 }

@@ -1,4 +1,4 @@
-//! Several adapters into one directory of basis models and coefficients.
+//! Merges several adapters into one directory of basis models and coefficients.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,16 +22,16 @@ use crate::text;
 
 type Core<T> = regrow_sparse_core::Result<T>;
 
-/// An adapter to be merged.
+/// An adapter to merge.
 #[derive(Clone, Debug)]
 pub struct AdapterInput {
-    /// The name to revert it by.
+    /// The name to revert to it by.
     pub name: String,
     /// Its directory.
     pub path: PathBuf,
 }
 
-/// Merges the adapters of `sources` and writes the directory `out`; gives back what it says of itself.
+/// Merges the adapters of `sources` and writes the directory `out`; returns its description.
 pub fn merge(sources: &[AdapterInput], rmm: &Rmm, budget: BasisBudget, out: &Output) -> Result<Manifest> {
     let job = Job { dtype: out.dtype.unwrap_or(Dtype::F32), ..Job::open(sources, rmm)? };
     let count = job.layers.len();
@@ -41,7 +41,7 @@ pub fn merge(sources: &[AdapterInput], rmm: &Rmm, budget: BasisBudget, out: &Out
     job.write(basis, out)
 }
 
-/// Prints what any number of basis models of the adapters of `sources` would take.
+/// Prints the size for each number of basis models of the adapters of `sources`.
 pub fn plan(sources: &[AdapterInput], rmm: &Rmm, out: &mut dyn std::io::Write) -> Result<()> {
     let job = Job::open(sources, rmm)?;
     let all: usize = job.layers.iter().map(Layer::numbers).sum();
@@ -57,7 +57,7 @@ pub fn plan(sources: &[AdapterInput], rmm: &Rmm, out: &mut dyn std::io::Write) -
     Ok(())
 }
 
-/// The adapters, open, and what they have in common.
+/// The opened adapters, and what they have in common.
 struct Job<'a> {
     rmm: &'a Rmm,
     /// The type of basis models and coefficients.
@@ -165,7 +165,7 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// A space as it will be read again.
+    /// A space with the values it will have when read back.
     fn rounded(&self, space: Space) -> Core<Space> {
         if self.dtype == Dtype::F32 {
             return Ok(space);
@@ -175,7 +175,7 @@ impl<'a> Job<'a> {
         Space::from_parts(space.models(), &mut |name| Ok(parts.iter().find(|part| part.name == name).cloned()))
     }
 
-    /// The tasks' tensors beside their factors, as they are stored.
+    /// The tasks' other tensors, as they are stored.
     fn rest(&self) -> Result<BTreeMap<String, Rest<'_>>> {
         let mut all = BTreeMap::new();
         for (task, adapter) in self.adapters.iter().enumerate() {
@@ -242,7 +242,7 @@ fn open(source: &AdapterInput) -> Result<Adapter> {
     Ok(Adapter::open(path)?)
 }
 
-/// Refuses adapters that are not of one base or do not adapt the same modules.
+/// Rejects adapters that have different bases or do not adapt the same modules.
 fn comparable(first: &Adapter, other: &Adapter) -> Result<()> {
     let paths = || format!("{} and {}", first.path().display(), other.path().display());
     let base = |adapter: &Adapter| {

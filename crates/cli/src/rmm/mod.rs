@@ -1,7 +1,7 @@
-//! Directories of reversibly merged adapters (RMM): made from adapters, reverted to any of them.
+//! Directories of reversibly merged adapters (RMM): made from adapters, revertible to any of them.
 //!
-//! `regrow-rmm.safetensors` holds the basis models and coefficients, `MODULE/PART`, and what each task has
-//! beside its factors, `tasks/NUMBER/NAME`; `regrow-rmm.json` records the settings and the errors.
+//! `regrow-rmm.safetensors` holds the basis models and coefficients, `MODULE/PART`, and each task's other tensors,
+//! `tasks/NUMBER/NAME`; `regrow-rmm.json` records the settings and the errors.
 
 mod merge;
 mod report;
@@ -25,7 +25,7 @@ pub use revert::{Args, run};
 const MODEL: &str = "regrow-rmm.safetensors";
 /// The description's file name.
 const MANIFEST: &str = "regrow-rmm.json";
-/// What is written and read.
+/// The version of the format.
 const FORMAT: usize = 1;
 
 /// The description of a directory of merged adapters.
@@ -37,24 +37,24 @@ pub struct Manifest {
     dtype: String,
     /// Which vectors share coefficients.
     granularity: String,
-    /// How factors were brought into one form.
+    /// How factors were aligned.
     align: String,
     /// Whether the first basis model is the mean.
     centred: bool,
-    /// Whether tasks were brought to one norm.
+    /// Whether tasks were normalized to the same norm.
     normalized: bool,
     /// The rank to which basis models are truncated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rank: Option<usize>,
     /// Basis models.
     basis: usize,
-    /// The adapters, in the order in which they were merged.
+    /// The adapters, in merge order.
     tasks: Vec<Task>,
     /// The adapted modules.
     layers: Vec<Layer>,
-    /// Numbers that the adapters' factors are, all together.
+    /// Number of values in all adapters' factors together.
     numbers_of_all: usize,
-    /// Numbers of the basis models and coefficients.
+    /// Number of values in the basis models and coefficients.
     numbers: usize,
 }
 
@@ -64,7 +64,7 @@ struct Task {
     name: String,
     /// The type of its factors.
     dtype: String,
-    /// Frobenius norm of what is lost over that of its difference.
+    /// Frobenius norm of the loss over that of its difference.
     relative_error: f64,
     /// Names of its other tensors.
     rest: Vec<String>,
@@ -106,7 +106,7 @@ impl Layer {
         self.ranks.iter().map(|r| [m, *r, d]).collect()
     }
 
-    /// The numbers of all tasks' factors.
+    /// The number of values in all tasks' factors.
     fn numbers(&self) -> usize {
         (self.shape[0] + self.shape[1]) * self.ranks.iter().sum::<usize>()
     }
@@ -148,7 +148,7 @@ impl Merged {
         Ok(Self { path: path.to_path_buf(), manifest, checkpoint })
     }
 
-    /// The number of the task of that name.
+    /// The index of the task with that name.
     fn task(&self, name: &str) -> Result<usize> {
         let names = || self.manifest.tasks.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
         let found = self.manifest.tasks.iter().position(|t| t.name == name);
@@ -161,7 +161,7 @@ impl Merged {
     }
 }
 
-/// The basis models of a module of so many tasks.
+/// The basis models of a module with `tasks` tasks.
 fn space(checkpoint: &Checkpoint, module: &str, tasks: usize) -> regrow_sparse_core::Result<Space> {
     let mut find = |part: &str| {
         let name = stored(module, part);
@@ -172,17 +172,17 @@ fn space(checkpoint: &Checkpoint, module: &str, tasks: usize) -> regrow_sparse_c
     Space::from_parts(tasks, &mut find).map_err(|e| about(module, &e))
 }
 
-/// A part of a module's space as it is stored.
+/// The stored name of a part of a module's space.
 fn stored(module: &str, part: &str) -> String {
     format!("{module}/{part}")
 }
 
-/// A tensor of a task that is no factor, as it is stored.
+/// The stored name of a task's tensor that is not a factor.
 fn stored_rest(task: usize, name: &str) -> String {
     format!("tasks/{task}/{name}")
 }
 
-/// An error that names the module it is about.
+/// An error that names its module.
 fn about(module: &str, error: &regrow_sparse_core::Error) -> regrow_sparse_core::Error {
     regrow_sparse_core::Error::tensor(module, error.to_string())
 }

@@ -1,4 +1,4 @@
-//! Errors and storage of a directory of merged adapters: as table, JSON and picture.
+//! Errors and storage of a directory of merged adapters: as table, JSON and SVG.
 
 use std::io::Write;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn table(of: &Manifest) -> String {
     text::table(&header, 2, layers.chain([all]).collect())
 }
 
-/// How many basis models there are and what they save.
+/// How many basis models there are and how much they save.
 pub fn summary(of: &Manifest) -> String {
     format!(
         "{} basis models of {} (by {}{}): {} of {} numbers ({})",

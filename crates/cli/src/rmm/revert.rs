@@ -1,4 +1,4 @@
-//! `regrow revert`: any of the adapters that were merged reversibly, as an adapter or in its base.
+//! `regrow revert`: restores any of the reversibly merged adapters, as an adapter or in its base.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,29 +13,29 @@ use crate::merge::tokenizer_files;
 use crate::source::identity;
 use crate::text;
 
-/// Give back one of the models that were merged reversibly
+/// Restore one of the models that were merged reversibly
 ///
-/// DIR is what `regrow merge` with the method rmm has written. The result is an adapter that peft loads,
-/// or, with --merged, the base with that adapter added.
+/// DIR is the output of `regrow merge` with the method rmm. The result is an adapter that peft loads, or, with
+/// --merged, the base with that adapter added.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  regrow revert MERGED --task imdb --out imdb-adapter\n  \
                         regrow revert MERGED --task imdb --merged BASE_DIR --out imdb-model\n  regrow revert MERGED --report")]
 pub struct Args {
     /// The merged directory
     dir: PathBuf,
-    /// The name of the model to give back
+    /// The name of the model to restore
     #[arg(long, required_unless_present = "report", requires = "out")]
     task: Option<String>,
-    /// Where it goes
+    /// The output path
     #[arg(long)]
     out: Option<PathBuf>,
     /// Add the adapter to this base, a checkpoint or Hugging Face directory
     #[arg(long, value_name = "BASE")]
     merged: Option<PathBuf>,
-    /// Go on where an interrupted run with the same settings stopped
+    /// Resume an interrupted run with the same settings
     #[arg(long, conflicts_with = "report")]
     resume: bool,
-    /// Only say what is in DIR: its tasks, errors and storage
+    /// Only print what is in DIR: its tasks, errors and storage
     #[arg(long, conflicts_with_all = ["task", "merged"])]
     report: bool,
     /// With --report: as JSON
@@ -93,8 +93,8 @@ fn draft(merged: &Merged, task: usize) -> Result<Draft<'_>> {
     Ok(Draft { config: info.config.clone(), dtype, modules, factors: Box::new(factors), rest, beside })
 }
 
-/// A module with the rank of what is rebuilt: that of the factors, or, of a sum of basis models, at most
-/// what all tasks together can span.
+/// A module with the rank of the rebuilt difference: that of the factors, or, for a sum of basis models, at most what
+/// all tasks together can span.
 fn module(merged: &Merged, layer: &Layer) -> Result<Module> {
     let [m, d] = layer.shape;
     let own = format!("{}/", layer.name);

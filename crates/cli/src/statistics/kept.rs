@@ -1,4 +1,4 @@
-//! What has been summed so far, in a file beside the one to come: a run that was stopped goes on with it.
+//! The sums so far, in a file beside the output, from which an interrupted run resumes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use super::Args;
 use crate::error::{Error, Result};
 
-/// The keys under which the file's metadata says which run it is of, and how far that has come.
+/// The metadata keys for the run's settings and progress.
 const SETTINGS: &str = "regrow.settings";
 const EXAMPLES: &str = "regrow.examples";
 
@@ -20,12 +20,12 @@ pub struct Kept {
     path: PathBuf,
     settings: String,
     written: Instant,
-    /// How long that took.
+    /// How long the last save took.
     took: Duration,
 }
 
 impl Kept {
-    /// For a run with these settings; with `--resume` also what one that was stopped has left.
+    /// For a run with these settings; with `--resume` also loads what an interrupted run left.
     pub fn begin(args: &Args, settings: String) -> Result<(Self, FisherSums)> {
         let path = args.out.with_added_extension("sums");
         let sums = match args.resume && path.exists() {
@@ -59,13 +59,13 @@ impl Kept {
         Ok(atomic::write_atomic(&self.path, |out| out.write_all(&file))?)
     }
 
-    /// The run has ended well: nothing is left to go on with.
+    /// Removes the saved sums after success.
     pub fn end(self) {
         let _gone = fs::remove_file(&self.path);
     }
 }
 
-/// What a run with these settings has left.
+/// What a run with these settings left.
 fn read(path: &PathBuf, settings: &str) -> Result<FisherSums> {
     let bad = |reason: String| Error::from(regrow_sparse_core::Error::format(path, reason));
     let file = fs::read(path).map_err(|e| regrow_sparse_core::Error::io(path, e))?;

@@ -22,8 +22,8 @@ use crate::text;
 
 type Core<T> = regrow_sparse_core::Result<T>;
 
-/// The Fisher information of a decoder: of every window the squared gradient of the log-likelihood of tokens that the
-/// model draws after each of its own, over the number of tokens.
+/// The Fisher information of a decoder: for every window the squared gradient of the log-likelihood of tokens that the
+/// model samples after each of its own, divided by the number of tokens.
 pub fn fisher(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     let device = regrow_device::current().autodiff();
     let model = Transformer::open(locate(&args.model, args.revision.as_deref())?, &device)?;
@@ -55,7 +55,7 @@ pub fn fisher(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// The second moments of what a language model's linear layers read.
+/// The second moments of the inputs of a language model's linear layers.
 pub fn moments(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     let model = Transformer::open(locate(&args.model, args.revision.as_deref())?, &regrow_device::current())?;
     let windows = lm::calibration(&model, file, args.samples, args.window, args.seed)?;
@@ -72,7 +72,7 @@ pub fn moments(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     let (tensors, tokens) = (plan.tensors().count(), windows.len() * windows[0].len());
     let (settings, begin) =
         (args.settings(model.checkpoint())?, if args.resume { Writer::resume } else { Writer::create });
-    // A block is as long to wait for as a note.
+    // Save after each block.
     let writer = begin(plan, &args.out, &[model.checkpoint()], &settings)?.with_threads(1);
     let mut writer = writer.with_patience(Duration::ZERO);
     writer.write(&|tensor| walk.moment(tensor), &|_, _| ())?;
@@ -81,16 +81,16 @@ pub fn moments(args: &Args, file: &Path, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// A calibration text on its way through a model: moments are asked for in the order of its blocks.
+/// A calibration text passing through a model: moments are requested in the order of its blocks.
 struct Walk<'a> {
     model: &'a Transformer,
-    /// The layer behind the last block, if it has a matrix of its own.
+    /// The layer behind the last block, if it has its own matrix.
     head: Option<(LayerRef, Head)>,
     at: Mutex<At<'a>>,
     bar: Bar,
 }
 
-/// How far it has come, and what the last block has seen.
+/// The progress, and the inputs of the last block.
 struct At<'a> {
     survey: Calibration<'a, Transformer>,
     seen: Option<BlockInputs<SecondMoment>>,
@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
             }
             at.seen = None;
             let index = at.survey.index();
-            // Of what a run that was stopped has written nothing is asked for.
+            // Layers already written are skipped.
             let wanted =
                 index >= self.model.blocks() || self.model.layers(index).iter().any(|l| l.tensor == tensor.name);
             let passed = !wanted && at.survey.pass()?;
@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The moment of what the head reads, after all blocks.
+    /// The moment of the head's inputs, after all blocks.
     fn of_head(&self, tensor: &Planned, hidden: &HiddenStates) -> Core<Contents<'static>> {
         let none = || regrow_sparse_core::Error::tensor(&tensor.name, "is no linear layer of this model");
         let (layer, head) = self.head.as_ref().filter(|(layer, _)| layer.tensor == tensor.name).ok_or_else(none)?;

@@ -1,4 +1,4 @@
-//! `regrow statistics`: what Fisher merging and RegMean want to know of a model besides its weights.
+//! `regrow statistics`: what Fisher merging and RegMean need besides a model's weights.
 
 mod kept;
 mod language;
@@ -12,14 +12,13 @@ use regrow_checkpoint::{Checkpoint, Contents, Plan, Planned, Writer};
 use crate::error::{Error, Result};
 use crate::source::identity;
 
-/// Gather what Fisher merging and RegMean want to know of a model
+/// Gather what Fisher merging and RegMean need besides a model's weights
 ///
-/// fisher: the diagonal Fisher information, a number for each parameter: the mean squared gradient of log p(y | x),
-/// of an image classifier over images and over classes y as the model expects them; of a language model over the
-/// tokens of a text, y drawn by the model (the model and its gradients are in memory as a whole). moments: the second
-/// moment of what each layer reads, X^T X over the number of rows: tokens of a language model, block by block; images
-/// and windows of them of a classifier. The file goes into a recipe of `regrow merge` beside its model: statistics =
-/// "FILE".
+/// fisher: the diagonal Fisher information, a number for each parameter: the mean squared gradient of log p(y | x), for
+/// an image classifier over images and over classes y as the model predicts them; for a language model over the tokens
+/// of a text, y sampled from the model (the whole model and its gradients are in memory). moments: the second moment of
+/// each layer's inputs, X^T X over the number of rows: tokens of a language model, block by block; images and windows
+/// of them for a classifier. Name the file beside its model in a recipe of `regrow merge`: statistics = "FILE".
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  regrow statistics a.safetensors --kind fisher --arch mnist-cnn --dataset mnist --data DIR --out a-fisher.safetensors\n  \
@@ -34,7 +33,7 @@ pub struct Args {
     /// A safetensors file with PyTorch's names, a Hugging Face directory with a language model, or such a model's
     /// name on the hub (org/name)
     model: PathBuf,
-    /// The branch, tag or commit of a model that is fetched by its name
+    /// The branch, tag or commit of a model downloaded by name
     #[arg(long, conflicts_with = "arch")]
     revision: Option<String>,
     /// fisher or moments
@@ -46,7 +45,7 @@ pub struct Args {
     /// Its images: digits (embedded), mnist, fashion-mnist, cifar10, cifar100
     #[arg(long, requires = "arch")]
     dataset: Option<String>,
-    /// The folder of the data set, or one that holds it under its name
+    /// The folder of the data set, or the folder that contains it under its name
     #[arg(long, env = "REGROW_DATA")]
     data: Option<PathBuf>,
     /// How many training images, evenly spaced
@@ -61,22 +60,22 @@ pub struct Args {
     /// Tokens in a window; by default 2048, or the model's context if that is shorter
     #[arg(long)]
     window: Option<usize>,
-    /// Begin windows at random, from this seed, and draw tokens by it; by default the first windows
+    /// The seed for random windows and sampled tokens; by default the first windows are used
     #[arg(long)]
     seed: Option<u64>,
-    /// For moments of language models: keep what blocks see in a file in this folder, not in memory
+    /// For moments of language models: keep hidden states in a file in this folder, not in memory
     #[arg(long)]
     spill: Option<PathBuf>,
-    /// Where the statistics go: a file that ends in .safetensors
+    /// The output path of the statistics: a file that ends in .safetensors
     #[arg(long)]
     out: PathBuf,
-    /// Go on with a run that was stopped, from what it left beside --out
+    /// Resume an interrupted run from the files beside --out
     #[arg(long)]
     resume: bool,
 }
 
 impl Args {
-    /// What identifies a run on `source`: with other settings or files one that was stopped is not gone on with.
+    /// What identifies a run on `source`. A run resumes only if its settings and files are unchanged.
     fn settings(&self, source: &Checkpoint) -> Result<String> {
         let Self { kind, arch, dataset, images, calibration, samples, window, seed, .. } = self;
         let files = identity(source.files().map(Path::new).chain(calibration.as_deref()))?;
@@ -84,7 +83,7 @@ impl Args {
     }
 }
 
-/// Looks, sums, writes.
+/// Reads, sums, writes.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     if args.out.extension().is_none_or(|e| e != "safetensors") {
         return Err(Error::Argument(format!(
@@ -111,7 +110,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// Tensors as they go into the file.
+/// Tensors in the form of the file.
 type Tensors = Vec<(Planned, Vec<f32>)>;
 
 /// Writes statistics that are in memory.
@@ -126,7 +125,7 @@ fn write(tensors: &Tensors, args: &Args, source: &Checkpoint, kind: &str) -> Res
     Ok(writer.finish()?)
 }
 
-/// How many numbers there are in all.
+/// The total number of values.
 fn count(tensors: &Tensors) -> usize {
     tensors.iter().map(|(planned, _)| planned.elements()).sum()
 }

@@ -1,4 +1,4 @@
-//! States between two tasks, from which a run goes on.
+//! States between two tasks, from which a run resumes.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use super::{Learned, Protocol, Run};
 use crate::metrics::AccuracyMatrix;
 use crate::strategy::Strategy;
 
-/// A state between two tasks: a folder `task-N`, complete where it has that name.
+/// A state between two tasks: a folder `task-N`; a folder with that name is complete.
 pub(super) struct TaskCheckpoint(PathBuf);
 
 /// The folder of states within a task.
@@ -30,7 +30,7 @@ struct Written {
 }
 
 impl TaskCheckpoint {
-    /// The state after most tasks in `dir`.
+    /// The state with the most finished tasks in `dir`.
     pub(super) fn newest(dir: &Path, protocol: &Protocol) -> Result<Option<Self>> {
         let Some((_, path)) = Self::all(dir)?.into_iter().max() else { return Ok(None) };
         match Self(path.clone()).written()?.protocol == *protocol {
@@ -58,7 +58,7 @@ impl TaskCheckpoint {
         serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))
     }
 
-    /// The network, the accuracies so far and those before the first task; the strategy takes back its state.
+    /// The network, the accuracies so far and those before the first task; the strategy's state is restored.
     pub(super) fn load<M: Headed>(
         &self,
         fresh: M,

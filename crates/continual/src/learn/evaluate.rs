@@ -10,8 +10,7 @@ use crate::strategy::Strategy;
 const TEST_BATCH: usize = 512;
 
 impl Run<'_> {
-    /// The accuracy on each task after task `after`, and the share of all answers that name a class of
-    /// that task.
+    /// The accuracy on each task after task `after`, and the share of all answers that are a class of that task.
     pub(super) fn row<M: Headed>(
         &self,
         model: &M,
@@ -27,8 +26,8 @@ impl Run<'_> {
         Ok((row, newest as f64 / all as f64))
     }
 
-    /// Of the test examples of `task` after task `after`: how many are answered rightly, how many with a
-    /// class of task `after`, and how many there are.
+    /// For the test examples of `task` after task `after`: how many are answered correctly, how many with a class of
+    /// task `after`, and how many there are.
     fn answers<M: Headed>(
         &self,
         model: &M,

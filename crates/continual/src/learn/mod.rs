@@ -1,4 +1,4 @@
-//! A stream of tasks, learned one after the other with a strategy, tested after each.
+//! Learns a stream of tasks one after the other with a strategy, with tests after each.
 
 mod checkpoint;
 mod evaluate;
@@ -34,13 +34,13 @@ pub struct Protocol {
     pub batch: usize,
     /// The learning rate within each task.
     pub lr: LrSchedule,
-    /// The source of all randomness.
+    /// The random seed.
     pub seed: u64,
-    /// Which logits losses see.
+    /// Which logits losses use.
     pub scope: LogitScope,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug)]
 pub struct Learned<M> {
     /// The network after the last task, in validation mode.
@@ -49,34 +49,33 @@ pub struct Learned<M> {
     pub matrix: AccuracyMatrix,
     /// Accuracies before the first.
     pub before: Vec<f64>,
-    /// Share of all test answers, after the last task, that name a class of the last task.
+    /// Share of all test answers, after the last task, that are a class of the last task.
     pub newest: f64,
-    /// Seconds of training, tests apart, in this process.
+    /// Seconds of training, excluding tests, in this process.
     pub seconds: f64,
     /// Training steps in this process.
     pub steps: usize,
 }
 
-/// How far a stream is learned.
+/// Progress within a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// The task at hand.
+    /// The current task.
     pub task: usize,
     /// Steps done in it.
     pub step: usize,
-    /// Steps of it in all.
+    /// Its total steps.
     pub total: usize,
 }
 
 /// Learns the tasks of `stream` one after the other; each has a fresh optimizer.
 ///
-/// With `save`, the run goes on from the newest state in its folder, if there is one: it loses at most
-/// `every` steps, and ends with the matrix of a run that was never stopped.
+/// With `save`, the run resumes from the newest state in its folder, if there is one: it loses at most `every` steps,
+/// and ends with the same matrix as a run without interruption.
 ///
 /// # Errors
-/// A strategy that does not fit the scenario, a network without a logit for each class, a loss or weight
-/// that is not finite, a state that cannot be written or belongs to another run; what the strategy runs
-/// into.
+/// A strategy that does not fit the scenario, a network without a logit for each class, a loss or weight that is not
+/// finite, a state that cannot be written or belongs to another run; errors of the strategy.
 pub fn learn<M: Headed, O: Optimizer>(
     model: M,
     optimizer: &O,
@@ -118,7 +117,7 @@ pub fn learn<M: Headed, O: Optimizer>(
     Ok(at)
 }
 
-/// Where a model is trained and where it is tested.
+/// The training device and the test device.
 fn devices<M: Module>(model: &M) -> (Device, Device) {
     let device = model.devices().into_iter().next().unwrap_or_default();
     (device.clone().autodiff(), device.inner())
@@ -135,7 +134,7 @@ fn check_head<M: Headed>(model: &M, stream: &TaskStream<'_>) -> Result<()> {
     }
 }
 
-/// What stays the same over a stream.
+/// What is constant over a stream.
 struct Run<'a> {
     stream: &'a TaskStream<'a>,
     protocol: &'a Protocol,

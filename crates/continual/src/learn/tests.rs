@@ -10,7 +10,7 @@ use crate::testing::{Net, Toy, net};
 
 type Made = Box<dyn Strategy<Net>>;
 
-/// All strategies of the registry, some with other parameters too, for a memory of 12.
+/// All strategies of the registry, some also with other parameters, for a memory of 12.
 fn all() -> Vec<(String, Box<dyn Fn() -> Made>)> {
     let more = [
         ("ewc", "lambda=20,samples=5"),
@@ -58,7 +58,7 @@ fn run(
     learn(model, &sgd, strategy, &stream, &protocol(scenario, rate), save, &mut |_| {})
 }
 
-/// Any strategy, stopped in a step as by kill -9.
+/// Any strategy, killed in a step as by kill -9.
 struct Mortal(Made, (usize, usize));
 
 impl Strategy<Net> for Mortal {

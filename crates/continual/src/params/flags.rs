@@ -1,11 +1,11 @@
-//! Flags for the numbers of a module's parameters: which may move, which carry a mask.
+//! Flags for the values of a module's parameters: which may change, which have a mask.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use regrow_sparse_core::model::weight::pruned_flags;
 use regrow_sparse_core::{MaskSet, Result};
 
-/// One flag for each number of a module's parameters, and which of these carry a mask.
+/// One flag for each value of a module's parameters, and which of the parameters have a mask.
 #[derive(Clone, Debug)]
 pub struct ParameterFlags {
     flags: Vec<Tensor<1, Bool>>,
@@ -13,8 +13,7 @@ pub struct ParameterFlags {
 }
 
 impl ParameterFlags {
-    /// True where `masks` keep a weight of `model`; of a parameter without a mask, what `rest` says of
-    /// it.
+    /// True where `masks` keep a weight of `model`; for a parameter without a mask, the result of `rest`.
     ///
     /// # Errors
     /// If a mask fits no parameter.
@@ -43,8 +42,7 @@ impl ParameterFlags {
         Ok(read.found)
     }
 
-    /// The same for all numbers of a parameter: true where `free` says so of it. The others count as
-    /// masked.
+    /// The same for whole parameters: true where `free` is true for the parameter. The others count as masked.
     pub fn of_parameters<M: Module>(model: &M, free: &dyn Fn(ParamId) -> bool) -> Self {
         struct Read<'a>(&'a dyn Fn(ParamId) -> bool, ParameterFlags);
         impl ModuleVisitor for Read<'_> {
@@ -60,7 +58,7 @@ impl ParameterFlags {
         read.1
     }
 
-    /// True where `free` says so of a number: its parameter, and its place there. None counts as masked.
+    /// True where `free` is true for a value: its parameter, and its index there. None counts as masked.
     pub fn of_numbers<M: Module>(model: &M, free: &dyn Fn(ParamId, usize) -> bool) -> Self {
         struct Read<'a>(&'a dyn Fn(ParamId, usize) -> bool, ParameterFlags);
         impl ModuleVisitor for Read<'_> {
@@ -82,12 +80,12 @@ impl ParameterFlags {
         &self.flags
     }
 
-    /// Which parameters carry a mask.
+    /// Which parameters have a mask.
     pub(crate) fn masked(&self) -> &[bool] {
         &self.masked
     }
 
-    /// How many parameters carry no mask.
+    /// How many parameters have no mask.
     pub fn outside(&self) -> usize {
         self.masked.iter().filter(|masked| !**masked).count()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 
-/// Burn's linear and convolution layers, as a `ModuleVisitor` names containers.
+/// Burn's linear and convolution layers, with the container names of a `ModuleVisitor`.
 pub(crate) const LAYERS: [&str; 7] = [
     "Struct:Linear",
     "Struct:Conv1d",
@@ -20,7 +20,7 @@ pub(crate) const LAYERS: [&str; 7] = [
 pub(crate) const NORMS: [&str; 5] =
     ["Struct:BatchNorm", "Struct:GroupNorm", "Struct:InstanceNorm", "Struct:LayerNorm", "Struct:RmsNorm"];
 
-/// The parameters of `model` within a container whose name, as `Struct:Linear`, `kind` accepts.
+/// The parameters of `model` within a container whose name, such as `Struct:Linear`, `kind` accepts.
 pub fn within<M: Module>(model: &M, kind: &dyn Fn(&str) -> bool) -> BTreeSet<ParamId> {
     struct Read<'a>(&'a dyn Fn(&str) -> bool, Vec<bool>, BTreeSet<ParamId>);
     impl ModuleVisitor for Read<'_> {

@@ -1,4 +1,4 @@
-//! A network's parameters as numbers to calculate with, one idea per file.
+//! A network's parameters as vectors to compute with.
 
 mod flags;
 mod layers;

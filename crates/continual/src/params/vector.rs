@@ -8,8 +8,8 @@ use regrow_sparse_core::{Error, Result};
 
 use super::ParameterFlags;
 
-/// One flat tensor for each float parameter of a module, in the module's order, apart from any graph
-/// of gradients. Parameters are taken as they are stored, under masks too.
+/// One flat tensor for each float parameter of a module, in the module's order, detached from gradient graphs.
+/// Parameters are taken as stored, also under masks.
 #[derive(Clone, Debug)]
 pub struct ParameterVector(Vec<Tensor<1>>);
 
@@ -116,7 +116,7 @@ impl ParameterVector {
         Self(pairs.map(|((mine, theirs), flag)| theirs.clone().mask_where(flag.clone(), mine.clone())).collect())
     }
 
-    /// On the host, the tensors of parameters that `flags` know no mask of.
+    /// On the CPU, the tensors of parameters without a mask in `flags`.
     pub fn outside(&self, flags: &ParameterFlags) -> Vec<Vec<f32>> {
         let free = self.0.iter().zip(flags.masked()).filter(|(_, masked)| !**masked);
         free.map(|(t, _)| t.to_data().iter::<f32>().collect()).collect()
@@ -150,12 +150,12 @@ impl ParameterVector {
         self.len() == 0
     }
 
-    /// The numbers on the host, tensor by tensor.
+    /// The values on the CPU, tensor by tensor.
     pub fn to_host(&self) -> Vec<Vec<f32>> {
         self.0.iter().map(|t| t.to_data().iter::<f32>().collect()).collect()
     }
 
-    /// Back from the host, for `model`.
+    /// From values on the CPU, for `model`.
     ///
     /// # Errors
     /// If they are not of the model's shape.
@@ -173,12 +173,12 @@ impl ParameterVector {
         Ok(Self(numbers.into_iter().zip(&like.0).map(one).collect()))
     }
 
-    /// As a state, a tensor for each parameter, for a run to be resumed.
+    /// As a state, with a tensor for each parameter, to resume a run.
     pub fn to_state(&self) -> State {
         numbers_to_state(&self.to_host())
     }
 
-    /// Back from [`ParameterVector::to_state`], for `model`.
+    /// Restored from [`ParameterVector::to_state`], for `model`.
     ///
     /// # Errors
     /// If it is not of the model's shape.
@@ -194,7 +194,7 @@ pub(crate) fn numbers_to_state(numbers: &[Vec<f32>]) -> State {
     state
 }
 
-/// Back from [`numbers_to_state`].
+/// Restored from [`numbers_to_state`].
 pub(crate) fn numbers_from_state(mut state: State) -> Result<Vec<Vec<f32>>> {
     (0..state.names().count()).map(|i| state.take_reals(&i.to_string())).collect()
 }
@@ -223,7 +223,7 @@ mod tests {
         let loss = model.forward(x).sum();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let flat = ParameterVector::gradients(&model, &gradients);
-        // The last bias moves every output by one.
+        // The last bias changes every output by one.
         assert_eq!(flat.to_host()[3], [1.0, 1.0]);
         let back = flat.clone().into_gradients(&model, &gradients);
         assert_eq!(ParameterVector::gradients(&model, &back).to_host(), flat.to_host());

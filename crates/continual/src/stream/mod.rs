@@ -1,4 +1,4 @@
-//! Tasks that come one after the other.
+//! Streams of tasks.
 
 mod scenario;
 #[cfg(test)]
@@ -36,13 +36,13 @@ struct Split<'a> {
 }
 
 impl<'a> Split<'a> {
-    /// All of `data`, its labels as they are.
+    /// All of `data`, with its own labels.
     fn whole(data: &'a dyn Examples) -> Self {
         let indices: Vec<usize> = (0..data.len()).collect();
         Self { labels: data.labels(&indices), indices, data }
     }
 
-    /// What `data` has of `classes`, labelled by their place in that list.
+    /// The examples of `classes` in `data`, labelled by their index in that list.
     fn of(data: &'a dyn Examples, classes: &[usize]) -> Self {
         let all: Vec<usize> = (0..data.len()).collect();
         let found = data.labels(&all).into_iter().enumerate();
@@ -59,11 +59,11 @@ struct Task<'a> {
     test: Split<'a>,
     classes: usize,
     transform: Transform,
-    /// Tasks of one source share data set and transform.
+    /// Tasks from one source share data set and transform.
     source: usize,
 }
 
-/// Tasks in a row.
+/// A sequence of tasks.
 ///
 /// Classes are numbered in the order in which they come: in the task- and class-incremental scenario
 /// task `t` has the classes [`TaskStream::classes_of`]`(t)`, in the domain-incremental one all tasks
@@ -72,7 +72,7 @@ struct Task<'a> {
 pub struct TaskStream<'a> {
     scenario: Scenario,
     tasks: Vec<Task<'a>>,
-    /// Where the classes of each task begin, and where the last end.
+    /// Where the classes of each task start, and where the last end.
     starts: Vec<usize>,
 }
 
@@ -80,7 +80,7 @@ pub struct TaskStream<'a> {
 pub type DataSet<'a> = (&'a dyn Examples, &'a dyn Examples, usize);
 
 impl<'a> TaskStream<'a> {
-    /// A task for each of `groups`, with the data set's classes named there.
+    /// A task for each of `groups`, with the classes listed there.
     ///
     /// # Errors
     /// No group, a task without training or test examples, a class in two tasks of a scenario in which
@@ -103,11 +103,11 @@ impl<'a> TaskStream<'a> {
         Self::new(scenario, groups.iter().map(task).collect())
     }
 
-    /// `tasks` tasks of as many classes each, in the data set's order or, with `order`, in one drawn
-    /// from that seed.
+    /// `tasks` tasks with the same number of classes each, in the data set's order or, with `order`, in one drawn from
+    /// that seed.
     ///
     /// # Errors
-    /// As [`TaskStream::split`]; also if the classes do not divide into so many tasks.
+    /// As [`TaskStream::split`]; also if the classes cannot be divided evenly.
     pub fn split_evenly(scenario: Scenario, data: DataSet<'a>, tasks: usize, order: Option<u64>) -> Result<Self> {
         let classes = data.2;
         if tasks == 0 || !classes.is_multiple_of(tasks) {
@@ -121,8 +121,8 @@ impl<'a> TaskStream<'a> {
         Self::split(scenario, data, &groups)
     }
 
-    /// The whole data set `tasks` times, its pixels in an order of each task's own, drawn from `seed`;
-    /// with `first_as_is` the first task's stay.
+    /// The whole data set `tasks` times, each with its own pixel permutation drawn from `seed`; with `first_as_is` the
+    /// first task is not permuted.
     ///
     /// # Errors
     /// No task, no examples.
@@ -136,8 +136,8 @@ impl<'a> TaskStream<'a> {
         Self::transformed(scenario, data, (0..tasks).map(permutation).collect())
     }
 
-    /// The whole data set once for each angle, turned counter-clockwise by so many degrees (bilinear;
-    /// what would come from outside is the nearest pixel of the edge).
+    /// The whole data set once for each angle, rotated counter-clockwise by this many degrees (bilinear; pixels from
+    /// outside are replaced by the nearest edge pixel).
     ///
     /// # Errors
     /// No angle, one that is not finite, no examples.
@@ -257,17 +257,17 @@ impl<'a> TaskStream<'a> {
         examples.iter().map(|e| self.classes_of(e.task).start + self.tasks[e.task].train.labels[e.index]).collect()
     }
 
-    /// Training images `[examples, channels, height, width]`, as their tasks show them.
+    /// Training images `[examples, channels, height, width]`, transformed by their tasks.
     pub fn images(&self, examples: &[Example], device: &Device) -> Tensor<4> {
         self.gathered(examples, device, |data, indices| data.images(indices, device))
     }
 
-    /// The same, augmented where the data set is.
+    /// The same, augmented if the data set is.
     pub fn augmented(&self, examples: &[Example], seed: u64, device: &Device) -> Tensor<4> {
         self.gathered(examples, device, |data, indices| data.augmented(indices, seed, device))
     }
 
-    /// Images source by source, then in the order asked for.
+    /// Images source by source, then in the requested order.
     fn gathered(
         &self,
         examples: &[Example],
@@ -305,8 +305,8 @@ impl<'a> TaskStream<'a> {
         (of.transform.apply(images), of.test.labels[range].iter().map(|l| start + l).collect())
     }
 
-    /// The logits among which an answer to a test example of `task` is sought after training task
-    /// `after`; for a task yet to come in the class-incremental scenario, up to its own classes.
+    /// The candidate logits for an answer to a test example of `task` after training task `after`; for a future task in
+    /// the class-incremental scenario, up to its own classes.
     pub fn candidates(&self, task: usize, after: usize) -> Range<usize> {
         match self.scenario {
             Scenario::Task => self.classes_of(task),
@@ -315,7 +315,7 @@ impl<'a> TaskStream<'a> {
         }
     }
 
-    /// The logits that the loss of an example of task `own` sees while task `now` is trained.
+    /// The logits that the loss of an example of task `own` uses while task `now` is trained.
     pub fn in_scope(&self, scope: LogitScope, own: usize, now: usize) -> Range<usize> {
         match scope {
             LogitScope::Task => self.classes_of(own),

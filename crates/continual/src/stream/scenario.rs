@@ -1,4 +1,4 @@
-//! What is known of tasks: the scenario, and which logits a loss sees.
+//! What is known about tasks: the scenario, and which logits a loss uses.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl Scenario {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Task, Self::Class, Self::Domain];
 
-    /// The scenario of that name: `task`, `class` or `domain`.
+    /// The scenario with that name: `task`, `class` or `domain`.
     ///
     /// # Errors
     /// If there is none.
@@ -36,7 +36,7 @@ impl Scenario {
         found.ok_or_else(unknown)
     }
 
-    /// The logits that a loss sees if nothing else is asked for.
+    /// The default logit scope of a loss.
     pub fn default_scope(self) -> LogitScope {
         match self {
             Self::Task => LogitScope::Task,
@@ -56,7 +56,7 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// Which logits the loss of an example sees; the others do not compete with its class.
+/// Which logits the loss of an example uses; the others do not compete with its class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogitScope {
@@ -64,7 +64,7 @@ pub enum LogitScope {
     Task,
     /// Those of all classes seen so far.
     Seen,
-    /// All, also of classes to come.
+    /// All, including future classes.
     All,
 }
 

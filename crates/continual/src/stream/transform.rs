@@ -1,10 +1,10 @@
-//! What a task does to its images.
+//! The image transforms of tasks.
 
 use std::f64::consts::PI;
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-/// What a task does to its images.
+/// A task's image transform.
 #[derive(Clone, Debug)]
 pub(super) enum Transform {
     None,
@@ -15,7 +15,7 @@ pub(super) enum Transform {
 }
 
 impl Transform {
-    /// The images as the task shows them.
+    /// The transformed images.
     pub(super) fn apply(&self, images: Tensor<4>) -> Tensor<4> {
         let dims = images.dims();
         let device = images.device();
@@ -46,7 +46,7 @@ pub(super) fn rotation(degrees: f64, [c, h, w]: [usize; 3]) -> [(Vec<i64>, Vec<f
     let mut corners: [(Vec<i64>, Vec<f32>); 4] = Default::default();
     for i in 0..c * h * w {
         let (plane, y, x) = (i / (h * w), (i / w % h) as f64 - middle_y, (i % w) as f64 - middle_x);
-        // Rows grow downward: where the pixel comes from, turned back.
+        // Rows grow downward: the source position of the pixel, rotated back.
         let (from_y, from_x) = (middle_y + cos * y + sin * x, middle_x - sin * y + cos * x);
         // Multiples of a quarter turn hit pixels exactly.
         let snapped = |v: f64| if (v - v.round()).abs() < 1e-9 { v.round() } else { v };

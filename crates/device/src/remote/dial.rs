@@ -1,4 +1,4 @@
-//! Reaching a peer's device.
+//! Connecting to a peer's device.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -16,13 +16,13 @@ use crate::{Error, Result};
 /// How long a peer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// The peers' devices that this process has reached, and what to call them.
+/// The peers' devices that this process is connected to, and their titles.
 static REACHED: Mutex<Vec<(Device, String)>> = Mutex::new(Vec::new());
 
-/// The device of the peer that `ticket` is of.
+/// Connects to the device of the peer that issued `ticket`.
 ///
 /// # Errors
-/// An expired ticket; a peer that is not there, or another one in its place; one that refuses the credential,
+/// An expired ticket; a peer that does not answer, or a different one at its address; one that rejects the credential,
 /// or speaks another version.
 pub fn dial(ticket: &Ticket) -> Result<Device> {
     ticket.check_time()?;
@@ -34,7 +34,7 @@ pub fn dial(ticket: &Ticket) -> Result<Device> {
     connect(&host, format!("peer {peer}"))
 }
 
-/// Burn tries an address that nothing answers at for a quarter of a minute: it is asked once before.
+/// Burn tries an address where nothing answers for a quarter of a minute, so the address is tested once before.
 fn knock(from: &Endpoint, ticket: &Ticket) -> Result<()> {
     let answered = waited(async {
         tokio::time::timeout(PATIENCE, from.connect(ticket.address(), burn::server::BURN_REMOTE_ALPN)).await
@@ -46,17 +46,17 @@ fn knock(from: &Endpoint, ticket: &Ticket) -> Result<()> {
     };
     match answered {
         Ok(Ok(_)) => Ok(()),
-        // The reason's first line: the rest is a backtrace where the user asked for some.
+        // The first line of the reason: the rest is a backtrace if the user asked for one.
         Ok(Err(e)) => Err(nobody(format!(" ({})", e.to_string().lines().next().unwrap_or_default()))),
         Err(_) => Err(nobody(format!(": nothing answered for {} s", PATIENCE.as_secs()))),
     }
 }
 
-/// The device of a peer on this machine that serves web sockets: `ws://CREDENTIAL@127.0.0.1:PORT`, or
-/// `ws://127.0.0.1:PORT` of one that asks for none.
+/// Connects to a peer on this machine that serves web sockets: `ws://CREDENTIAL@127.0.0.1:PORT`, or
+/// `ws://127.0.0.1:PORT` if it requires no credential.
 ///
 /// # Errors
-/// An address beyond this machine, or none; as [`dial`].
+/// An address outside this machine, or an invalid one; as [`dial`].
 pub fn dial_web_socket(name: &str) -> Result<Device> {
     let rest = name.strip_prefix("ws://").unwrap_or(name);
     let (credential, host) = rest.rsplit_once('@').map_or((None, rest), |(credential, host)| (Some(credential), host));
@@ -71,7 +71,7 @@ pub fn dial_web_socket(name: &str) -> Result<Device> {
     connect(&host, format!("peer ws://{address}"))
 }
 
-/// Refuses to send tensors and credentials in the clear between machines.
+/// Refuses to send tensors and credentials unencrypted between machines.
 pub(super) fn check_loopback(address: SocketAddr) -> Result<()> {
     match address.ip().is_loopback() {
         true => Ok(()),
@@ -81,7 +81,7 @@ pub(super) fn check_loopback(address: SocketAddr) -> Result<()> {
     }
 }
 
-/// Refuses an address where nobody, or no web socket, answers.
+/// Refuses an address where nothing, or no web socket, answers.
 fn knock_web_socket(address: SocketAddr) -> Result<()> {
     let nobody = |e: std::io::Error| Error::Argument(format!("no peer is at ws://{address}: {e}"));
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(nobody)?;
@@ -98,7 +98,7 @@ fn knock_web_socket(address: SocketAddr) -> Result<()> {
     }
 }
 
-/// Opens a session, and remembers the device by a name without its credential.
+/// Opens a session, and stores the device's title without its credential.
 fn connect(host: &RemoteHost, title: String) -> Result<Device> {
     let device = Device::remote_options(host).init().map_err(|e| refused(&title, &e))?;
     let mut reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,14 +117,14 @@ fn refused(title: &str, error: &ConnectError) -> Error {
     })
 }
 
-/// What a device that was reached by [`dial`] or [`dial_web_socket`] is called.
+/// The title of a device that was reached by [`dial`] or [`dial_web_socket`].
 pub fn title(device: &Device) -> Option<String> {
     let device = device.clone().inner();
     let reached = REACHED.lock().unwrap_or_else(PoisonError::into_inner);
     reached.iter().find(|(known, _)| *known == device).map(|(_, title)| title.clone())
 }
 
-/// The endpoint that this process dials from, made when it is first wanted.
+/// The endpoint that this process dials from, created on first use.
 fn own_endpoint() -> Result<Endpoint> {
     static OWN: Mutex<Option<Endpoint>> = Mutex::new(None);
     let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);

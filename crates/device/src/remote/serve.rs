@@ -1,4 +1,4 @@
-//! Lending a device: whoever holds the name that is handed out may compute on it, until it expires.
+//! Lending a device: anyone with the issued name may compute on it, until it expires.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, SystemTime};
@@ -30,7 +30,7 @@ enum Serving {
     WebSocket(Task),
 }
 
-/// A server's task, which ends with it.
+/// A server's task; it is aborted on drop.
 struct Task(JoinHandle<Result<(), ServeError>>);
 
 impl Drop for Task {
@@ -39,15 +39,15 @@ impl Drop for Task {
     }
 }
 
-/// Lends `device` to holders of a new ticket, for as long as it `lives`, at the address `bind`; port 0 is
-/// any that is free.
+/// Lends `device` to holders of a new ticket, for the duration `lives`, at the address `bind`; port 0 means any free
+/// port.
 ///
-/// The address is the one that others dial, `127.0.0.1` for this machine alone. Each call has a key of its
-/// own, so an old ticket is no good for a new peer at the same address. A session that was opened in time goes
-/// on beyond the ticket.
+/// The address is the one that others dial, `127.0.0.1` for this machine only. Each call has its own key, so an old
+/// ticket does not work for a new peer at the same address. A session opened in time continues after the ticket
+/// expires.
 ///
 /// # Errors
-/// An address that cannot be dialled or is taken; a device that cannot be lent (LibTorch's, a peer's).
+/// An address that cannot be dialled or is in use; a device that cannot be lent (LibTorch's, a peer's).
 pub fn serve(device: &Device, bind: SocketAddr, lives: Duration) -> Result<Lent> {
     if bind.ip().is_unspecified() {
         return Err(Error::Argument(format!("{bind} is no address to dial: give the one that others reach you by")));
@@ -61,16 +61,16 @@ pub fn serve(device: &Device, bind: SocketAddr, lives: Duration) -> Result<Lent>
     let ticket = Ticket::new(key.public(), sockets, lives);
     let server = server(device, ticket.credential(), ticket.expires())?;
     let protocol = server.into_protocol(&endpoint).map_err(|e| unfit(device, &e))?;
-    // Routers start tasks, which is done within a runtime.
+    // Routers start tasks, which requires being within a runtime.
     let _within = runtime()?.enter();
     let router = Router::builder(endpoint).accept(BURN_REMOTE_ALPN, protocol).spawn();
     Ok(Lent { name: ticket.to_string(), serving: Serving::Iroh(router) })
 }
 
-/// [`serve`] over web sockets, for clients that have no Iroh: in the clear, so on loopback alone.
+/// [`serve`] over web sockets, for clients without Iroh: unencrypted, so on loopback only.
 ///
 /// # Errors
-/// As [`serve`]; an address beyond this machine.
+/// As [`serve`]; an address outside this machine.
 pub fn serve_web_socket(device: &Device, bind: SocketAddr, lives: Duration) -> Result<Lent> {
     check_loopback(bind)?;
     let taken = |e: std::io::Error| Error::Argument(format!("{bind} cannot be listened at: {e}"));
@@ -80,7 +80,7 @@ pub fn serve_web_socket(device: &Device, bind: SocketAddr, lives: Duration) -> R
     let server = server(device, credential.as_bytes(), SystemTime::now() + lives)?;
     let runtime = runtime()?;
     let serving = runtime.spawn(server.serve_async(WebSocketTransport::from_listener(listener)));
-    // A device that cannot be lent says so at once.
+    // A device that cannot be lent fails at once.
     std::thread::sleep(Duration::from_millis(50));
     match serving.is_finished() {
         false => Ok(Lent { name: format!("ws://{credential}@{at}"), serving: Serving::WebSocket(Task(serving)) }),
@@ -100,7 +100,7 @@ fn unfit(device: &Device, error: &ServeError) -> Error {
     Error::Argument(format!("{} cannot be lent: {error}", title(device)))
 }
 
-/// Those who have the credential, while it is good.
+/// Accepts holders of the credential, until it expires.
 struct Holders {
     token: TokenAuthorizer,
     until: SystemTime,
@@ -122,13 +122,13 @@ impl PeerAuthorizer for Holders {
 }
 
 impl Lent {
-    /// The device's name for those who may use it, [`parse`](crate::select::parse) knows what to do
-    /// with it. It holds the credential.
+    /// The device's name for those who may use it, which [`parse`](crate::select::parse) accepts. It contains the
+    /// credential.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Lends until the process is told to stop (Ctrl-C), and takes leave of the clients.
+    /// Lends until the process is stopped (Ctrl-C), then disconnects the clients.
     ///
     /// # Errors
     /// If signals cannot be waited for, or the server fails.
@@ -188,7 +188,7 @@ mod tests {
         let x = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], &device.autodiff()).require_grad();
         let gradient = x.grad(&(x.clone() * x.clone()).sum().backward()).unwrap();
         assert_eq!(gradient.into_data().iter::<f32>().collect::<Vec<_>>(), [2.0, 4.0, 6.0, 8.0]);
-        // Asked again, it is the same device.
+        // Parsed again, it is the same device.
         assert_eq!(parse(lent.name()).unwrap(), parse(lent.name()).unwrap());
     }
 
@@ -201,7 +201,7 @@ mod tests {
         parse(lent.name()).unwrap();
         std::thread::sleep(Duration::from_secs(4));
         assert!(refused(lent.name()).contains("expired"));
-        // One who says that it is good still is refused there: with another credential, as sessions are shared.
+        // A ticket with a forged expiry is rejected there: with another credential, as sessions are shared.
         assert!(refused(&late.forged().to_string()).contains("refuses the credential"));
     }
 
@@ -247,7 +247,7 @@ mod tests {
         let tell = |line: &str| lost.lock().unwrap().push(line.to_string());
         let pool = DevicePool::new(&devices, |_| 1).with_tell(&tell);
         let sums = pool.run::<_, Error>(6, |device, piece| {
-            // The second peer goes while it is at a piece.
+            // The second peer disappears while it processes a piece.
             if *device == devices[1] {
                 drop(leaving.lock().unwrap().take());
             }
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(lost.lock().unwrap().len(), 1);
         assert_eq!(pool.workers(), 1);
         drop(staying);
-        // It ends beside this thread: what comes at once may still be answered.
+        // It ends in parallel to this thread: the first requests may still be answered.
         let said = (0..100).find_map(|_| {
             std::thread::sleep(Duration::from_millis(20));
             pool.run::<_, Error>(1, |device, _| Ok(Tensor::<1>::ones([4], device).sum().into_scalar::<f32>())).err()

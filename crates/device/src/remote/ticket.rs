@@ -1,4 +1,4 @@
-//! Tickets: what one must know to compute on a peer's device, in one word.
+//! Tickets: everything needed to compute on a peer's device, in one word.
 //!
 //! A ticket is `remote:` and, in base 32, a version, the peer's public key (32 bytes), when it expires
 //! (seconds since 1970, 8 bytes), a random credential (16 bytes), the addresses to dial, and a checksum.
@@ -14,13 +14,13 @@ use iroh::{EndpointAddr, EndpointId, SecretKey};
 
 use crate::{Error, Result};
 
-/// What a ticket, and a device's name, begins with.
+/// The prefix of a ticket, and of a device's name.
 pub const PREFIX: &str = "remote:";
 
 const VERSION: u8 = 1;
 const CREDENTIAL: usize = 16;
 
-/// A right to compute on a peer.
+/// Permission to compute on a peer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     key: EndpointId,
@@ -30,7 +30,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// A ticket with a new credential, good for `lives` from now, to the peer of that key at these addresses.
+    /// A ticket with a new credential, valid for `lives` from now, for the peer with that key at these addresses.
     pub(super) fn new(key: EndpointId, addresses: Vec<SocketAddr>, lives: Duration) -> Self {
         Self { key, expires: now().saturating_add(lives.as_secs().max(1)), credential: credential(), addresses }
     }
@@ -40,12 +40,12 @@ impl Ticket {
         self.addresses.iter().fold(EndpointAddr::new(self.key), |peer, address| peer.with_ip_addr(*address))
     }
 
-    /// What the peer asks for.
+    /// The credential that the peer requires.
     pub(super) fn credential(&self) -> &[u8] {
         &self.credential
     }
 
-    /// When the peer will refuse it.
+    /// When the peer will reject it.
     pub(super) fn expires(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.expires)
     }
@@ -55,15 +55,15 @@ impl Ticket {
         &self.addresses
     }
 
-    /// The peer by the first digits of its key: a name that may be shown.
+    /// The peer by the first digits of its key: a name that can be shown.
     pub fn peer(&self) -> String {
         self.key.fmt_short().to_string()
     }
 
-    /// Refuses a ticket that has expired by this machine's clock.
+    /// Rejects a ticket that has expired by this machine's clock.
     ///
     /// # Errors
-    /// Then, saying how long ago.
+    /// If it has; the message says how long ago.
     pub fn check_time(&self) -> Result<()> {
         match now().checked_sub(self.expires) {
             None => Ok(()),
@@ -77,12 +77,12 @@ impl Ticket {
 
 #[cfg(test)]
 impl Ticket {
-    /// To the same peer with another credential.
+    /// For the same peer with another credential.
     pub(super) fn forged(&self) -> Self {
         Self { credential: credential(), ..self.clone() }
     }
 
-    /// With another word on when it expires.
+    /// With another expiry time.
     pub(super) fn prolonged(self, seconds: u64) -> Self {
         Self { expires: now() + seconds, ..self }
     }
@@ -93,14 +93,14 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
 }
 
-/// Random bytes of the operating system, by way of a key that is made of nothing else.
+/// Random bytes of the operating system, taken from a newly generated key.
 pub(super) fn credential() -> [u8; CREDENTIAL] {
     let mut bytes = [0; CREDENTIAL];
     bytes.copy_from_slice(&SecretKey::generate().to_bytes()[..CREDENTIAL]);
     bytes
 }
 
-/// FNV-1a, against slips of the hand only.
+/// FNV-1a, against typing errors only.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     bytes.iter().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193)).to_le_bytes()
 }
@@ -123,7 +123,7 @@ impl fmt::Display for Ticket {
     }
 }
 
-/// Without the credential: a ticket must not be read off a log.
+/// Without the credential: a ticket must not leak through a log.
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket").field("peer", &self.peer()).field("addresses", &self.addresses).finish_non_exhaustive()
@@ -133,7 +133,7 @@ impl fmt::Debug for Ticket {
 impl FromStr for Ticket {
     type Err = Error;
 
-    /// Reads a ticket, with its prefix or without.
+    /// Parses a ticket, with its prefix or without.
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
         let text = text.strip_prefix(PREFIX).unwrap_or(text);
@@ -160,7 +160,7 @@ impl FromStr for Ticket {
     }
 }
 
-/// What is left to read.
+/// The remaining bytes.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {

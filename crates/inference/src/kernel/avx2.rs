@@ -1,4 +1,4 @@
-//! For processors with AVX2, FMA and F16C: a table says for each mask of eight where its values go.
+//! For processors with AVX2, FMA and F16C: a table gives for each mask of eight the positions of its values.
 
 use std::arch::x86_64::*;
 
@@ -52,7 +52,7 @@ fn sum(acc: [__m256; 2]) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
 }
 
-/// The eight weights of columns with this mask, their values beginning at `from`.
+/// The eight weights of columns with this mask, their values starting at `from`.
 ///
 /// # Safety
 /// Of all three: eight values may be read.
@@ -182,7 +182,7 @@ unsafe fn load_bf16(from: *const bf16) -> __m256 {
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn spread<P: Place, const T: usize>(places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
     debug_assert_eq!(out.len(), T * LANES);
-    // Eight sums side by side: a sum waits four cycles for the one before, and there are 16 registers.
+    // Eight independent sums: a sum waits four cycles for the one before, and there are 16 registers.
     let (mut acc, side) = ([[[_mm256_setzero_ps(); 2]; T]; 4], const { 4 / T });
     for (acc, out) in acc[0].as_flattened_mut().iter_mut().zip(out.as_chunks::<8>().0) {
         // SAFETY: the chunk has eight numbers.
@@ -250,7 +250,7 @@ expand!(expand_bf16, bf16, spread_bf16);
 /// `16 R T`.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn tile<const R: usize, const T: usize>(weights: &[f32], source: &[f32], out: &mut [f32]) {
-    // Known when this is compiled: one register then points at all rows.
+    // Known at compile time, so that one register points at all rows.
     let width = const { BLOCK / T };
     let cols = source.len() / (T * LANES);
     debug_assert!(cols <= width && weights.len() >= R * width && out.len() == R * T * LANES);

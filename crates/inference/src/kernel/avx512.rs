@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::{BLOCK, LANES, LINE, Place, SLACK, Sums, WORD};
 
-/// How many sums each input has side by side: a sum waits four cycles for the one before.
+/// How many independent sums each input has: a sum waits four cycles for the one before.
 const fn chains(inputs: usize) -> usize {
     match inputs {
         1 => 4,
@@ -23,11 +23,11 @@ fn sums<const B: usize>(sums: &[[__m512; 4]; B]) -> [f32; B] {
     })
 }
 
-/// How far ahead of the multiplication memory is asked for: a processor that reads one stream by itself asks
-/// for too little at a time, and not beyond a page.
+/// How far ahead of the multiplication memory is prefetched: the hardware prefetcher, with one stream, requests too
+/// little at a time, and does not cross a page.
 const AHEAD: usize = 4096;
 
-/// Asks for the cache line [`AHEAD`] of `values[at]`; where there is none, nothing happens.
+/// Prefetches the cache line [`AHEAD`] of `values[at]`; does nothing past the end.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn ask<T>(values: &[T], at: usize) {
@@ -223,7 +223,7 @@ unsafe fn add_lanes<const T: usize>(acc: &mut [__m512; T], value: f32, source: &
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn spread<P: Place, const T: usize>(places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
     debug_assert_eq!(out.len(), T * LANES);
-    // Eight sums side by side, or four: a sum waits four cycles for the one before.
+    // Eight independent sums, or four: a sum waits four cycles for the one before.
     let mut acc = [[_mm512_setzero_ps(); T]; 4];
     for (acc, out) in acc[0].iter_mut().zip(out.as_chunks::<16>().0) {
         // SAFETY: the chunk has 16 numbers.
@@ -251,7 +251,7 @@ pub(super) unsafe fn spread<P: Place, const T: usize>(places: &[P], values: &[f3
     }
 }
 
-/// The 16 weights of columns with this mask, their values beginning at `from`.
+/// The 16 weights of columns with this mask, their values starting at `from`.
 ///
 /// # Safety
 /// Of all three: 16 values may be read.
@@ -385,7 +385,7 @@ fn wide_bf16(values: __m256i) -> __m512 {
 /// `16 R T`.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn tile<const R: usize, const T: usize>(weights: &[f32], source: &[f32], out: &mut [f32]) {
-    // Known when this is compiled: one register then points at all rows.
+    // Known at compile time, so that one register points at all rows.
     let width = const { BLOCK / T };
     let cols = source.len() / (T * LANES);
     debug_assert!(cols <= width && weights.len() >= R * width && out.len() == R * T * LANES);

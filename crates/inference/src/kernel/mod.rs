@@ -1,7 +1,7 @@
 //! The inner loops, for each kind of processor: a row times some inputs, a row spread over lanes.
 //!
-//! All of `unsafe` in this folder is here: loads whose bounds the forms guarantee (`Bits`, `Csr`), and calls
-//! of functions for instructions that a [`SimdLevel`] promises.
+//! All `unsafe` code of this crate is in this folder: loads whose bounds the forms guarantee (`Bits`, `Csr`), and calls
+//! of functions with instructions that a [`SimdLevel`] guarantees.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -20,14 +20,14 @@ use regrow_sparse_core::mask::simd::Kind;
 
 /// Inputs are padded with zeros to a multiple of this, and so are rows of bits.
 pub(super) const WORD: usize = 64;
-/// So many values beyond the last may be read.
+/// This many values past the last may be read.
 pub(super) const SLACK: usize = 64;
 /// Bytes in a cache line.
 const LINE: usize = 64;
 /// Lanes in the smallest vector of lanes.
 pub(super) const LANES: usize = 16;
 
-/// Sums of a row's products with [`LANES`] inputs, of each sixteen: those of every sixteenth column.
+/// Sums of a row's products with [`LANES`] inputs, sixteen for each: those of every sixteenth column.
 pub(super) type Sums = [[f32; 16]; LANES];
 
 /// A type that weights are stored in.
@@ -41,26 +41,26 @@ pub(super) trait Number: Copy + Default + Send + Sync + 'static {
     /// As an f32, which holds it exactly.
     fn wide(self) -> f32;
 
-    /// Whether inputs to [`Number::bits`] come with the even ones of every 32 before the odd ones.
+    /// Whether [`Number::bits`] expects the even inputs of every 32 before the odd ones.
     fn sorts(level: SimdLevel) -> bool;
 
-    /// The products of a row of bits with `B` inputs. `values` begins with the row's own and goes on for
-    /// [`SLACK`] at least; inputs have a number for every bit.
+    /// The products of a row of bits with `B` inputs. `values` starts with the row's own and continues for at least
+    /// [`SLACK`] values; inputs have a number for every bit.
     fn bits<const B: usize>(level: SimdLevel, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
 
-    /// Adds the products of a row of bits with [`LANES`] inputs to `sums`, and tells how many bits are set. Inputs lie
-    /// in `x` as `[columns / 16, LANES, 16]`; `values` as for [`Number::bits`]. Memory is asked for what lies `ahead`
-    /// values further on.
+    /// Adds the products of a row of bits with [`LANES`] inputs to `sums`, and returns how many bits are set. Inputs
+    /// are stored in `x` as `[columns / 16, LANES, 16]`; `values` as for [`Number::bits`]. Prefetches the values
+    /// `ahead` positions further on.
     fn beside(level: SimdLevel, words: &[u64], values: &[Self], x: &[f32], ahead: usize, sums: &mut Sums) -> usize;
 
-    /// The products of a row, its columns given, with `B` inputs, which are longer than any column.
+    /// The products of a row, given by its columns, with `B` inputs, which are longer than any column index.
     fn listed<const B: usize>(level: SimdLevel, columns: &[u16], values: &[Self], x: &[&[f32]; B]) -> [f32; B];
 
     /// A row of bits with its zeros, a number for every bit, and how many bits are set; `values` as for
     /// [`Number::bits`].
     fn expand(level: SimdLevel, words: &[u64], values: &[Self], out: &mut [f32]) -> usize;
 
-    /// `values` as f32: they themselves, or in `room`.
+    /// `values` as f32: borrowed if they are f32, else converted into `room`.
     fn widened<'a>(values: &'a [Self], room: &'a mut Vec<f32>) -> &'a [f32];
 }
 
@@ -83,7 +83,7 @@ macro_rules! number {
 
             fn bits<const B: usize>(level: SimdLevel, words: &[u64], values: &[Self], x: &[&[f32]; B]) -> [f32; B] {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: there is no such level where the processor lacks the instructions.
+                // SAFETY: such a level exists only if the processor has the instructions.
                 match level.kind() {
                     Kind::Avx512 => return unsafe { avx512::$bits(words, values, x) },
                     Kind::Avx2 => return unsafe { avx2::$bits(words, values, x) },
@@ -171,7 +171,7 @@ pub(super) fn portable_listed<N: Number, const B: usize>(columns: &[u32], values
     portable::listed(columns.iter().map(|c| *c as usize), values, x)
 }
 
-/// Asks memory for the first `count` of `values`; beyond their end nothing happens.
+/// Prefetches the first `count` of `values`; does nothing past their end.
 pub(super) fn ask<T>(values: &[T], count: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in 0..(count * size_of::<T>()).div_ceil(LINE) + 1 {
@@ -183,7 +183,7 @@ pub(super) fn ask<T>(values: &[T], count: usize) {
     let _ = (values, count);
 }
 
-/// Where a kept value's lanes begin in `[cols, lanes]`: told as that, or by its column.
+/// Where a kept value's lanes start in `[cols, lanes]`: given directly, or by its column.
 pub(super) trait Place: Copy {
     /// For `lanes` times [`LANES`].
     fn offset(self, lanes: usize) -> usize;
@@ -205,7 +205,7 @@ impl Place for u16 {
 
 /// Adds all `values[i] * source[places[i] ..][.. out.len()]` to `out`, which has 1, 2 or 4 times [`LANES`].
 ///
-/// Every place leaves as many numbers of `source` behind it.
+/// Every place has as many numbers of `source` after it.
 pub(super) fn spread<P: Place>(level: SimdLevel, places: &[P], values: &[f32], source: &[f32], out: &mut [f32]) {
     debug_assert!(places.iter().all(|p| p.offset(out.len() / LANES) + out.len() <= source.len()));
     match out.len() / LANES {
@@ -223,7 +223,7 @@ fn spread_over<P: Place, const T: usize>(
     out: &mut [f32],
 ) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: there is no such level where the processor lacks the instructions; places leave room.
+    // SAFETY: such a level exists only if the processor has the instructions; places leave room.
     match level.kind() {
         Kind::Avx512 => return unsafe { avx512::spread::<P, T>(places, values, source, out) },
         Kind::Avx2 => return unsafe { avx2::spread::<P, T>(places, values, source, out) },
@@ -232,13 +232,13 @@ fn spread_over<P: Place, const T: usize>(
     portable::spread::<P, T>(places, values, source, out);
 }
 
-/// Numbers of a row that lie in the nearest cache together with their inputs, `[BLOCK / (lanes / LANES), lanes]`.
+/// Numbers of a row that fit in the nearest cache together with their inputs, `[BLOCK / (lanes / LANES), lanes]`.
 pub(super) const BLOCK: usize = 256;
 /// Rows that are multiplied together.
 pub(super) const TILE: usize = 16;
 
 /// Adds the rows of `weights`, each [`BLOCK`]` / (lanes / LANES)` numbers apart, times `source`, `[cols, lanes]`, to
-/// `out`, `[rows, lanes]`: a plain product of what lies in the nearest caches. There are 1, 2 or 4 times [`LANES`].
+/// `out`, `[rows, lanes]`: a plain product of data in the nearest caches. There are 1, 2 or 4 times [`LANES`].
 pub(super) fn tile(level: SimdLevel, weights: &[f32], source: &[f32], lanes: usize, out: &mut [f32]) {
     match lanes / LANES {
         1 => tiles::<16, 1>(level, weights, source, out),
@@ -247,7 +247,7 @@ pub(super) fn tile(level: SimdLevel, weights: &[f32], source: &[f32], lanes: usi
     }
 }
 
-/// `R` rows at a time, what is left one by one.
+/// `R` rows at a time, the remaining ones one by one.
 fn tiles<const R: usize, const T: usize>(level: SimdLevel, weights: &[f32], source: &[f32], out: &mut [f32]) {
     let (width, lanes) = (BLOCK / T, T * LANES);
     debug_assert!(source.len() / lanes <= width && weights.len() >= out.len() / lanes * width);
@@ -264,7 +264,7 @@ fn tiles<const R: usize, const T: usize>(level: SimdLevel, weights: &[f32], sour
 
 fn tile_of<const R: usize, const T: usize>(level: SimdLevel, weights: &[f32], source: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: there is no such level where the processor lacks the instructions; `tiles` cuts whole rows.
+    // SAFETY: such a level exists only if the processor has the instructions; `tiles` cuts whole rows.
     match level.kind() {
         Kind::Avx512 => return unsafe { avx512::tile::<R, T>(weights, source, out) },
         Kind::Avx2 => return unsafe { avx2::tile::<R, T>(weights, source, out) },
@@ -273,12 +273,12 @@ fn tile_of<const R: usize, const T: usize>(level: SimdLevel, weights: &[f32], so
     portable::tile::<R, T>(weights, source, out);
 }
 
-/// The columns whose bit is set, of no more than a u16 counts.
+/// The columns whose bit is set; there are no more columns than fit a u16.
 pub(super) fn columns(level: SimdLevel, words: &[u64], out: &mut Vec<u16>) {
     #[cfg(target_arch = "x86_64")]
     if level.is_avx512() {
         out.resize(words.len() * WORD, 0);
-        // SAFETY: there is no such level where the processor lacks the instructions; there is room.
+        // SAFETY: such a level exists only if the processor has the instructions; there is room.
         let count = unsafe { avx512::columns(words, out) };
         return out.truncate(count);
     }
@@ -302,7 +302,7 @@ pub(super) fn turn(
     }
 }
 
-/// The same of no more than 16 rows and columns.
+/// The same for at most 16 rows and columns.
 fn turn_square(
     level: SimdLevel,
     from: &[f32],
@@ -315,7 +315,7 @@ fn turn_square(
     assert!(holds(from.len(), rows, cols, apart) && holds(to.len(), cols, rows, apart_to), "rows that fit");
     #[cfg(target_arch = "x86_64")]
     if level.is_avx512() {
-        // SAFETY: there is no such level where the processor lacks the instructions; rows fit.
+        // SAFETY: such a level exists only if the processor has the instructions; rows fit.
         return unsafe { avx512::turn(from, [rows, cols], apart, to, apart_to) };
     }
     for r in 0..rows {

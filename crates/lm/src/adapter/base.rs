@@ -5,8 +5,8 @@ use regrow_sparse_core::{Error, Result};
 
 use super::{Kind, Module};
 
-/// The tensor of `base` that an adapter calls `name`: of that name, of that name without its first part
-/// (`transformer.h.0` for `h.0`), or the only one of that name after a first part.
+/// The tensor of `base` that an adapter calls `name`: with that name, with that name without its first part
+/// (`transformer.h.0` for `h.0`), or the only one with that name after a first part.
 ///
 /// # Errors
 /// If there is none.
@@ -35,7 +35,7 @@ pub(super) struct Addition {
 }
 
 impl Addition {
-    /// For the tensor `entry` of `base`, which is stored `[in, out]` if `transposed` and it can be.
+    /// For the tensor `entry` of `base`, which is stored `[in, out]` if `transposed` and its kind allows it.
     pub fn new(base: &Checkpoint, entry: &Entry, module: &Module, transposed: bool) -> Result<Self> {
         let [rows, rank, cols] = module.shape;
         let matrix = |shape: &[usize]| match shape {

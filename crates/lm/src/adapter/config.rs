@@ -1,4 +1,4 @@
-//! `adapter_config.json`, as far as it decides what an adapter's numbers mean.
+//! `adapter_config.json`: the fields that determine the meaning of an adapter's numbers.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What is read of it; fields that peft writes as `null` are absent.
+/// The fields that are read; those that peft writes as `null` are absent.
 #[derive(Debug, Deserialize)]
 pub(super) struct Config {
     peft_type: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Reads it; the error is the reason alone.
+    /// Parses it; the error is the reason only.
     pub fn parse(value: &Value) -> Result<Self, String> {
         let config = Self::deserialize(value).map_err(|e| format!("is no configuration of an adapter: {e}"))?;
         match &config.peft_type {
@@ -33,7 +33,7 @@ impl Config {
             None => return Err("has no peft_type".into()),
         }
         let yes = |flag: Option<bool>| flag.unwrap_or(false);
-        // Initializations that move the base: A and B are then no difference to it.
+        // Initializations that change the base: A and B are then not a difference to it.
         let moved = match &config.init_lora_weights {
             Some(Value::String(name)) => {
                 let name = name.to_lowercase();
@@ -59,7 +59,7 @@ impl Config {
         self.fan_in_fan_out.unwrap_or(false)
     }
 
-    /// The rank of a module, and what its factors' product is multiplied by.
+    /// The rank of a module, and the factor of its factors' product.
     pub fn scale(&self, module: &str) -> Result<(usize, f64), String> {
         let rank = pattern(&self.rank_pattern, module)?.or(self.r).ok_or("has no rank r")?;
         let alpha = pattern(&self.alpha_pattern, module)?.or(self.lora_alpha).unwrap_or(8.0);
@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-/// The value of the first pattern that is `module` or the end of it after a dot, as peft has it.
+/// The value of the first pattern that equals `module` or its end after a dot, as in peft.
 fn pattern<T: Copy>(patterns: &Option<BTreeMap<String, T>>, module: &str) -> Result<Option<T>, String> {
     for (pattern, value) in patterns.iter().flatten() {
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))

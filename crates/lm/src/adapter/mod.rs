@@ -1,8 +1,8 @@
 //! LoRA adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! For every adapted module the file holds `lora_A [r, in]` and `lora_B [out, r]`; the module's weight
-//! `[out, in]` is the base's plus `scale B A`, with `scale = alpha / r`, or `alpha / sqrt(r)` for rsLoRA.
-//! Here such a difference is two factors, `left [m, r]` with the scale in it and `right [r, d]`:
+//! For every adapted module the file holds `lora_A [r, in]` and `lora_B [out, r]`; the module's weight `[out, in]` is
+//! the base's plus `scale B A`, with `scale = alpha / r`, or `alpha / sqrt(r)` for rsLoRA. Here such a difference is
+//! two factors, `left [m, r]`, which includes the scale, and `right [r, d]`:
 //!
 //! | module | `left` | `right` | their product |
 //! | --- | --- | --- | --- |
@@ -10,8 +10,8 @@
 //! | convolution | `scale B` | `A` as `[r, in kh kw]` | `[out, in kh kw]` |
 //! | embedding | `scale A^T` | `B^T` | `[entries, width]` |
 //!
-//! What an adapter holds besides (heads and norms in `modules_to_save`, biases) is in [`Adapter::rest`].
-//! A [`Draft`] is an adapter to be written to a [`Target`], or to be merged into its base.
+//! Everything else in an adapter (heads and norms in `modules_to_save`, biases) is in [`Adapter::rest`]. A [`Draft`] is
+//! an adapter to write to a [`Target`], or to merge into its base.
 
 mod base;
 mod config;
@@ -34,7 +34,7 @@ pub use write::{Draft, Target};
 pub const CONFIG: &str = "adapter_config.json";
 /// The tensors' file name.
 pub const MODEL: &str = "adapter_model.safetensors";
-/// What peft puts before every name.
+/// The prefix that peft puts before every name.
 const PREFIX: &str = "base_model.model.";
 /// What peft puts between an adapted module and its own parameters.
 const BASE_LAYER: &str = ".base_layer.";
@@ -53,19 +53,19 @@ pub enum Kind {
 /// An adapted module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Its name in the base model, as `transformer.h.0.attn.c_attn`.
+    /// Its name in the base model, such as `transformer.h.0.attn.c_attn`.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// `[m, r, d]` of its factors.
     pub shape: [usize; 3],
 }
 
-/// A module as a file holds it.
+/// A module as stored in a file.
 #[derive(Debug)]
 struct Stored {
     module: Module,
-    /// What the product of the stored factors is multiplied by.
+    /// The factor of the product of the stored factors.
     scale: f64,
     /// The tensors' names.
     a: String,
@@ -81,10 +81,10 @@ pub struct Factors {
     pub right: Vec<f32>,
 }
 
-/// A tensor of an adapter that is no factor.
+/// A tensor of an adapter that is not a factor.
 #[derive(Clone, Debug)]
 pub struct Rest<'a> {
-    /// Its name in the base model, as `classifier.weight`.
+    /// Its name in the base model, such as `classifier.weight`.
     pub name: String,
     /// Its type.
     pub dtype: Dtype,
@@ -114,9 +114,9 @@ impl Adapter {
     /// Opens the directory `path`: its configuration and the headers of its tensors.
     ///
     /// # Errors
-    /// A directory without `adapter_config.json` or a single safetensors file; a kind of adapter that is no
-    /// plain LoRA; a module with one factor, with factors of impossible shapes, or of another rank than the
-    /// configuration says; no module.
+    /// A directory without `adapter_config.json` or a single safetensors file; an adapter that is not plain LoRA; a
+    /// module with one factor, with factors of impossible shapes, or with another rank than in the configuration; no
+    /// module.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = path.join(CONFIG);
@@ -138,7 +138,7 @@ impl Adapter {
         &self.path
     }
 
-    /// The configuration as it was found.
+    /// The configuration as read.
     pub fn config(&self) -> &Value {
         &self.config
     }
@@ -153,7 +153,7 @@ impl Adapter {
         self.stored.iter().map(|stored| &stored.module)
     }
 
-    /// The tensors that are no factors, under the names that they have in the base model.
+    /// The tensors that are not factors, with their names in the base model.
     ///
     /// # Errors
     /// If one holds NaN or infinity.
@@ -196,7 +196,7 @@ impl Adapter {
         Ok(Factors { left, right })
     }
 
-    /// The adapter as a draft, to be written again or merged into its base.
+    /// The adapter as a draft, to write again or merge into its base.
     ///
     /// # Errors
     /// As [`Adapter::rest`].
@@ -247,7 +247,7 @@ fn role(name: &str) -> Option<(&str, bool, bool)> {
     None
 }
 
-/// The modules and the other tensors; the error is the reason alone.
+/// The modules and the other tensors; the error is the reason only.
 fn modules(checkpoint: &Checkpoint, config: &Config) -> Result<(Vec<Stored>, Vec<Entry>), String> {
     let mut halves: BTreeMap<&str, [Option<&Entry>; 2]> = BTreeMap::new();
     let (mut rest, mut embeddings) = (Vec::new(), Vec::new());

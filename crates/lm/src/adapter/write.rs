@@ -1,4 +1,4 @@
-//! Adapters to be written: as peft reads them, or merged into their base.
+//! Writing adapters: in peft's format, or merged into their base.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,9 +20,9 @@ const SHARD: usize = 5_000_000_000;
 /// Computes the factors of a module by its number.
 pub type Make<'a> = Box<dyn Fn(usize) -> Result<Factors> + Sync + 'a>;
 
-/// An adapter that is not written yet. Factors are asked for one module at a time.
+/// An adapter to write. Factors are computed one module at a time.
 pub struct Draft<'a> {
-    /// An `adapter_config.json` to go by: its targets, base and task; ranks and scales are set here.
+    /// An `adapter_config.json` as a template: its targets, base and task; ranks and scales are set here.
     pub config: Value,
     /// The type of the factors.
     pub dtype: Dtype,
@@ -30,7 +30,7 @@ pub struct Draft<'a> {
     pub modules: Vec<Module>,
     /// Their factors.
     pub factors: Make<'a>,
-    /// Tensors that are no factors.
+    /// Tensors that are not factors.
     pub rest: Vec<Rest<'a>>,
     /// Files to put beside the weights, in place of the base's: names and contents.
     pub beside: Vec<(String, Vec<u8>)>,
@@ -41,21 +41,21 @@ pub struct Draft<'a> {
 pub struct Target<'a> {
     /// The directory, or, of a draft that is merged into its base, a file that ends in .safetensors.
     pub out: &'a Path,
-    /// What it is made from, which `out` may not be.
+    /// Its inputs, from which `out` must differ.
     pub inputs: Vec<&'a Checkpoint>,
-    /// What identifies the run: one with others is not gone on with.
+    /// What identifies the run: a run resumes only if these settings are unchanged.
     pub settings: String,
-    /// Whether to go on with what an interrupted run with these settings has left.
+    /// Whether to resume an interrupted run with these settings.
     pub resume: bool,
 }
 
 impl<'a> Target<'a> {
-    /// A new one at `out`, made from nothing that could be overwritten.
+    /// A new target at `out`, without inputs.
     pub fn new(out: &'a Path) -> Self {
         Self { out, inputs: Vec::new(), settings: String::new(), resume: false }
     }
 
-    /// Begins what is planned there, `kind`, or goes on with it.
+    /// Starts writing the plan, `kind`, or resumes it.
     fn begin(&self, plan: Plan, kind: &str, base: Option<&Checkpoint>) -> Result<Writer> {
         let inputs: Vec<&Checkpoint> = self.inputs.iter().copied().chain(base).collect();
         let begin = if self.resume { Writer::resume } else { Writer::create };
@@ -64,12 +64,12 @@ impl<'a> Target<'a> {
 }
 
 impl Draft<'_> {
-    /// Writes a directory that peft loads: scales are 1 (`lora_alpha` is the rank), ranks that are not the
-    /// commonest stand in `rank_pattern`. `watch` sees bytes written and bytes in all.
+    /// Writes a directory that peft loads: scales are 1 (`lora_alpha` is the rank), ranks other than the most common
+    /// one are in `rank_pattern`. `watch` is called with the bytes written and the total.
     ///
     /// # Errors
-    /// No modules; a target that exists and is not empty, is an input or cannot be written, or the rest of a
-    /// run with other settings; what the factors run into, or factors that are not of their module's shape.
+    /// No modules; a target that exists and is not empty, is an input or cannot be written, or the remains of a run
+    /// with other settings; errors of the factors, or factors of another shape than their module.
     pub fn write(&self, to: &Target<'_>, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
         let mut indices = BTreeMap::new();
         let mut tensors = Vec::with_capacity(2 * self.modules.len() + self.rest.len());
@@ -82,7 +82,7 @@ impl Draft<'_> {
         let rest: BTreeMap<String, &Rest<'_>> = self.rest.iter().map(|rest| (self.stored_name(rest), rest)).collect();
         tensors.extend(rest.iter().map(|(name, rest)| planned(name, rest)));
         let config = self.config()?;
-        // Factors may take longer than a note that they are there.
+        // Save after each module's factors.
         let mut writer = to.begin(Plan::one(MODEL, tensors)?, "an adapter", None)?.with_patience(Duration::ZERO);
         let halves = Together::new(self.modules.len());
         let make = |tensor: &Planned| match indices.get(&tensor.name) {
@@ -98,11 +98,11 @@ impl Draft<'_> {
         Ok(writer.finish()?)
     }
 
-    /// Writes `base` with the adapter added to it, a directory or a file; types are the base's, tensors that
-    /// the base does not have (heads) are added.
+    /// Writes `base` with the adapter added to it, a directory or a file; types are the base's; tensors that the base
+    /// does not have (heads) are added.
     ///
     /// # Errors
-    /// A base that lacks a module or has it in another shape; as [`Draft::write`].
+    /// A base that lacks a module or has another shape for it; as [`Draft::write`].
     pub fn merge_into(&self, base: &Checkpoint, to: &Target<'_>, watch: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
         let transposed = self.config["fan_in_fan_out"].as_bool().unwrap_or(false);
         let mut changed = BTreeMap::new();
@@ -139,7 +139,7 @@ impl Draft<'_> {
         Ok(writer.finish()?)
     }
 
-    /// The factors of a module, of its shape.
+    /// The factors of a module, with their shapes checked.
     fn checked(&self, index: usize) -> Result<Factors> {
         let Module { name, shape: [m, r, d], .. } = &self.modules[index];
         let factors = (self.factors)(index)?;
@@ -149,7 +149,7 @@ impl Draft<'_> {
         }
     }
 
-    /// The tensors of a module as they are stored, by name.
+    /// The tensors of a module as stored, by name.
     fn stored_values(&self, index: usize) -> Result<Vec<(String, Vec<f32>)>> {
         let module = &self.modules[index];
         let [m, r, d] = module.shape;
@@ -161,7 +161,7 @@ impl Draft<'_> {
         Ok(stored(module).map(|(name, _)| name).into_iter().zip(values).collect())
     }
 
-    /// What peft calls a tensor that is no factor: parameters of adapted modules stand one level deeper.
+    /// peft's name of a tensor that is not a factor: parameters of adapted modules are one level deeper.
     fn stored_name(&self, rest: &Rest<'_>) -> String {
         match rest.name.rsplit_once('.') {
             Some((module, parameter)) if self.modules.iter().any(|m| m.name == module) => {

@@ -1,4 +1,4 @@
-//! Files brought into the cache, gone on with where they broke off.
+//! Resumable downloads into the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use super::Watch;
 use super::failure::Failure;
 use super::files::{Listing, Wanted, Weights};
 
-/// Tries that may bring nothing, one after the other.
+/// Consecutive attempts without progress before giving up.
 const TRIES: u32 = 5;
-/// The wait before the second of them; it doubles with each.
+/// The wait before the second attempt; it doubles with each.
 const WAIT: Duration = Duration::from_millis(200);
 
 /// A model of one commit on the hub, and its place in the cache.
@@ -24,11 +24,11 @@ pub(super) struct Source {
     pub api: Api,
     pub repo: ApiRepo,
     pub cache: CacheRepo,
-    /// Where its files are to be seen.
+    /// The folder where its files appear.
     pub folder: PathBuf,
 }
 
-/// Counts the bytes of a file that are here.
+/// Counts the downloaded bytes of a file.
 struct Count<'a> {
     here: u64,
     watch: &'a mut dyn FnMut(u64),
@@ -48,7 +48,7 @@ impl Progress for Count<'_> {
 }
 
 impl Source {
-    /// Brings every wanted file that is not there.
+    /// Downloads every wanted file that is missing.
     pub fn bring_model(&self, listing: &Listing, watch: &mut Watch<'_>) -> Result<(), Failure> {
         let mut wanted = listing.companions();
         match listing.weights()? {
@@ -73,12 +73,12 @@ impl Source {
         Ok(())
     }
 
-    /// Whether a file is there in its full length.
+    /// Whether a file is present in its full length.
     fn has(&self, file: &Wanted) -> bool {
         fs::metadata(self.folder.join(&file.path)).is_ok_and(|found| file.size.is_none_or(|size| size == found.len()))
     }
 
-    /// Downloads one file, trying again as long as tries bring more of it; its length.
+    /// Downloads one file, retrying as long as attempts make progress; returns its length.
     fn persist(&self, file: &Wanted, watch: &mut dyn FnMut(u64)) -> Result<u64, Failure> {
         let (mut tries, mut most) = (0, 0);
         loop {
@@ -100,12 +100,12 @@ impl Source {
         }
     }
 
-    /// Downloads what is missing of one file.
+    /// Downloads the missing part of one file.
     fn once(&self, file: &Wanted, watch: &mut dyn FnMut(u64)) -> Result<(), Failure> {
         let path = self.folder.join(&file.path);
         let downloaded = self.repo.download_with_progress(&file.path, Count { here: 0, watch });
         downloaded.map_err(|e| match Failure::of(e, &path) {
-            // The hub lists it: who asks is not let through.
+            // The hub lists the file but refuses access.
             Failure::Unknown => Failure::Gated,
             other => other,
         })?;
@@ -119,7 +119,7 @@ impl Source {
         }
     }
 
-    /// Removes what is of no use of a file: its bytes in full or in part, and the link to them.
+    /// Removes an unusable file: its complete or partial data, and the link to it.
     fn begin_anew(&self, file: &Wanted) {
         let link = self.folder.join(&file.path);
         let blob = self.api.metadata(&self.repo.url(&file.path)).map(|m| self.cache.blob_path(m.etag()));

@@ -1,4 +1,4 @@
-//! What can go wrong between a hub and its cache, and the one line that says so.
+//! Errors between a hub and its cache, and their one-line messages.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,27 +8,27 @@ use regrow_sparse_core::Error;
 
 use super::Hub;
 
-/// Why something could not be had.
+/// Why something could not be downloaded.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The hub does not answer, or not now; a later try may succeed.
+    /// The hub does not answer, or is temporarily unavailable; a later attempt may succeed.
     Unreachable(String),
-    /// There is no such model, or it is hidden from who asks.
+    /// There is no such model, or it is not visible to this user.
     Unknown,
-    /// There is a model, but not of this revision.
+    /// The model exists, but not this revision.
     Revision,
     /// The model's terms must be accepted first.
     Gated,
-    /// What is downloaded already is of no use; begun anew it may succeed.
+    /// The partial download is unusable; restart it.
     Spoilt(String),
     /// The cache cannot be written.
     Disk(PathBuf, io::Error),
-    /// The model is not in a form that is read here.
+    /// The model is not in a supported format.
     Unusable(String),
 }
 
 impl Failure {
-    /// What an answer other than 200 means; `code` is the hub's own word for it.
+    /// The meaning of a status other than 200; `code` is the hub's own error code.
     pub fn of_status(status: u16, code: Option<&str>) -> Self {
         match (status, code) {
             (_, Some("GatedRepo")) | (403, _) => Self::Gated,
@@ -39,12 +39,12 @@ impl Failure {
         }
     }
 
-    /// Whether another try may succeed.
+    /// Whether another attempt may succeed.
     pub fn passes(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Spoilt(_))
     }
 
-    /// The line about model `name` of `hub`.
+    /// The error message about model `name` of `hub`.
     pub fn about(self, hub: &Hub, name: &str, revision: &str) -> Error {
         let Hub { endpoint, cache, token, .. } = hub;
         let asked = if token.is_some() { "with another token in HF_TOKEN" } else { "with a token in HF_TOKEN" };
@@ -65,7 +65,7 @@ impl Failure {
         })
     }
 
-    /// Whether `error` comes from writing files rather than from reading the network.
+    /// Whether `error` comes from writing files, not from reading the network.
     fn is_of_disk(error: &io::Error) -> bool {
         use io::ErrorKind as Kind;
         matches!(
@@ -93,7 +93,7 @@ impl From<ureq::Error> for Failure {
 }
 
 impl Failure {
-    /// What went wrong in bringing a file to `path`.
+    /// The failure of downloading a file to `path`.
     pub fn of(error: ApiError, path: &Path) -> Self {
         match error {
             ApiError::RequestError(e) => (*e).into(),

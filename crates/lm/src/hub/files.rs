@@ -1,4 +1,4 @@
-//! Which of a model's files are wanted.
+//! Which of a model's files to download.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::failure::Failure;
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// What the hub says of a revision.
+/// The hub's description of a revision.
 #[derive(Deserialize)]
 pub(super) struct Listing {
     /// The commit.
@@ -20,17 +20,17 @@ pub(super) struct Listing {
 #[derive(Deserialize)]
 struct Sibling {
     rfilename: String,
-    /// In bytes; not every hub tells.
+    /// In bytes; not every hub reports it.
     size: Option<u64>,
 }
 
-/// `model.safetensors.index.json`, as far as it matters here.
+/// The fields of `model.safetensors.index.json` that matter here.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// A file to have: its path within the model, and its size if that is known.
+/// A file to download: its path within the model, and its size if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub path: String,
@@ -42,19 +42,18 @@ pub(super) struct Wanted {
 pub(super) enum Weights {
     /// In one file.
     Single(Wanted),
-    /// In those that this index names.
+    /// In the files that this index names.
     Sharded(Wanted),
 }
 
 impl Listing {
-    /// The files beside the weights: configuration, tokenizer, licence, what a sentence encoder keeps in
-    /// folders.
+    /// The files beside the weights: configuration, tokenizer, licence, and what a sentence encoder keeps in folders.
     pub fn companions(&self) -> Vec<Wanted> {
         let companions = self.siblings.iter().filter(|s| is_companion(&s.rfilename) && s.size != Some(0));
         companions.map(Sibling::wanted).collect()
     }
 
-    /// Where the weights are, by the rule that [directories](regrow_checkpoint) are opened by.
+    /// Where the weights are, by the same rule as when [opening a directory](regrow_checkpoint).
     pub fn weights(&self) -> Result<Weights, Failure> {
         if let Some(single) = self.find(SINGLE) {
             return Ok(Weights::Single(single));
@@ -101,7 +100,7 @@ impl Sibling {
     }
 }
 
-/// Whether a file is small, belongs to the model, and is neither weights nor about weights in other forms.
+/// Whether a file is small, belongs to the model, and is neither weights nor about weights in other formats.
 fn is_companion(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     // Sentence encoders number the folders of their parts: 1_Pooling.

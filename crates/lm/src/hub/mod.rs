@@ -1,9 +1,8 @@
-//! Models by name: fetched from a hub such as huggingface.co into the cache that its own tools use.
+//! Models by name: downloaded from a hub such as huggingface.co into the cache of Hugging Face's own tools.
 //!
-//! [`Hub::fetch`] asks which files a revision has and takes those that a model is read from:
-//! configuration, tokenizer, licence, weights in safetensors. A download that breaks off is gone on
-//! with where it stopped, in the same run or the next. Where the hub does not answer, a revision that
-//! the cache holds whole is taken from there.
+//! [`Hub::fetch`] lists the files of a revision and downloads those needed to read the model: configuration, tokenizer,
+//! licence, weights in safetensors. An interrupted download is resumed in the same run or the next. If the hub does not
+//! answer, a revision that is complete in the cache is used.
 //!
 //! ```no_run
 //! let hub = regrow_lm::hub::Hub::from_env()?;
@@ -30,21 +29,21 @@ use download::Source;
 use failure::Failure;
 use files::Listing;
 
-/// The hub that is asked unless another is named.
+/// The default hub.
 const USUAL: &str = "https://huggingface.co";
 /// How long the hub may take to list a model's files.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A hub, the cache for what it has, and who asks.
+/// A hub, its cache, and the user's token.
 #[derive(Clone, Debug)]
 pub struct Hub {
     /// Its address, without a slash at the end.
     pub endpoint: String,
     /// The folder that holds `models--org--name` and the like.
     pub cache: PathBuf,
-    /// The token to show, for private and gated models.
+    /// The access token, for private and gated models.
     pub token: Option<String>,
-    /// Whether to take everything from the cache.
+    /// Whether to use only the cache.
     pub offline: bool,
 }
 
@@ -53,21 +52,21 @@ pub struct Hub {
 pub struct Fetched {
     /// Its directory.
     pub folder: PathBuf,
-    /// The commit that it is of.
+    /// Its commit.
     pub commit: String,
-    /// Why the hub was not asked whether there is a newer one.
+    /// Why the hub was not asked for a newer commit, if it was not.
     pub unasked: Option<String>,
 }
 
-/// Told of bytes that are there and of all that are wanted.
+/// Called with bytes downloaded and in total.
 pub type Watch<'a> = dyn FnMut(u64, u64) + 'a;
 
 impl Hub {
-    /// The hub of `HF_ENDPOINT`, the cache of `HF_HUB_CACHE`, `HF_HOME` or the user's own, the token of
-    /// `HF_TOKEN` or of the file that Hugging Face's tools keep it in; offline with `HF_HUB_OFFLINE`.
+    /// The hub of `HF_ENDPOINT`, the cache of `HF_HUB_CACHE`, `HF_HOME` or the user's own, the token of `HF_TOKEN` or
+    /// of the file where Hugging Face's tools store it; offline with `HF_HUB_OFFLINE`.
     ///
     /// # Errors
-    /// No folder for a cache: neither a variable names one nor does the user have a home.
+    /// No folder for a cache: no variable names one and the user has no home folder.
     pub fn from_env() -> Result<Self> {
         let set = |name: &str| env::var(name).ok().map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
         let below = |folder: &str, path: &str| set(folder).map(|home| Path::new(&home).join(path));
@@ -85,13 +84,11 @@ impl Hub {
         })
     }
 
-    /// The directory of model `name` (`org/name`) at `revision`, a branch, tag or commit, `main` without
-    /// one. What the cache lacks is downloaded; `watch` is told of it.
+    /// The directory of model `name` (`org/name`) at `revision`, a branch, tag or commit, by default `main`. Missing
+    /// files are downloaded; `watch` is called with the progress.
     ///
-    /// # Errors
-    /// A name or revision that is none or that the hub does not know, a model that is gated or has no
-    /// weights in safetensors, a hub that does not answer while the cache has not the whole model, a cache
-    /// that cannot be written.
+    /// A name or revision that is invalid or unknown to the hub, a model that is gated or has no weights in
+    /// safetensors, a hub that does not answer while the cache lacks part of the model, a cache that cannot be written.
     pub fn fetch(&self, name: &str, revision: Option<&str>, watch: &mut Watch<'_>) -> Result<Fetched> {
         let revision = revision.unwrap_or("main");
         check(name, revision)?;
@@ -105,25 +102,25 @@ impl Hub {
         }
     }
 
-    /// What the hub has, made complete in the cache.
+    /// Downloads a revision completely into the cache.
     fn download(&self, name: &str, revision: &str, watch: &mut Watch<'_>) -> Result<Fetched, Failure> {
         let api = self.api()?;
         let listing = list(&api.repo(repo(name, revision)))?;
-        // By its commit, so that all files are of one and a branch that moves meanwhile changes nothing.
+        // By its commit, so that all files are from the same one, even if a branch moves meanwhile.
         let pinned = repo(name, &listing.sha);
         let cache = self.of_cache(&pinned);
         let folder = cache.pointer_path(&listing.sha);
         let source = Source { repo: api.repo(pinned), api, cache, folder: folder.clone() };
         source.bring_model(&listing, watch)?;
         if revision != listing.sha {
-            // Only a whole model is what a branch's name leads to.
+            // A branch's name refers only to complete models.
             let named = self.of_cache(&repo(name, revision)).create_ref(&listing.sha);
             named.map_err(|e| Failure::Disk(self.cache.clone(), e))?;
         }
         Ok(Fetched { folder, commit: listing.sha, unasked: None })
     }
 
-    /// What the cache has of a revision, if that is whole.
+    /// The cached revision, if it is complete.
     fn cached(&self, name: &str, revision: &str, reason: String) -> Result<Fetched> {
         let here = self.of_cache(&repo(name, revision));
         // The folder of a branch is found by its reference, that of a commit by its own name.
@@ -160,7 +157,7 @@ fn is_part(part: &str) -> bool {
     part.chars().all(plain) && part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.len() <= 96
 }
 
-/// Refuses what can be no name or revision, and would be put into addresses and paths.
+/// Rejects invalid names and revisions, which would be put into addresses and paths.
 fn check(name: &str, revision: &str) -> Result<()> {
     if name.split('/').count() > 2 || !name.split('/').all(is_part) {
         return Err(Error::Argument(format!("{name:?} is no model's name: those look like org/name")));

@@ -1,5 +1,5 @@
-//! Factors of all models in one form: `L Q` and `Q^-1 R` are factors of the same `D_i`, and stacked factors
-//! depend on which ones they are.
+//! Aligns the factors of all models: `L Q` and `Q^-1 R` are factors of the same `D_i`, and stacked factors depend on
+//! the choice.
 //!
 //! ```text
 //! balanced     D_i = U S V^T            L = U sqrt(S), R = sqrt(S) V^T
@@ -15,7 +15,7 @@ use regrow_sparse_core::Result;
 use super::settings::Align;
 use crate::low_rank::{LowRank, diverged};
 
-/// The factors of all models in the form of `align`.
+/// The factors of all models, aligned with `align`.
 pub(super) fn aligned(models: Vec<LowRank>, align: Align) -> Result<Vec<LowRank>> {
     if align == Align::None {
         return Ok(models);
@@ -69,7 +69,7 @@ mod tests {
         }
         let plain = Rmm::new(Granularity::Layer);
         assert!((error(plain, &models) / error(plain, &other) - 1.0).abs() > 0.1);
-        // Procrustes finds a common form that random rotations of the factors hide.
+        // Procrustes recovers a common alignment that random rotations of the factors hide.
         let rotated = |model: &LowRank, seed: u64| {
             let values = noise(9, seed);
             let q = Mat::from_fn(3, 3, |i, k| f64::from(values[i * 3 + k])).qr().compute_thin_Q();

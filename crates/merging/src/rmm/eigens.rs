@@ -1,4 +1,4 @@
-//! Eigenvalues and vectors of Gram matrices, and the weights and coefficients that follow from them.
+//! Eigenvalues and eigenvectors of Gram matrices, and the weights and coefficients derived from them.
 
 use faer::Mat;
 use regrow_sparse_core::Result;
@@ -8,16 +8,16 @@ use crate::low_rank::eigen;
 /// Centring and scaling of the Gram matrix of `n` vectors before it is decomposed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct GramPreprocess {
-    /// Whether the vectors lose their mean.
+    /// Whether the mean is subtracted from the vectors.
     pub centred: bool,
-    /// What each model's vectors are divided by.
+    /// The divisor of each model's vectors.
     pub scales: Vec<f64>,
 }
 
-/// Eigenvalues, falling, and vectors of the Gram matrices of some units.
+/// Eigenvalues, descending, and eigenvectors of the Gram matrices of some units.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Eigens {
-    /// Vectors of each unit.
+    /// Number of vectors per unit.
     pub n: usize,
     /// `[units, n]`.
     pub values: Vec<f64>,
@@ -26,18 +26,18 @@ pub(super) struct Eigens {
 }
 
 impl GramPreprocess {
-    /// Models as they are, without their mean, or divided by norms: by `norm(i)` for model `i`.
+    /// Models unchanged, centred, or divided by norms: by `norm(i)` for model `i`.
     pub fn new(models: usize, centred: bool, normalized: bool, norm: impl Fn(usize) -> f64) -> Self {
         let one = |i: usize| if normalized { divisor(norm(i)) } else { 1.0 };
         Self { centred, scales: (0..models).map(one).collect() }
     }
 
-    /// Whether a Gram matrix stays as it is.
+    /// Whether a Gram matrix stays unchanged.
     pub fn is_identity(&self) -> bool {
         !self.centred && self.scales.iter().all(|s| *s == 1.0)
     }
 
-    /// The Gram matrix of the vectors as they are decomposed.
+    /// The Gram matrix of the preprocessed vectors.
     pub fn apply(&self, gram: &mut [f64]) {
         let n = self.scales.len();
         if self.centred {
@@ -48,7 +48,7 @@ impl GramPreprocess {
 
     /// The weights of the models in basis vector `vector`.
     pub fn weights<'a>(&'a self, vector: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
-        // Without their mean, the models' weights lack theirs.
+        // If the vectors are centred, so are the models' weights.
         let shift = if self.centred { vector.iter().sum::<f64>() / vector.len() as f64 } else { 0.0 };
         vector.iter().zip(&self.scales).map(move |(v, scale)| (v - shift) / scale)
     }
@@ -89,12 +89,12 @@ impl Eigens {
     }
 }
 
-/// A norm to divide by, 1 in place of 0.
+/// A norm as a divisor, 1 instead of 0.
 fn divisor(norm: f64) -> f64 {
     if norm > 0.0 { norm } else { 1.0 }
 }
 
-/// The Gram matrix of what is left of the vectors without their mean.
+/// The Gram matrix of the centred vectors.
 fn centre(gram: &mut [f64], n: usize) {
     let mean: Vec<f64> = (0..n).map(|i| gram[i * n..(i + 1) * n].iter().sum::<f64>() / n as f64).collect();
     let all = mean.iter().sum::<f64>() / n as f64;

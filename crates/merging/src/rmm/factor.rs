@@ -29,12 +29,12 @@ impl<'a> Factor<'a> {
         self.models.len()
     }
 
-    /// All numbers of one model, in the order in which they lie.
+    /// All values of one model, in storage order.
     pub fn values(&self, model: usize) -> &'a [f32] {
         if self.left { self.models[model].left() } else { self.models[model].right() }
     }
 
-    /// Number `place` of the rows from `row` on; zeros beyond the last.
+    /// Value `place` of the rows from `row` on; zeros past the end.
     #[inline]
     pub fn lane(&self, model: usize, row: usize, place: usize) -> Lane {
         let values = self.values(model);

@@ -1,4 +1,4 @@
-//! By layer: `x_i` is `L_i` whole, or `R_i` whole.
+//! By layer: `x_i` is the whole of `L_i`, or of `R_i`.
 //!
 //! ```text
 //! X [m r, n] and X [d r, n]                       X^T X = V diag(S^2) V^T, n x n

@@ -1,8 +1,8 @@
 //! RMM: reversible merging of low-rank models (Alipour, Amiri, arXiv 2510.14163).
 //!
-//! Not one merged model but `p` basis models and small coefficients, from which each of `n` task models
-//! `D_i = L_i R_i` is rebuilt. For `X = [x_1 .. x_n]`, vectors that belong together, the best is closed
-//! (Eckart, Young):
+//! Instead of one merged model, `p` basis models and small coefficients, from which each of `n` task models `D_i = L_i
+//! R_i` is rebuilt. For `X = [x_1 .. x_n]`, corresponding vectors of the models, the optimum has a closed form (Eckart,
+//! Young):
 //!
 //! ```text
 //! X^T X = V diag(S^2) V^T        basis X V_p, coefficients V_p^T, error sqrt(sum of the dropped S^2)
@@ -16,8 +16,8 @@
 //! | [`Granularity::Product`] | every `D_i`, by `r x r` blocks | `p n r (m + d) + p n`; truncated, `p r (m + d) + p n` |
 //!
 //! The first two depend on how `D_i` is split into factors, since `L Q` and `Q^-1 R` are factors of the same `D_i`.
-//! [`Align`] brings the factors of all tasks into one form first. The third does not depend on it, but its basis
-//! models have the rank of all models together, more than the models take. [`RmmConfig::rank`] truncates them, and
+//! [`Align`] aligns the factors of all tasks first. The third does not depend on the split, but its basis models have
+//! the rank of all models together, which takes more space than the models. [`RmmConfig::rank`] truncates them, and
 //! coefficients are then refitted by least squares. With [`RmmConfig::centred`], the mean of the `x_i` is the first
 //! basis model and the others are fitted to the rest.
 //!
@@ -32,8 +32,8 @@
 //! # Ok::<(), regrow_sparse_core::Error>(())
 //! ```
 //!
-//! The abstract and a summary of the paper were available. They do not say whether `X` is centred: both are here, and
-//! [`Granularity::Position`] without centring is taken for the paper's method.
+//! Only the abstract and a summary of the paper were available. They do not say whether `X` is centred: both variants
+//! exist, and [`Granularity::Position`] without centring is assumed to be the paper's method.
 
 mod align;
 mod eigens;
@@ -59,7 +59,7 @@ use space::Bases;
 pub use settings::{ALIGNMENTS, Align, BasisBudget, GRANULARITIES, Granularity, RmmConfig};
 pub use space::{Space, SpacePart};
 
-/// Merges low-rank models reversibly; [`RmmConfig`] makes one.
+/// Merges low-rank models reversibly; created by [`RmmConfig`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rmm {
     granularity: Granularity,
@@ -77,9 +77,9 @@ pub struct Solved {
 }
 
 enum Decomposition {
-    /// Rank, and what was found of the left factors and of the right.
+    /// Rank, and the decompositions of the left factors and of the right.
     Factors(usize, [(GramPreprocess, Eigens); 2]),
-    /// What was found of the products, and the rank that they are truncated to.
+    /// The decomposition of the products, and the rank that they are truncated to.
     Products((GramPreprocess, Eigens), Option<usize>),
 }
 
@@ -94,7 +94,7 @@ impl Rmm {
         self.granularity
     }
 
-    /// How factors are brought into one form.
+    /// How factors are aligned.
     pub fn align(&self) -> Align {
         self.align
     }
@@ -104,7 +104,7 @@ impl Rmm {
         self.centred
     }
 
-    /// Whether tasks are brought to one norm first.
+    /// Whether tasks are scaled to the same norm first.
     pub fn normalized(&self) -> bool {
         self.normalized
     }
@@ -147,7 +147,7 @@ impl Rmm {
         Ok((before, eigens))
     }
 
-    /// How many numbers `basis` basis models of these take.
+    /// How many values `basis` basis models of these take.
     ///
     /// # Errors
     /// As [`Rmm::outline`].
@@ -156,8 +156,8 @@ impl Rmm {
         Ok(outline.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum())
     }
 
-    /// Names and shapes of what is kept of one layer with `basis` basis models, the parts of its
-    /// [`Space`]; the layer's models have factors of the shapes `[m, r, d]`.
+    /// Names and shapes of the stored parts of one layer with `basis` basis models, the parts of its [`Space`]; the
+    /// layer's models have factors of the shapes `[m, r, d]`.
     ///
     /// # Errors
     /// No models, or models of different `m` and `d`.
@@ -191,8 +191,7 @@ impl Rmm {
     /// `watch` is called after each layer.
     ///
     /// # Errors
-    /// An impossible budget, or one that no number of basis models reaches; as [`Rmm::solve`]; what `load`
-    /// runs into.
+    /// An impossible budget, or one that no number of basis models reaches; as [`Rmm::solve`]; errors of `load`.
     pub fn choose(
         &self,
         budget: BasisBudget,
@@ -225,7 +224,7 @@ impl Rmm {
             }
             BasisBudget::Error(most) if most >= 0.0 && most.is_finite() => {
                 let errors = sums(&|tasks| self.errors(tasks))?;
-                // Rounding leaves about 1e-7 of what is exact.
+                // Rounding leaves an error of about 1e-7 even if the result is exact.
                 let fits = |p: &usize| errors[*p] <= most.max(1e-6).powi(2) * errors[0];
                 (1..=models).find(fits).ok_or_else(|| {
                     let least = (errors[models] / errors[0]).sqrt();
@@ -238,7 +237,7 @@ impl Rmm {
         }
     }
 
-    /// Numbers of all models, then of 1, 2, .. n basis models.
+    /// Number of values of all models, then of 1, 2, .. n basis models.
     fn sizes(&self, models: &[LowRank]) -> Result<Vec<f64>> {
         let all = models.iter().map(LowRank::numbers).sum::<usize>();
         let shapes: Vec<[usize; 3]> = models.iter().map(shape).collect();
@@ -286,7 +285,7 @@ fn squared_norm(values: &[f32]) -> f64 {
 }
 
 impl Solved {
-    /// The space of `basis` basis models, the mean of a centred merge among them.
+    /// The space of `basis` basis models, including the mean of a centred merge.
     ///
     /// # Errors
     /// No basis models or more than models; a decomposition that does not converge.

@@ -4,7 +4,7 @@
 //! X [r, n] for each of m rows and d columns       X^T X = V diag(S^2) V^T, n x n
 //! ```
 //!
-//! A layer has thousands of these small problems: some are taken side by side.
+//! A layer has thousands of these small problems: several are solved in parallel.
 
 use rayon::prelude::*;
 
@@ -29,7 +29,7 @@ pub(super) fn eigens(factor: &Factor<'_>, before: &GramPreprocess) -> Eigens {
     Eigens { n, values, vectors }
 }
 
-/// What a thread needs.
+/// A thread's buffers.
 struct Work {
     n: usize,
     rows: Vec<Lane>,
@@ -73,7 +73,7 @@ impl Work {
         }
     }
 
-    /// Eigenvalues, falling, and vectors into the places of their rows.
+    /// Stores eigenvalues, descending, and eigenvectors in the places of their rows.
     fn sorted(&mut self, values: &mut [f64], vectors: &mut [f64]) {
         let Self { n, gram, vectors: columns, order, .. } = self;
         let n = *n;

@@ -23,7 +23,7 @@ pub(super) fn eigens(models: &[LowRank], centred: bool, normalized: bool) -> Res
     Ok((before, eigens))
 }
 
-/// Basis models `sum_i V_ik D_i`, truncated on request, and then the coefficients that fit best.
+/// Basis models `sum_i V_ik D_i`, truncated if requested, and then the best-fitting coefficients.
 pub(super) fn form(
     models: &[LowRank],
     before: &GramPreprocess,
@@ -110,7 +110,7 @@ mod tests {
         };
         let whole = Rmm::new(Granularity::Product).solve(models.clone()).unwrap().dropped();
         for p in 1..=3 {
-            // A rank that all models together have cuts nothing.
+            // A rank as large as that of all models together truncates nothing.
             assert!((error(9, p).0 - whole[p - 1]).abs() < 1e-4 * whole[0], "{p}");
             let (lost, space) = error(2, p);
             assert!(lost > whole[p - 1]);

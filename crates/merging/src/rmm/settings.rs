@@ -15,14 +15,14 @@ pub struct RmmConfig {
     /// Which vectors share coefficients.
     #[config(default = "Granularity::Position")]
     pub granularity: Granularity,
-    /// How factors are brought into one form before they are stacked.
+    /// How factors are aligned before they are stacked.
     #[config(default = "Align::None")]
     pub align: Align,
     /// Whether the mean is the first basis model.
     #[config(default = false)]
     pub centred: bool,
-    /// Whether every task's vectors are scaled to one norm first, layer by layer. A task of small differences then
-    /// counts as much as one of large ones. Norms go into the coefficients. Not together with `centred`.
+    /// Whether every task's vectors are scaled to the same norm first, layer by layer. A task of small differences then
+    /// counts as much as one of large ones. Norms become part of the coefficients. Not together with `centred`.
     #[config(default = false)]
     pub normalize: bool,
     /// The rank to which the basis models of [`Granularity::Product`] are truncated.
@@ -33,7 +33,7 @@ impl RmmConfig {
     /// The method.
     ///
     /// # Errors
-    /// Both centred and normalized; a rank of zero, or one with another granularity than by product.
+    /// Both centred and normalized; a rank of zero, or a rank with a granularity other than by product.
     pub fn init(&self) -> Result<Rmm> {
         let Self { granularity, align, centred, normalize, rank } = *self;
         if centred && normalize {
@@ -69,7 +69,7 @@ impl RmmConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Granularity {
-    /// The rows at one position of the left factors, the columns at one of the right.
+    /// The rows at one position of the left factors, the columns at one position of the right.
     #[default]
     Position,
     /// The left factors of a layer, and the right ones.
@@ -82,11 +82,11 @@ pub enum Granularity {
 pub const GRANULARITIES: [(&str, Granularity); 3] =
     [("position", Granularity::Position), ("layer", Granularity::Layer), ("product", Granularity::Product)];
 
-/// How factors are brought into one form before they are stacked.
+/// How factors are aligned before they are stacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Align {
-    /// As they are.
+    /// Unchanged.
     #[default]
     None,
     /// `U sqrt(S)` and `sqrt(S) V^T` of each product's SVD, the largest entry of a column of `U` positive.
@@ -102,20 +102,20 @@ pub const ALIGNMENTS: [(&str, Align); 3] =
 /// How many basis models to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BasisBudget {
-    /// So many, the mean of a centred merge among them.
+    /// This many, including the mean of a centred merge.
     Basis(usize),
-    /// As many as take at most this share of the numbers that all models take.
+    /// As many as take at most this share of the values of all models.
     Storage(f64),
     /// The fewest with at most this relative error of all differences together (Frobenius).
     Error(f64),
 }
 
 impl BasisBudget {
-    /// From the registry's parameters `basis`, `storage` and `error`, of which one may be given; 2 basis models
-    /// where none is.
+    /// From the registry's parameters `basis`, `storage` and `error`, of which one may be given; 2 basis models if none
+    /// is.
     ///
     /// # Errors
-    /// Several of them, a value that is no number.
+    /// Several of them, a value that is not a number.
     pub fn from_params(params: &MergeParams) -> Result<Self> {
         let basis = params.optional("basis")?.map(Self::Basis);
         let storage = params.optional("storage")?.map(Self::Storage);
@@ -136,10 +136,10 @@ impl BasisBudget {
 }
 
 impl Granularity {
-    /// The granularity of that name.
+    /// The granularity with that name.
     ///
     /// # Errors
-    /// If there is none, naming those there are.
+    /// If there is none; the message lists the known names.
     pub fn parse(name: &str) -> Result<Self> {
         choice("granularity", name, &GRANULARITIES)
     }
@@ -152,10 +152,10 @@ impl fmt::Display for Granularity {
 }
 
 impl Align {
-    /// The alignment of that name.
+    /// The alignment with that name.
     ///
     /// # Errors
-    /// If there is none, naming those there are.
+    /// If there is none; the message lists the known names.
     pub fn parse(name: &str) -> Result<Self> {
         choice("alignment", name, &ALIGNMENTS)
     }

@@ -18,8 +18,8 @@ pub(super) enum Bases {
     Products { mean: Option<LowRank>, basis: Vec<LowRank>, coefficients: Vec<f32> },
 }
 
-/// The basis of one factor: `basis [p, units * length]`, `coefficients [units, p, n]`; a mean is beside
-/// them, not among the `p`.
+/// The basis of one factor: `basis [p, units * length]`, `coefficients [units, p, n]`; a mean is stored separately, not
+/// among the `p`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Basis {
     pub units: usize,
@@ -31,7 +31,7 @@ pub(super) struct Basis {
 /// A tensor of a [`Space`] as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpacePart {
-    /// As `left.basis`.
+    /// Such as `left.basis`.
     pub name: String,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
@@ -45,12 +45,12 @@ impl Space {
         self.models
     }
 
-    /// How many numbers it keeps, coefficients included.
+    /// How many values it stores, including coefficients.
     pub fn numbers(&self) -> usize {
         self.parts().iter().map(|part| part.values.len()).sum()
     }
 
-    /// Model `task`, counted from 0.
+    /// Rebuilds model `task`, counted from 0.
     ///
     /// # Errors
     /// If there is none.
@@ -72,7 +72,7 @@ impl Space {
         }
     }
 
-    /// The squared Frobenius norm of what each of `models` lacks when it is rebuilt.
+    /// The squared Frobenius norm of each model's error when it is rebuilt.
     ///
     /// # Errors
     /// Other models than those that were merged.
@@ -83,7 +83,7 @@ impl Space {
         models.iter().enumerate().map(|(task, model)| self.revert(task)?.squared_distance(model)).collect()
     }
 
-    /// What it consists of, to be stored.
+    /// Its parts, for storage.
     pub fn parts(&self) -> Vec<SpacePart> {
         let part = |name: &str, shape: &[usize], values: &[f32]| SpacePart {
             name: name.into(),
@@ -123,10 +123,10 @@ impl Space {
         }
     }
 
-    /// The space of `models` models that consists of [`Space::parts`], each found by its name.
+    /// The space of `models` models from its [`Space::parts`], each looked up by name.
     ///
     /// # Errors
-    /// Parts that are missing or do not go together; what `find` runs into.
+    /// Parts that are missing or do not fit together; errors of `find`.
     pub fn from_parts(models: usize, find: &mut dyn FnMut(&str) -> Result<Option<SpacePart>>) -> Result<Self> {
         let left = side(models, "left", find)?;
         let form = match (left, side(models, "right", find)?) {
@@ -205,7 +205,7 @@ fn products_from(n: usize, find: &mut dyn FnMut(&str) -> Result<Option<SpacePart
 }
 
 impl Basis {
-    /// The factor of `task`, of `size` numbers.
+    /// The factor of `task`, with `size` values.
     fn revert(&self, task: usize, n: usize, size: usize) -> Vec<f32> {
         let (fitted, length) = (self.basis.len() / size, size / self.units);
         let at = |place: usize| {

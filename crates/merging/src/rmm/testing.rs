@@ -1,4 +1,4 @@
-//! What the tests of the files share.
+//! Shared by the tests of these files.
 
 use faer::Mat;
 
@@ -50,7 +50,7 @@ pub(super) fn dense_fit(x: &[Vec<f32>], p: usize) -> Vec<Vec<f64>> {
     (0..n).map(|i| (0..len).map(|l| at(l, i)).collect()).collect()
 }
 
-/// Whether numbers are those of a dense computation.
+/// Whether values match those of a dense computation.
 pub(super) fn near(a: &[f32], b: &[f64]) {
     let b: Vec<f32> = b.iter().map(|v| *v as f32).collect();
     assert!(gap(a, &b) < 1e-5, "{}", gap(a, &b));

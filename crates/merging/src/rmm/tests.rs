@@ -1,4 +1,4 @@
-//! What holds for every granularity.
+//! Properties of every granularity.
 
 use super::testing::{SHAPE, by, every, models, total};
 use super::*;

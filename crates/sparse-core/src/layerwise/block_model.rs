@@ -1,4 +1,4 @@
-//! A model of blocks in a row, of which one at a time is in memory.
+//! A model as a sequence of blocks, of which one at a time is in memory.
 
 use burn::tensor::Tensor;
 use regrow_checkpoint::{Checkpoint, Patch};
@@ -11,19 +11,19 @@ use crate::{Error, Result};
 pub struct LayerRef {
     /// Its weight's name in the checkpoint.
     pub tensor: String,
-    /// Which of the block's inputs it reads; layers that read the same share one statistic.
+    /// Which of the block's inputs it reads; layers that read the same input share one statistic.
     pub input: usize,
-    /// Its place among those.
+    /// Its position among the layers that read this input.
     pub place: usize,
     /// Whether it is stored `[d_in, d_out]`.
     pub transposed: bool,
 }
 
-/// A model of blocks in a row.
+/// A model as a sequence of blocks.
 pub trait BlockModel: Sync {
     /// A block in memory.
     type Block: Sync;
-    /// What all blocks need to know of a sequence.
+    /// What all blocks need to know about a sequence.
     type SequenceContext: Sync;
 
     /// How many blocks there are.
@@ -38,8 +38,8 @@ pub trait BlockModel: Sync {
     /// Tensors that are missing, of other shapes, or not finite.
     fn load(&self, source: &Checkpoint, index: usize) -> Result<Self::Block>;
 
-    /// Overwrites the tensors of block `index` in `out`, a copy of this model, with those of `block`, as
-    /// its layers use them: reparameterized weights with what was made of them.
+    /// Overwrites the tensors of block `index` in `out`, a copy of this model, with those of `block`, as its layers use
+    /// them: reparameterized weights are stored with their effective values.
     ///
     /// # Errors
     /// A value that is not finite or beyond its type, a failure to write.
@@ -48,8 +48,8 @@ pub trait BlockModel: Sync {
     /// `block` with other values, row-major `[d_out, d_in]`, for the weight of `layer`.
     fn replaced(&self, block: &Self::Block, layer: &LayerRef, values: &[f32]) -> Self::Block;
 
-    /// Hidden states `[batch, tokens, width]` after `block`; `observe` is told the number of an input
-    /// and its values `[tokens, d_in]` before the layers that read it.
+    /// Hidden states `[batch, tokens, width]` after `block`; `observe` is called with the number of an input and its
+    /// values `[tokens, d_in]` before the layers that read it.
     fn forward(
         &self,
         block: &Self::Block,
@@ -78,7 +78,7 @@ pub(crate) fn told(inputs: Inputs, add: &mut dyn FnMut(usize, Tensor<2>)) {
     inputs.into_iter().for_each(|(input, values)| add(input, values));
 }
 
-/// Gives back the memory that block `index` of `source` is mapped to: the next block needs it.
+/// Releases the memory that block `index` of `source` is mapped to: the next block needs it.
 pub(crate) fn release<M: BlockModel>(model: &M, source: &Checkpoint, index: usize) {
     model.layers(index).iter().for_each(|layer| source.release(&layer.tensor));
 }

@@ -1,7 +1,7 @@
-//! What the layers of a model see of some inputs, block by block: the model runs as it is.
+//! Statistics of the inputs that a model's layers see, block by block; the model runs unchanged.
 //!
-//! A [`Calibration`] holds one block and what it sees at a time; [`Calibration::advance`] gives what its inputs have been
-//! like, and goes on.
+//! A [`Calibration`] holds one block and its inputs at a time; [`Calibration::advance`] returns the statistics of the
+//! block's inputs and moves on to the next block.
 
 use burn::tensor::Tensor;
 use regrow_checkpoint::Checkpoint;
@@ -20,7 +20,7 @@ pub struct Calibration<'a, M: BlockModel> {
     index: usize,
 }
 
-/// What one block's inputs have been like.
+/// Statistics of one block's inputs.
 pub struct BlockInputs<S> {
     /// The block's linear layers.
     pub layers: Vec<LayerRef>,
@@ -28,7 +28,7 @@ pub struct BlockInputs<S> {
 }
 
 impl<S> BlockInputs<S> {
-    /// Of the input of a layer.
+    /// The statistic of a layer's input.
     ///
     /// # Errors
     /// A layer that no input has reached.
@@ -39,13 +39,13 @@ impl<S> BlockInputs<S> {
 }
 
 impl<'a, M: BlockModel> Calibration<'a, M> {
-    /// Before the first block of `model`, whose weights are in `source`; `hidden` are the inputs as that block sees
-    /// them, `[1, tokens, width]` each.
+    /// Starts before the first block of `model`, whose weights are in `source`; `hidden` are the inputs as that block
+    /// sees them, `[1, tokens, width]` each.
     pub fn new(model: &'a M, source: &'a Checkpoint, context: &'a M::SequenceContext, hidden: HiddenStates) -> Self {
         Self { model, source, context, hidden, index: 0 }
     }
 
-    /// The inputs as the next block sees them, or as the last has left them.
+    /// The hidden states as the next block sees them; after the last block, its outputs.
     pub fn hidden(&self) -> &HiddenStates {
         &self.hidden
     }
@@ -55,7 +55,7 @@ impl<'a, M: BlockModel> Calibration<'a, M> {
         self.index
     }
 
-    /// Runs the next block without a look at what its inputs are like; whether there was one.
+    /// Runs the next block without input statistics; returns whether there was one.
     ///
     /// # Errors
     /// As [`Calibration::advance`].
@@ -70,13 +70,13 @@ impl<'a, M: BlockModel> Calibration<'a, M> {
         Ok(true)
     }
 
-    /// Gives back the memory of a block that is done with: the next block needs it.
+    /// Releases the memory of a finished block: the next block needs it.
     fn release(&mut self) {
         self.model.layers(self.index).iter().for_each(|layer| self.source.release(&layer.tensor));
         self.index += 1;
     }
 
-    /// Runs the next block; what its inputs have been like, or nothing after the last block.
+    /// Runs the next block; returns the statistics of its inputs, or `None` after the last block.
     ///
     /// # Errors
     /// Tensors that are missing or not finite, a file of hidden states that cannot be read or written.
@@ -106,14 +106,14 @@ impl<'a, M: BlockModel> Calibration<'a, M> {
     }
 }
 
-/// What [`survey`] shows: a block's number, its linear weights and the squares of what each reads.
+/// Callback of [`calibrate`]: a block's number, its linear weights and the squared norms of each one's inputs.
 pub type Visit<'a> = dyn FnMut(usize, &[(Weight, &Squares)]) -> Result<()> + 'a;
 
-/// Runs the model as it is over calibration inputs (as for [`Walk::prune`]), which stay as they are;
-/// `visit` gets each block's number, its linear weights and the squares of what each reads.
+/// Runs the model unchanged over calibration inputs (as for [`Walk::prune`]), which are not modified; `visit` gets each
+/// block's number, its linear weights and the squared norms of each one's inputs.
 ///
 /// # Errors
-/// Whatever loading or `visit` runs into, a layer that no input reaches.
+/// Errors of loading or of `visit`, a layer that no input reaches.
 pub fn calibrate<M: BlockModel>(
     model: &M,
     source: &Checkpoint,

@@ -1,4 +1,4 @@
-//! Hidden states of calibration sequences: in memory, or in a file where they would not fit.
+//! Hidden states of calibration sequences: in memory, or in a file if they would not fit.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -21,7 +21,7 @@ enum Store {
     OnDisk(OnDisk),
 }
 
-/// Sequences one after the other in a file without a name, in f32.
+/// Sequences one after the other in an unnamed temporary file, in f32.
 #[derive(Debug)]
 struct OnDisk {
     folder: PathBuf,
@@ -30,7 +30,7 @@ struct OnDisk {
     device: Device,
 }
 
-/// Numbers in a sequence that keep all cores busy by themselves.
+/// Elements in a sequence that alone keeps all cores busy.
 const LARGE: usize = 1 << 20;
 
 /// Where a sequence lies, in bytes, and its shape.
@@ -46,8 +46,8 @@ impl HiddenStates {
         Self(Store::InMemory(sequences))
     }
 
-    /// In a file in `folder` that goes with this process, one sequence in memory at a time; they come
-    /// back on `device`.
+    /// In a temporary file in `folder` that is deleted when this process ends, one sequence in memory at a time; they
+    /// are read back to `device`.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -74,7 +74,7 @@ impl HiddenStates {
         self.len() == 0
     }
 
-    /// Sequence `index`.
+    /// Returns sequence `index`.
     ///
     /// # Errors
     /// If there is none, or its file cannot be read.
@@ -86,7 +86,7 @@ impl HiddenStates {
         }
     }
 
-    /// Hands every sequence to `visit`, in order.
+    /// Passes every sequence to `visit`, in order.
     ///
     /// # Errors
     /// As [`HiddenStates::get`].
@@ -94,7 +94,7 @@ impl HiddenStates {
         (0..self.len()).try_for_each(|i| self.get(i).map(&mut visit))
     }
 
-    /// Replaces every sequence by what `change` makes of it, which has its shape.
+    /// Replaces every sequence by the result of `change`, which has the same shape.
     ///
     /// # Errors
     /// As [`HiddenStates::get`], a file that cannot be written, another shape in a file.
@@ -110,7 +110,8 @@ impl HiddenStates {
         (0..self.len()).try_for_each(|i| self.put(i, change(self.get(i)?)))
     }
 
-    /// The same as [`HiddenStates::advance`]; what `change` has seen besides goes to `see`, in the order of the sequences.
+    /// The same as [`HiddenStates::advance`]; what `change` returns besides goes to `see`, in the order of the
+    /// sequences.
     ///
     /// # Errors
     /// As [`HiddenStates::advance`].
@@ -129,7 +130,7 @@ impl HiddenStates {
         Ok(())
     }
 
-    /// What `look` sees of every sequence goes to `see`, in their order.
+    /// Applies `look` to every sequence; the results go to `see`, in order.
     ///
     /// # Errors
     /// As [`HiddenStates::get`].
@@ -140,7 +141,7 @@ impl HiddenStates {
         Ok(())
     }
 
-    /// What `change` makes of every sequence, kept where these are kept.
+    /// The results of `change` for all sequences, stored where these are stored.
     ///
     /// # Errors
     /// As [`HiddenStates::advance`].
@@ -162,8 +163,8 @@ impl HiddenStates {
         Ok(new)
     }
 
-    /// Whether sequences are worked on one after the other, as large ones are: each keeps all cores busy,
-    /// and several would need their memory several times.
+    /// Whether sequences are processed one after the other, as large ones are: each keeps all cores busy, and several
+    /// would need their memory several times.
     ///
     /// # Errors
     /// As [`HiddenStates::get`].
@@ -171,14 +172,14 @@ impl HiddenStates {
         Ok(self.is_empty() || side_by_side(&self.get(0)?) == 1)
     }
 
-    /// `work` of the sequences of a group, side by side.
+    /// Applies `work` to the sequences of a group in parallel.
     fn work<T: Send>(&self, group: Range<usize>, work: &(impl Fn(Tensor<3>) -> T + Sync)) -> Result<Vec<T>> {
         let sequences = group.map(|i| self.get(i)).collect::<Result<Vec<_>>>()?;
         let device = sequences.first().map_or_else(regrow_device::current, Tensor::device);
         Ok(map_on(&device, sequences, work))
     }
 
-    /// The sequences that are worked on side by side.
+    /// The groups of sequences that are processed in parallel.
     fn groups(&self) -> Result<Vec<Range<usize>>> {
         let all = self.len();
         let size = if all == 0 { 1 } else { side_by_side(&self.get(0)?) };
@@ -201,7 +202,7 @@ impl HiddenStates {
         Ok(())
     }
 
-    /// No sequences yet, to be kept where these are.
+    /// No sequences yet, to be stored where these are.
     fn empty(&self) -> Result<Self> {
         Ok(Self(match &self.0 {
             Store::InMemory(_) => Store::InMemory(Vec::new()),
@@ -210,8 +211,7 @@ impl HiddenStates {
     }
 }
 
-/// Replaces each of `sequences` by what `change` makes of it, small ones side by side on the processor's
-/// cores.
+/// Replaces each of `sequences` by the result of `change`, small ones in parallel on the CPU's cores.
 pub fn advance_all(sequences: &mut [Tensor<3>], change: impl Fn(Tensor<3>) -> Tensor<3> + Sync) {
     let Some((size, device)) = sequences.first().map(|x| (side_by_side(x), x.device())) else { return };
     for group in sequences.chunks_mut(size) {
@@ -220,8 +220,7 @@ pub fn advance_all(sequences: &mut [Tensor<3>], change: impl Fn(Tensor<3>) -> Te
     }
 }
 
-/// How many sequences like `x` are worked on side by side: of small ones, on the processor, one for each
-/// core.
+/// How many sequences like `x` are processed in parallel: for small ones on the CPU, one per core.
 fn side_by_side(x: &Tensor<3>) -> usize {
     match is_host(&x.device()) {
         true => (LARGE / x.shape().num_elements().max(1)).clamp(1, rayon::current_num_threads()),
@@ -296,7 +295,7 @@ mod tests {
         on_disk.advance(|x| x + 1.0).unwrap();
         assert_eq!(numbers(&on_disk), numbers(&in_memory));
         assert_eq!(on_disk.get(2).unwrap().into_data(), in_memory.get(2).unwrap().into_data());
-        // The file has no name: nothing is left behind, whatever happens.
+        // The file is unnamed: nothing is left behind, whatever happens.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 

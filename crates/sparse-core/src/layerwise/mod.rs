@@ -1,12 +1,12 @@
-//! Pruning layer by layer from the inputs that reach a layer: of a model on disk, one block in memory at a time, or of
-//! one in memory.
+//! Layer-wise pruning from the inputs that reach a layer: of a model on disk, one block in memory at a time, or of a
+//! model in memory.
 //!
 //! | to | look in |
 //! | --- | --- |
 //! | write a method for one layer | [`LayerSolver`], [`InputObserver`] |
-//! | walk over the blocks of a model and prune them | [`Walk`] |
-//! | know what a model's layers see | [`Calibration`], [`InputStatistics`] |
-//! | keep hidden states in memory or on disk | [`HiddenStates`] |
+//! | iterate over the blocks of a model and prune them | [`Walk`] |
+//! | get statistics of the inputs of a model's layers | [`Calibration`], [`InputStatistics`] |
+//! | store hidden states in memory or on disk | [`HiddenStates`] |
 //! | prune one layer of a Burn model | [`prune_layer()`] |
 
 mod block_model;

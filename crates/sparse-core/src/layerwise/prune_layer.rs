@@ -1,5 +1,5 @@
-//! Pruning a layer of a model in memory by the inputs it has seen, as [`blockwise`](crate::layerwise) does with one on
-//! disk.
+//! Pruning a layer of a model in memory by the inputs it has seen, as [`layerwise`](crate::layerwise) does with a model
+//! on disk.
 
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::{Tensor, TensorData};
@@ -11,12 +11,11 @@ use crate::model::weight::everything;
 use crate::model::weight::{Slot, slots, weights};
 use crate::{Error, Mask, MaskSet, Result};
 
-/// Prunes the weight at `path` of `model`, as `layers.0.weight`, by what `observer` has seen of its inputs: what is
-/// pruned is set to zero and masked, what is kept has the solver's values. Returns the model with the weight's mask.
+/// Prunes the weight at `path` of `model`, such as `layers.0.weight`, by the inputs `observer` has seen: pruned weights
+/// are set to zero and masked, kept weights get the solver's values. Returns the model with the weight's mask.
 ///
-/// A mask that it carries is replaced; what that prunes counts as zero. A weight of a million numbers or more stays on a
-/// device with a memory of its own, such as a GPU, where the solver can choose there
-/// ([`InputObserver::kept_on_device`]).
+/// An existing mask is replaced; the weights that it prunes count as zero. A weight of a million elements or more stays
+/// on a device with its own memory, such as a GPU, if the solver can choose there ([`InputObserver::kept_on_device`]).
 ///
 /// # Errors
 /// No such weight; weights or inputs that are not finite; a pattern that does not divide a row.
@@ -45,7 +44,7 @@ pub fn prune_layer<M: Module>(
     Ok((apply_masks(model, &masks, Gradient::Masked, Base::Zeroed)?, mask))
 }
 
-/// Gives a parameter other values, in the order in which they are stored.
+/// Gives a parameter new values, in storage order.
 struct Write<'a> {
     slot: &'a Slot,
     values: Option<Vec<f32>>,

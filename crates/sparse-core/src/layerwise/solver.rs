@@ -9,7 +9,7 @@ use crate::model::score::{LayerView, Score};
 use crate::model::weight::Weight;
 use crate::{Error, Mask, Pattern, Result};
 
-/// How much of a layer is to go, and where zeros may stand.
+/// A layer's target sparsity, and where zeros may be.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerTarget {
     /// The fraction of weights to prune, in [0, 1).
@@ -19,8 +19,8 @@ pub struct LayerTarget {
 }
 
 impl LayerTarget {
-    /// The mask of a layer with these scores, larger kept: `round(sparsity * n)` of all its weights go, or
-    /// what the pattern says.
+    /// The mask of a layer with these scores, larger kept: `round(sparsity * n)` of all its weights are pruned, or as
+    /// many as the pattern requires.
     ///
     /// # Errors
     /// Scores that are NaN, a pattern that does not divide the layer.
@@ -33,9 +33,9 @@ impl LayerTarget {
 /// A layer's new weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrunedLayer {
-    /// What is kept.
+    /// The mask of the kept weights.
     pub mask: Mask,
-    /// New values, row-major `[d_out, d_in]`, where kept weights change too.
+    /// New values, row-major `[d_out, d_in]`, if kept weights change too.
     pub values: Option<Vec<f32>>,
 }
 
@@ -44,18 +44,18 @@ pub trait LayerSolver {
     /// Its name, as on the command line.
     fn name(&self) -> &'static str;
 
-    /// Whether it looks at inputs at all; where it does not, blocks are neither loaded nor run.
+    /// Whether it uses inputs at all; if not, blocks are neither loaded nor run.
     fn needs_inputs(&self) -> bool {
         true
     }
 
-    /// Begins to watch an input of `d_in` columns, whose values come on `device`.
+    /// Starts to observe an input of `d_in` columns, whose values are on `device`.
     fn observe(&self, d_in: usize, device: &Device) -> Box<dyn InputObserver>;
 }
 
-/// What a solver remembers of an input.
+/// The statistics a solver collects of an input.
 pub trait InputObserver {
-    /// One more sequence: its values `[tokens, d_in]`.
+    /// Adds one sequence: its values `[tokens, d_in]`.
     fn add(&mut self, sequence: Tensor<2>);
 
     /// Prunes a layer that reads this input.
@@ -64,17 +64,17 @@ pub trait InputObserver {
     /// Weights or inputs that are not finite, a pattern that does not divide a row.
     fn solve(&self, weight: &Weight, goal: &LayerTarget) -> Result<PrunedLayer>;
 
-    /// What [`InputObserver::solve`] keeps of a layer whose weight stays on its device, true where kept; none, as without
-    /// this, where it also changes values, or it must be the processor that solves. It must be the same to the last
+    /// What [`InputObserver::solve`] keeps of a layer whose weight stays on its device, true where kept. Returns
+    /// `None`, as by default, if it also changes values or must solve on the CPU. The result must match to the last
     /// bit: [`Scores`](crate::mask::top_k::Scores) helps.
     ///
-    /// `values` are the weight's, finite, `outputs` is the dimension of them that counts outputs.
+    /// `values` are the weight's, all finite; `outputs` is their output dimension.
     fn kept_on_device(&self, _values: &Tensor<2>, _outputs: usize, _goal: &LayerTarget) -> Option<Tensor<2, Bool>> {
         None
     }
 }
 
-/// A score that looks at weights alone, as a layer solver: each layer by itself.
+/// A score that uses weights alone, as a layer solver: each layer by itself.
 #[derive(Clone, Debug)]
 pub struct DataFree<S>(pub S);
 

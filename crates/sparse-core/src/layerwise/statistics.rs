@@ -1,4 +1,4 @@
-//! What is remembered of the inputs of a layer: sums of squares, second moments.
+//! Statistics of the inputs of a layer: sums of squares, second moments.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use crate::model::executor::LayerExecutor;
 use crate::model::weight::Weight;
 use crate::{Error, Result};
 
-/// What is remembered of an input.
+/// A statistic of an input.
 pub trait InputStatistic {
-    /// Of an input of `d_in` columns, whose values come on `device`, before any.
+    /// Starts for an input of `d_in` columns, whose values are on `device`.
     fn begin(d_in: usize, device: &Device) -> Self;
 
-    /// One more sequence, `[tokens, d_in]`.
+    /// Adds one sequence, `[tokens, d_in]`.
     fn add(&mut self, sequence: Tensor<2>);
 }
 
@@ -30,12 +30,12 @@ pub struct Squares {
 }
 
 impl Squares {
-    /// Of an input of `d_in` columns, before any sequence.
+    /// For an input of `d_in` columns, before any sequence.
     pub fn new(d_in: usize) -> Self {
         Self { means: vec![0.0; d_in], sequences: 0 }
     }
 
-    /// One more sequence `[tokens, d_in]`.
+    /// Adds one sequence, `[tokens, d_in]`.
     pub fn add(&mut self, sequence: Tensor<2>) {
         let sums = (sequence.clone() * sequence).sum_dim(0).into_data().convert::<f32>();
         let n = self.sequences as f64;
@@ -46,13 +46,13 @@ impl Squares {
     /// The root of each mean, for a `weight` that reads this input.
     ///
     /// # Errors
-    /// Inputs that are not finite, or not as many as the weight has columns.
+    /// Inputs that are not finite, or whose number differs from the weight's columns.
     pub fn norms(&self, weight: &Weight) -> Result<Vec<f32>> {
         let bad = || Error::tensor(&weight.path, "its inputs are not finite, or not as many as its columns");
         self.roots(weight.dims().1).ok_or_else(bad)
     }
 
-    /// The root of each mean; none if they are not finite, or not of `cols` columns.
+    /// The root of each mean; `None` if they are not finite, or not of `cols` columns.
     pub fn roots(&self, cols: usize) -> Option<Vec<f32>> {
         let sound = self.means.len() == cols && self.means.iter().all(|s| s.is_finite());
         sound.then(|| self.means.iter().map(|s| s.sqrt() as f32).collect())
@@ -106,9 +106,9 @@ impl InputStatistic for SecondMoment {
     }
 }
 
-/// The second moments of what the layers of a network read, by the layers' names: a network that runs with these as
-/// its [`LayerExecutor`] tells them. A convolution `[out, in, height, width]` reads windows of `in height width` numbers, in
-/// the order of its weights; one in groups is passed over.
+/// The second moments of the inputs of a network's layers, by the layers' names: a network that runs with this as its
+/// [`LayerExecutor`] reports them. A convolution `[out, in, height, width]` reads windows of `in height width` numbers,
+/// in the order of its weights; grouped convolutions are skipped.
 #[derive(Clone, Debug, Default)]
 pub struct Moments(BTreeMap<String, SecondMoment>);
 

@@ -1,9 +1,9 @@
-//! Pruning a model that is larger than memory: one block at a time, from what its layers see.
+//! Pruning a model that is larger than memory: one block at a time, from the inputs of its layers.
 //!
-//! A layer solver is a method that looks at a weight and at the inputs that reach it. [`Walk::prune`]
-//! carries the hidden states of some calibration inputs from block to block: the block is loaded, run
-//! with its layers' inputs observed, its weights solved and written, and run again as it is now written,
-//! so that the next block sees what it will see in the pruned model.
+//! A layer solver uses a weight and the inputs that reach it. [`Walk::prune`] carries the hidden states of some
+//! calibration inputs from block to block: the block is loaded and run with its layers' inputs observed, its weights
+//! are solved and written, and it is run again as written, so that the next block sees the inputs that it will see in
+//! the pruned model.
 
 use burn::tensor::Tensor;
 use regrow_checkpoint::{Checkpoint, Patch, Pruned};
@@ -14,7 +14,7 @@ use crate::layerwise::solver::{InputObserver, LayerSolver, LayerTarget, PrunedLa
 use crate::model::weight::{Weight, transposed};
 use crate::{Error, Result};
 
-/// The place of number `index`, made if it is not there yet.
+/// The slot of number `index`, created if missing.
 fn slot<T>(context: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
     if context.len() <= index {
         context.resize_with(index + 1, || None);
@@ -26,13 +26,13 @@ fn unreached(layer: &LayerRef) -> Error {
     Error::tensor(&layer.tensor, "was not reached by the calibration inputs")
 }
 
-/// What is done to a block once its layers are pruned, before the next block sees its outputs.
+/// Changes a block once its layers are pruned, before the next block sees its outputs.
 pub trait BlockReconstruction<M: BlockModel> {
-    /// The block to be written in place of `block`, which is pruned: zeros stay where they are. `inputs`
-    /// is what it sees, `wanted` what it gave of that before it was pruned.
+    /// The block to write in place of `block`, which is pruned: zeros stay where they are. `inputs` are the block's
+    /// inputs, `wanted` its outputs for them before pruning.
     ///
     /// # Errors
-    /// Whatever mending runs into.
+    /// Errors of the reconstruction.
     fn reconstruct(
         &self,
         model: &M,
@@ -44,13 +44,13 @@ pub trait BlockReconstruction<M: BlockModel> {
     ) -> Result<M::Block>;
 }
 
-/// A linear layer behind the last block, as a language model's head.
+/// A linear layer behind the last block, such as a language model's head.
 pub struct HeadTarget<'a> {
     /// The layer.
     pub layer: LayerRef,
-    /// What to do with it.
+    /// Its target.
     pub goal: LayerTarget,
-    /// What it reads, `[tokens, d_in]`, of hidden states after the last block.
+    /// The inputs it reads, `[tokens, d_in]`, computed from hidden states after the last block.
     pub input: &'a dyn Fn(Tensor<3>) -> Tensor<2>,
 }
 
@@ -60,26 +60,27 @@ pub struct Walk<'a, M: BlockModel> {
     pub model: &'a M,
     /// Its weights.
     pub source: &'a Checkpoint,
-    /// What all blocks need to know of a calibration sequence.
+    /// What all blocks need to know about a calibration sequence.
     pub context: M::SequenceContext,
     /// The method.
     pub solver: &'a dyn LayerSolver,
-    /// What to do with a layer of block `index`; `None` leaves it.
+    /// The target of a layer of block `index`; `None` leaves it dense.
     pub goal: &'a dyn Fn(usize, &LayerRef) -> Option<LayerTarget>,
-    /// What is done to each block after that, if anything.
+    /// The reconstruction of each block after pruning, if any.
     pub mend: Option<&'a dyn BlockReconstruction<M>>,
-    /// What is pruned behind the last block, if anything.
+    /// The layer to prune behind the last block, if any.
     pub tail: Option<HeadTarget<'a>>,
 }
 
 impl<M: BlockModel> Walk<'_, M> {
-    /// Prunes every block into `out`; what became of each layer.
+    /// Prunes every block into `out`; returns a report for each layer.
     ///
-    /// `hidden` are the calibration inputs as the first block sees them, `[1, tokens, width]` each. Blocks that `out` holds already are run, not solved again. `watch` is told
-    /// the number of blocks done after each.
+    /// `hidden` are the calibration inputs as the first block sees them, `[1, tokens, width]` each. Blocks that are
+    /// already in `out` are run but not solved again. `watch` is called with the number of finished blocks after each
+    /// block.
     ///
     /// # Errors
-    /// Whatever loading, solving or writing runs into.
+    /// Errors of loading, solving or writing.
     pub fn prune(
         &self,
         mut hidden: HiddenStates,
@@ -93,7 +94,7 @@ impl<M: BlockModel> Walk<'_, M> {
                 self.solve_block(index, &hidden, out)?;
                 out.finish_step(index + 1)?;
             }
-            // The last block's outputs may go nowhere.
+            // The last block's outputs may not be needed.
             if runs && (index + 1 < blocks || self.tail.is_some()) {
                 let block = self.model.load(&out.checkpoint()?, index)?;
                 let (model, context) = (self.model, &self.context);
@@ -125,7 +126,7 @@ impl<M: BlockModel> Walk<'_, M> {
         write(self.source, &tail.layer, weight, solved, out)
     }
 
-    /// Prunes block `index`, mends it, and writes it.
+    /// Prunes block `index`, reconstructs it, and writes it.
     fn solve_block(&self, index: usize, hidden: &HiddenStates, out: &mut Patch) -> Result<()> {
         let Some(mend) = self.mend else { return self.solve_layers(index, hidden, out) };
         let block = self.model.load(self.source, index)?;
@@ -154,7 +155,7 @@ impl<M: BlockModel> Walk<'_, M> {
         Ok(())
     }
 
-    /// What the solver has seen of each input of block `index`.
+    /// What the solver has observed of each input of block `index`.
     fn watched(&self, index: usize, hidden: &HiddenStates) -> Result<Vec<Option<Box<dyn InputObserver>>>> {
         let block = self.model.load(self.source, index)?;
         let mut seen: Vec<Option<Box<dyn InputObserver>>> = Vec::new();
@@ -171,7 +172,7 @@ impl<M: BlockModel> Walk<'_, M> {
     }
 }
 
-/// Prunes one layer that no input is known of, with a `solver` that needs none, and writes it.
+/// Prunes one layer whose inputs are unknown with a `solver` that needs none, and writes it.
 ///
 /// # Errors
 /// A weight that is not finite, a pattern that does not divide a row, a failure to write.
@@ -187,7 +188,7 @@ pub fn prune_unseen(
     write(source, layer, weight, solved, out)
 }
 
-/// Writes a layer as it was solved.
+/// Writes a solved layer.
 fn write(source: &Checkpoint, layer: &LayerRef, weight: Weight, solved: PrunedLayer, out: &mut Patch) -> Result<()> {
     let PrunedLayer { mask, values } = solved;
     let mut values = values.unwrap_or(weight.values);

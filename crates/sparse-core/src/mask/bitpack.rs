@@ -4,12 +4,12 @@ use rayon::prelude::*;
 
 use crate::mask::simd::{SimdKernel, SimdLevel};
 
-/// Words of one parallel piece: fewer are sooner done than shared out.
+/// Words per parallel piece: fewer are not worth distributing.
 const PIECE: usize = 1 << 10;
-/// Rows and columns of the squares by which bits are transposed: those of a word.
+/// Rows and columns of the square tiles in which bits are transposed: the bits of a word.
 const SIDE: usize = 64;
 
-/// 64 truths as bits, low bit first.
+/// 64 bools as bits, low bit first.
 pub(crate) fn packed(truths: &[bool; 64]) -> u64 {
     let byte = |eight: &[bool; 8]| u64::from_le_bytes(eight.map(u8::from)).wrapping_mul(0x0102_0408_1020_4080) >> 56;
     truths.as_chunks::<8>().0.iter().enumerate().fold(0, |word, (at, eight)| word | byte(eight) << (8 * at))
@@ -84,7 +84,7 @@ impl SimdKernel for Band<'_> {
             }
             for (c, row) in self.bools.chunks_exact_mut(self.rows).enumerate() {
                 let column = &mut row[top..][..height];
-                // A length that is known makes vectors of it.
+                // A length known at compile time lets the compiler vectorize.
                 if let Some(column) = column.as_mut_array::<SIDE>() {
                     column.iter_mut().zip(&square).for_each(|(b, word)| *b = word >> c & 1 == 1);
                 } else {
@@ -95,7 +95,7 @@ impl SimdKernel for Band<'_> {
     }
 }
 
-/// 64 bits from bit `start` on; zeros where there are none.
+/// 64 bits starting at bit `start`; zeros past the end.
 #[inline(always)]
 fn word_at(words: &[u64], start: usize) -> u64 {
     let (at, shift) = (start / 64, start % 64);
@@ -121,7 +121,7 @@ impl SimdKernel for Fill<'_> {
 
     #[inline(always)]
     fn done(self, _level: SimdLevel) {
-        // Arithmetic rather than a jump: which bits are set no processor can foresee.
+        // Arithmetic rather than a branch: a processor cannot predict which bits are set.
         let chosen = |word: u64, b: usize, old: f32| {
             let kept = ((word >> b & 1) as u32).wrapping_neg();
             f32::from_bits(old.to_bits() & kept | self.value.to_bits() & !kept)

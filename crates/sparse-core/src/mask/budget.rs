@@ -1,4 +1,4 @@
-//! How a total sparsity is shared among layers.
+//! How a total sparsity is distributed over layers.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,15 +13,15 @@ use crate::mask::top_k::shares_of;
 use crate::model::evidence::{Evidence, Needs};
 use crate::{Error, Result};
 
-/// What a budget looks at: one layer's name, shape (PyTorch's) and scores (row-major, larger =
-/// kept, minus infinity = already pruned).
+/// The input of a budget: one layer's name, shape (PyTorch's) and scores (row-major, larger = kept, minus infinity =
+/// already pruned).
 #[derive(Clone, Copy, Debug)]
 pub struct Layer<'a> {
     /// The parameter's path.
     pub name: &'a str,
     /// PyTorch's shape.
     pub shape: &'a [usize],
-    /// The number of its block: layers of a model that is not walked block by block are one each.
+    /// The number of its block; in a model without blocks, each layer is its own block.
     pub block: usize,
     scores: Scores<'a>,
 }
@@ -51,7 +51,7 @@ impl<'a> Layer<'a> {
         Self { name, shape, block: 0, scores: Scores::Here(scores) }
     }
 
-    /// A layer whose scores are read when a budget asks for them, perhaps more than once: one layer is in memory at a
+    /// A layer whose scores are read when a budget needs them, perhaps more than once: one layer is in memory at a
     /// time.
     pub fn on_demand(name: &'a str, shape: &'a [usize], read: &'a ReadScores<'a>) -> Self {
         Self { name, shape, block: 0, scores: Scores::Read(read) }
@@ -66,7 +66,7 @@ impl<'a> Layer<'a> {
     /// One score per weight.
     ///
     /// # Errors
-    /// If they must be read and cannot.
+    /// If they must be read and that fails.
     pub fn scores(&self) -> Result<Cow<'a, [f32]>> {
         match self.scores {
             Scores::Here(scores) => Ok(Cow::Borrowed(scores)),
@@ -90,7 +90,8 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// A budget: how the weights to prune are shared among layers. [`Budget`] has those that need shapes and scores only.
+/// A budget: how the pruned weights are distributed over layers. [`Budget`] has the ones that need only shapes and
+/// scores.
 ///
 /// The same budget works on a Burn model ([`Recipe`](crate::model::recipe::Recipe)) and on a model that is pruned block by
 /// block.
@@ -103,10 +104,10 @@ pub trait Allocate: fmt::Debug + Send + Sync {
         Needs::NONE
     }
 
-    /// How many weights to prune in each layer, `sparsity` being that of all layers together.
+    /// How many weights to prune in each layer; `sparsity` is that of all layers together.
     ///
     /// # Errors
-    /// Sparsity outside [0, 1), NaN scores, evidence that is missing, a share that is impossible.
+    /// Sparsity outside [0, 1), NaN scores, missing evidence, an impossible distribution.
     fn allocate(&self, layers: &[Layer<'_>], evidence: &Evidence, sparsity: f64) -> Result<Vec<usize>>;
 
     /// The same as fractions of each layer's weights.
@@ -118,20 +119,20 @@ pub trait Allocate: fmt::Debug + Send + Sync {
         Ok(layers.iter().zip(counts).map(|(layer, count)| count as f64 / layer.len().max(1) as f64).collect())
     }
 
-    /// How it shares without a look at the scores, which may then stay on their device.
+    /// How it distributes without reading the scores, which may then stay on their device.
     fn shares(&self) -> Share {
         Share::ByScores
     }
 }
 
-/// What a budget must see of the scores.
+/// What a budget must read of the scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     /// Nothing: shapes, names and evidence decide.
     ByShape,
-    /// The smallest of all layers together go.
+    /// The smallest scores of all layers together are pruned.
     Global,
-    /// The scores, in the processor's memory.
+    /// The scores, in CPU memory.
     ByScores,
 }
 
@@ -141,7 +142,7 @@ impl<B: Allocate + 'static> From<B> for Box<dyn Allocate> {
     }
 }
 
-/// The budgets that need nothing but shapes and scores.
+/// The budgets that need only shapes and scores.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Budget {
     /// The same sparsity in every layer.
@@ -160,21 +161,21 @@ pub enum Budget {
     /// LAMP (arXiv 2010.07611, eq. 3): global threshold on
     /// `score(u) = w_u^2 / sum of w_v^2 over all v of the layer not smaller than u`.
     Lamp,
-    /// A sparsity in [0, 1] for each named layer (1: it goes entirely); layers not named stay dense.
+    /// A sparsity in [0, 1] for each named layer (1: all of it is pruned); layers not named stay dense.
     Explicit(BTreeMap<String, f64>),
 }
 
-/// How sparse the last layer may be with [`Budget::UniformPlus`].
+/// The largest sparsity of the last layer with [`Budget::UniformPlus`].
 const LAST_AT_MOST: f64 = 0.8;
 
 impl Budget {
     /// The names [`Budget::parse`] reads.
     pub const NAMES: [&'static str; 6] = ["er", "erk", "global", "lamp", "uniform", "uniform-plus"];
 
-    /// Reads one of [`Budget::NAMES`].
+    /// Parses one of [`Budget::NAMES`].
     ///
     /// # Errors
-    /// For anything else, naming what is known.
+    /// For any other name; the message lists the known ones.
     pub fn parse(name: &str) -> Result<Self> {
         match name {
             "er" => Ok(Self::Er),
@@ -237,7 +238,7 @@ impl Allocate for Budget {
     fn sparsities(&self, layers: &[Layer<'_>], _evidence: &Evidence, sparsity: f64) -> Result<Vec<f64>> {
         let counts = self.counts(layers, sparsity)?;
         Ok(match self {
-            // As they were given, not as they were rounded.
+            // The sparsities as given, not as rounded.
             Self::Uniform => vec![sparsity; layers.len()],
             Self::Explicit(named) => layers.iter().map(|l| named.get(l.name).copied().unwrap_or(0.0)).collect(),
             _ => layers.iter().zip(counts).map(|(l, n)| n as f64 / l.len().max(1) as f64).collect(),
@@ -261,7 +262,7 @@ pub fn rounded(sparsity: f64, n: usize) -> usize {
 /// The scores of a layer.
 type ScoresOf<'s> = dyn Fn(&Layer<'s>) -> Result<Cow<'s, [f32]>> + 's;
 
-/// Prunes the smallest of all scores; of equal ones, those of later layers and higher indices.
+/// Prunes the smallest of all scores; among equal ones, those of later layers and higher indices.
 fn global<'s>(layers: &[Layer<'s>], sparsity: f64, scores: &ScoresOf<'s>) -> Result<Vec<usize>> {
     if let [only] = layers {
         return Ok(vec![rounded(sparsity, only.len())]);
@@ -271,7 +272,7 @@ fn global<'s>(layers: &[Layer<'s>], sparsity: f64, scores: &ScoresOf<'s>) -> Res
     Ok(layers.iter().zip(kept).map(|(layer, kept)| layer.len() - kept).collect())
 }
 
-/// The first layer loses nothing, the last at most its share, those between the rest, equally.
+/// The first layer loses nothing, the last at most its share, the others share the rest equally.
 fn uniform_plus(layers: &[Layer<'_>], sparsity: f64) -> Result<Vec<usize>> {
     let [_, between @ .., last] = layers else {
         return Ok(layers.iter().map(|l| rounded(sparsity, l.len())).collect());
@@ -319,8 +320,8 @@ fn dims_sum(shape: &[usize]) -> f64 {
     shape.iter().sum::<usize>() as f64
 }
 
-/// Whole numbers near `want` that add up to `total`: floors first, then one more to the largest
-/// remainders (ties to the earlier layer), never above `most`.
+/// Integers near `want` that add up to `total`: floors first, then one more to the largest remainders (ties to the
+/// earlier layer), never above `most`.
 fn share_out(total: usize, want: &[f64], most: &[usize]) -> Vec<usize> {
     let mut got: Vec<usize> = want.iter().zip(most).map(|(w, m)| (w.floor() as usize).min(*m)).collect();
     let mut order: Vec<usize> = (0..want.len()).collect();
@@ -347,7 +348,7 @@ fn lamp(layer: &Layer<'_>) -> Result<Vec<f32>> {
     }
     let mut order: Vec<u32> = (0..scores.len() as u32).collect();
     let score = |i: &u32| scores[*i as usize];
-    // Largest first; of equal ones the lower index, which thus gets the larger LAMP score.
+    // Largest first; among equal ones the lower index, which thus gets the larger LAMP score.
     order.par_sort_unstable_by(|a, b| score(b).total_cmp(&score(a)).then(a.cmp(b)));
     let mut out = vec![f32::NEG_INFINITY; scores.len()];
     let mut sum = 0.0f64;

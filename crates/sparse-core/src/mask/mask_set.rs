@@ -12,8 +12,8 @@ use regrow_checkpoint::atomic;
 
 /// Which weights of one tensor are kept (true) and which are pruned (false).
 ///
-/// Bits are in row-major order of `shape`, the tensor's shape as PyTorch stores it
-/// (`[d_out, d_in]`, `[out, in, kh, kw]`), whatever the layout in the Burn module is.
+/// Bits are in row-major order of `shape`, the tensor's shape as PyTorch stores it (`[d_out, d_in]`, `[out, in, kh,
+/// kw]`), independent of the layout in the Burn module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     shape: Vec<usize>,
@@ -67,7 +67,7 @@ impl Mask {
         Ok(Self::cut(shape, words))
     }
 
-    /// As many words as `shape` needs, without the bits past the end.
+    /// As many words as `shape` needs, with the bits past the end cleared.
     fn cut(shape: Vec<usize>, mut words: Vec<u64>) -> Self {
         let len: usize = shape.iter().product();
         if let Some(last) = words.last_mut().filter(|_| !len.is_multiple_of(64)) {
@@ -147,7 +147,7 @@ impl Mask {
         words::bools(&self.words, self.len())
     }
 
-    /// The same of the transpose of the matrix `[d_out, everything else]`.
+    /// The same for the transpose of the matrix `[d_out, everything else]`.
     pub(crate) fn to_bools_transposed(&self) -> Vec<bool> {
         let (rows, cols) = matrix_dims(&self.shape);
         words::bools_transposed(&self.words, rows, cols)
@@ -227,7 +227,7 @@ impl MaskSet {
         if self.weights() == 0 { 0.0 } else { self.pruned() as f64 / self.weights() as f64 }
     }
 
-    /// Whether every mask is there in `other` and keeps nothing that `other` prunes.
+    /// Whether every mask exists in `other` too and keeps nothing that `other` prunes.
     pub fn is_within(&self, other: &Self) -> bool {
         self.iter().all(|(path, mask)| other.get(path).is_some_and(|o| mask.is_within(o)))
     }
@@ -251,8 +251,8 @@ impl MaskSet {
         extra.map(|(path, _)| format!("{path} has a mask in one and none in the other"))
     }
 
-    /// Writes the masks to a safetensors file, eight weights a byte (low bit first), the shapes in
-    /// the file's metadata. The file is complete or not there.
+    /// Writes the masks to a safetensors file, eight weights per byte (low bit first), with the shapes in the file's
+    /// metadata. The file is either complete or absent.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -274,7 +274,7 @@ impl MaskSet {
     /// Reads masks that [`MaskSet::save`] wrote.
     ///
     /// # Errors
-    /// If the file is missing, cut short, or holds no masks.
+    /// If the file is missing, truncated, or contains no masks.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bad = |reason: String| Error::format(path, reason);
@@ -300,7 +300,7 @@ impl FromIterator<(String, Mask)> for MaskSet {
     }
 }
 
-/// The metadata key under which the shapes stand.
+/// The metadata key of the shapes.
 const SHAPES: &str = "regrow.masks";
 
 fn pack(mask: &Mask) -> Vec<u8> {

@@ -1,13 +1,13 @@
-//! What is kept: masks, the patterns and budgets that shape them, and how sparsity grows over time.
+//! Masks, the patterns and budgets that shape them, and sparsity schedules.
 //!
 //! | to | look in |
 //! | --- | --- |
-//! | hold masks, combine them, save and load them | [`Mask`], [`MaskSet`] |
-//! | say where zeros may stand | [`pattern`] |
-//! | share a total among layers | [`budget`] |
+//! | store masks, combine them, save and load them | [`Mask`], [`MaskSet`] |
+//! | restrict where zeros may be | [`pattern`] |
+//! | distribute a total over layers | [`budget`] |
 //! | change sparsity over time | [`schedule`] |
 //! | find the largest of many scores | [`top_k`] |
-//! | know which instructions inner loops use | [`simd`] |
+//! | find out which instructions inner loops use | [`simd`] |
 
 pub(crate) mod bitpack;
 pub mod budget;

@@ -1,4 +1,4 @@
-//! From scores to a mask: which shapes of zeros are allowed.
+//! From scores to a mask: which patterns of zeros are allowed.
 //!
 //! A tensor is seen as the matrix `[d_out, d_in]`; a convolution `[out, in, kh, kw]` as
 //! `[out, in * kh * kw]`.
@@ -13,7 +13,7 @@ use crate::mask::simd::{SimdKernel, SimdLevel};
 use crate::mask::top_k::top_k;
 use crate::{Error, Mask, Result};
 
-/// Where zeros may stand.
+/// Where zeros may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pattern {
     /// Anywhere.
@@ -40,7 +40,7 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// The sparsity that the pattern itself dictates: `1 - n/m` for N:M, none for the others.
+    /// The sparsity that the pattern itself implies: `1 - n/m` for N:M, none for the others.
     pub fn fixed_sparsity(&self) -> Option<f64> {
         match self {
             Self::NofM { n, m } => Some(1.0 - *n as f64 / *m as f64),
@@ -50,9 +50,8 @@ impl Pattern {
 
     /// The mask of a tensor of `shape` with these `scores` (row-major, larger = kept).
     ///
-    /// Unstructured: exactly `prune` weights are pruned. Blocks, rows, columns: the
-    /// `round(prune / size)` groups with the smallest sum of scores. N:M: `m - n` of every group,
-    /// whatever `prune` says. Ties keep the lower index.
+    /// Unstructured: exactly `prune` weights are pruned. Blocks, rows, columns: the `round(prune / size)` groups with
+    /// the smallest sum of scores. N:M: `m - n` of every group, independent of `prune`. Ties keep the lower index.
     ///
     /// # Errors
     /// NaN scores; `prune` above the number of weights; a group size that does not divide.
@@ -75,10 +74,10 @@ impl Pattern {
         }
     }
 
-    /// Reads `unstructured`, `2:4`, `block:4x1`, `rows` or `columns`.
+    /// Parses `unstructured`, `2:4`, `block:4x1`, `rows` or `columns`.
     ///
     /// # Errors
-    /// For anything else, naming what is known.
+    /// For any other text; the message lists what is known.
     pub fn parse(text: &str) -> Result<Self> {
         let known = || {
             Error::Argument(format!(
@@ -128,7 +127,7 @@ fn n_of_m(shape: &[usize], scores: &[f32], cols: usize, n: usize, m: usize) -> R
     if m == 0 || n > m || !cols.is_multiple_of(m) {
         return Err(Error::Argument(format!("{n}:{m} does not divide rows of {cols} inputs (shape {shape:?})")));
     }
-    // Groups that no word cuts, of sizes known when this is compiled.
+    // Groups within a word, of sizes known at compile time.
     match m {
         2 => return Mask::from_words(shape, whole_groups::<2, 32>(scores, n)?),
         4 => return Mask::from_words(shape, whole_groups::<4, 16>(scores, n)?),
@@ -139,7 +138,7 @@ fn n_of_m(shape: &[usize], scores: &[f32], cols: usize, n: usize, m: usize) -> R
     if scores.par_iter().any(|s| s.is_nan()) {
         return Err(Error::Argument("a score is NaN".into()));
     }
-    // A weight is kept if fewer than n of its group beat it; equal scores beat from the left.
+    // A weight is kept if fewer than n of its group beat it; among equal scores the left one wins.
     let beats = |a: (usize, f32), b: (usize, f32)| a.1 > b.1 || (a.1 == b.1 && a.0 < b.0);
     let keep = |i: usize| {
         let group = i / m * m;
@@ -156,7 +155,7 @@ fn n_of_m(shape: &[usize], scores: &[f32], cols: usize, n: usize, m: usize) -> R
 /// Words per parallel piece.
 const PIECE: usize = 1 << 10;
 
-/// The words of a mask that keeps `n` of every `M` scores, equal ones from the left; `G` groups fill a word.
+/// The words of a mask that keeps `n` of every `M` scores, the left one among equal scores; `G` groups fill a word.
 fn whole_groups<const M: usize, const G: usize>(scores: &[f32], n: usize) -> Result<Vec<u64>> {
     let mut words = vec![0u64; scores.len().div_ceil(64)];
     let pieces = words.par_chunks_mut(PIECE).zip(scores.par_chunks(64 * PIECE));
@@ -194,7 +193,7 @@ impl<const M: usize, const G: usize> SimdKernel for Groups<'_, M, G> {
     }
 }
 
-/// 64 scores, a row for each place in a group: every loop over groups is one over neighbours in memory.
+/// 64 scores, one row per position in a group: every loop over groups reads contiguous memory.
 #[inline(always)]
 fn word_of_groups<const M: usize, const G: usize>(scores: &[f32; 64], n: usize, nan: &mut bool) -> u64 {
     let mut places = [[0f32; G]; M];
@@ -206,7 +205,7 @@ fn word_of_groups<const M: usize, const G: usize>(scores: &[f32; 64], n: usize, 
     let mut kept = [0u32; G];
     let mut bad = 0u32;
     for (j, own) in places.iter().enumerate() {
-        // How many of its group beat a score; equal ones beat from the left.
+        // How many of its group beat a score; among equal ones the left one wins.
         let mut better = [0u32; G];
         for (i, other) in places.iter().enumerate().filter(|(i, _)| *i != j) {
             for g in 0..G {

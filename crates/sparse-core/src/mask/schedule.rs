@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How sparsity goes from its first to its last value.
+/// How sparsity changes from its first to its last value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Curve {
     /// Equal steps: `s_i + (s_f - s_i) x`.
     Linear,
     /// Fast, then slow (Zhu & Gupta, arXiv 1710.01878, eq. 1): `s_f + (s_i - s_f)(1 - x)^3`.
     Cubic,
-    /// An equal fraction of what is left each time, as in iterative magnitude pruning:
+    /// An equal fraction of the remaining weights each time, as in iterative magnitude pruning:
     /// `1 - (1 - s_i) ((1 - s_f) / (1 - s_i))^x`.
     Geometric,
 }
@@ -56,7 +56,7 @@ impl Schedule {
         Ok(Self { curve, initial, last, begin, every, updates })
     }
 
-    /// The sparsity that update number `k` brings (`updates` and beyond: the last).
+    /// The sparsity at update number `k` (`updates` and beyond: the last).
     pub fn sparsity(&self, k: usize) -> f64 {
         if k >= self.updates {
             return self.last;
@@ -69,14 +69,14 @@ impl Schedule {
         }
     }
 
-    /// The sparsity to bring the masks to at `step`; `None` where nothing changes.
+    /// The sparsity that the masks should have at `step`; `None` if nothing changes.
     pub fn due(&self, step: usize) -> Option<f64> {
         let since = step.checked_sub(self.begin)?;
         let k = since / self.every;
         (since.is_multiple_of(self.every) && k <= self.updates).then(|| self.sparsity(k))
     }
 
-    /// The sparsity that holds at `step`: that of the last update up to there, 0 before the first.
+    /// The sparsity at `step`: that of the last update so far, 0 before the first.
     pub fn in_force(&self, step: usize) -> f64 {
         step.checked_sub(self.begin).map_or(0.0, |since| self.sparsity(since / self.every))
     }
@@ -105,7 +105,7 @@ pub fn half_cosine(from: f64, to: f64, x: f64) -> f64 {
 /// Refuses a sparsity outside [0, 1).
 ///
 /// # Errors
-/// If it is, NaN included.
+/// If it is outside; NaN counts as outside.
 pub fn check_sparsity(sparsity: f64) -> Result<()> {
     match (0.0..1.0).contains(&sparsity) {
         true => Ok(()),

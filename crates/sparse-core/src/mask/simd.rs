@@ -1,13 +1,13 @@
-//! Which instructions the inner loops use: found when the program runs.
+//! Which instructions the inner loops use, detected at run time.
 
 use std::fmt;
 use std::sync::OnceLock;
 
-/// A set of instructions that this processor has: there is no other way to a value of this type.
+/// A set of instructions that this processor has; a value of this type can be obtained in no other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SimdLevel(Kind);
 
-/// The name of a [`SimdLevel`]; having it does not prove that the processor has the instructions.
+/// The name of a [`SimdLevel`]; it does not prove that the processor has the instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// What every processor of the architecture has.
@@ -26,8 +26,8 @@ impl SimdLevel {
     #[cfg(target_arch = "x86_64")]
     pub(crate) const AVX512: Self = Self(Kind::Avx512);
 
-    /// Those that this processor has, the slowest first: portable code always, AVX2 (with FMA and F16C),
-    /// AVX-512 (F, BW, VL, VBMI2: Ice Lake, Zen 4 and later).
+    /// The levels that this processor has, the slowest first: portable code always, AVX2 (with FMA and F16C), AVX-512
+    /// (F, BW, VL, VBMI2: Ice Lake, Zen 4 and later).
     pub fn all() -> Vec<Self> {
         #[allow(unused_mut, reason = "other processors have no more")]
         let mut all = vec![Self(Kind::Portable)];
@@ -68,21 +68,21 @@ impl SimdLevel {
     }
 }
 
-/// An inner loop that is compiled for each level; the compiler makes vectors of it.
+/// An inner loop that is compiled for each level; the compiler vectorizes it.
 pub trait SimdKernel {
-    /// What comes of it.
+    /// Its result.
     type Output;
 
-    /// Does it, on `level`. To be marked `#[inline(always)]`, and so is what it calls: what is not inlined knows
-    /// nothing of the instructions.
+    /// Runs the loop on `level`. Mark it and the functions it calls `#[inline(always)]`: a function that is not inlined
+    /// is compiled without these instructions.
     fn done(self, level: SimdLevel) -> Self::Output;
 }
 
 impl SimdLevel {
-    /// Does `work` with these instructions.
+    /// Runs `work` with these instructions.
     pub fn run<W: SimdKernel>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: there is no such level where the processor lacks the instructions.
+        // SAFETY: such a level exists only if the processor has the instructions.
         match self.0 {
             Kind::Avx512 => return unsafe { with_avx512(work) },
             Kind::Avx2 => return unsafe { with_avx2(work) },

@@ -1,18 +1,18 @@
-//! How a network's layers hang together: which activations have one width, and what lies between
-//! them. For whatever makes layers narrower.
+//! The channel graph of a network: which activations share a width, and which layers connect them. Used by everything
+//! that makes layers narrower.
 
-/// Activations of one width: those that are added to each other share a group.
+/// Activations that share a width: those that are added to each other are in one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Channels or neurons of the full network.
     pub width: usize,
-    /// The smallest width it may have: `width` for the network's input and output, 0 where a shortcut
-    /// leads past it, so that it may go entirely, else 1.
+    /// The smallest width it may have: `width` for the network's input and output, 0 if a shortcut bypasses it, so that
+    /// it can be removed entirely, else 1.
     pub least: usize,
 }
 
 impl Group {
-    /// Whether it must stay as it is.
+    /// Whether its width must not change.
     pub fn is_fixed(&self) -> bool {
         self.least == self.width
     }
@@ -28,8 +28,8 @@ pub struct Link {
     /// Weights for each pair of channels: the kernel's area; for a linear layer 1, or the pixels of
     /// the maps it reads.
     pub area: usize,
-    /// To how many places of one example it is applied: the size of the output map for a convolution,
-    /// 1 for a linear layer.
+    /// The number of positions of one example it is applied to: the size of the output map for a convolution, 1 for a
+    /// linear layer.
     pub positions: usize,
 }
 
@@ -43,7 +43,7 @@ pub struct ChannelGraph {
 }
 
 impl ChannelGraph {
-    /// Adds a group of so many channels, which may have as few as `least`; its index.
+    /// Adds a group of `width` channels, which may have as few as `least`; returns its index.
     pub fn group(&mut self, width: usize, least: usize) -> usize {
         self.groups.push(Group { width, least });
         self.groups.len() - 1
@@ -54,8 +54,8 @@ impl ChannelGraph {
         self.layers.push(Link { input, output, area: 1, positions: 1 });
     }
 
-    /// Adds a convolution from group `input` to group `output`: a kernel of `area` pixels, applied at
-    /// `positions` places.
+    /// Adds a convolution from group `input` to group `output`: a kernel of `area` pixels, applied at `positions`
+    /// positions.
     pub fn convolution(&mut self, input: usize, output: usize, area: usize, positions: usize) {
         self.layers.push(Link { input, output, area, positions });
     }
@@ -73,7 +73,7 @@ impl ChannelGraph {
         chain
     }
 
-    /// The groups that may go entirely, in their order: the insides of residual blocks.
+    /// The groups that can be removed entirely, in order: the insides of residual blocks.
     pub fn removable(&self) -> Vec<usize> {
         (0..self.groups.len()).filter(|i| self.groups[*i].least == 0).collect()
     }
@@ -83,7 +83,7 @@ impl ChannelGraph {
         self.groups.iter().map(|group| group.width).collect()
     }
 
-    /// The weights of each layer, without biases, where the groups have these widths.
+    /// The weights of each layer, without biases, if the groups have these widths.
     pub fn sizes(&self, widths: &[usize]) -> Vec<usize> {
         self.layers.iter().map(|l| widths[l.input] * widths[l.output] * l.area).collect()
     }
@@ -93,8 +93,8 @@ impl ChannelGraph {
         self.sizes(widths).iter().zip(&self.layers).map(|(size, layer)| 2 * size * layer.positions).sum()
     }
 
-    /// How the full network's FLOPs are shared: what stays without any removable group, and what each
-    /// of those adds, fractions that sum to 1.
+    /// The distribution of the full network's FLOPs: what remains without any removable group, and what each of those
+    /// adds, as fractions that sum to 1.
     pub fn shares(&self) -> (f64, Vec<f64>) {
         let full = self.flops(&self.widths()).max(1) as f64;
         let removable = self.removable();

@@ -1,22 +1,22 @@
 //! Copies of models that share nothing with the original.
 //!
-//! Burn keeps running statistics of normalizations behind a pointer that clones share: what maps a clone, or trains
-//! it, writes into the original's.
+//! Burn keeps running statistics of normalizations behind a pointer that clones share: mapping or training a clone also
+//! changes the original's.
 
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Device;
 
-/// A copy of `model`, on its device and in its mode, whose running statistics are its own.
+/// A copy of `model`, on its device and in its mode, with its own running statistics.
 pub fn deep_clone<M: Module>(model: &M) -> M {
     let mut flags = Flags(Vec::new());
     model.visit(&mut flags);
-    // Only this makes new statistics; it turns gradients and flags off.
+    // Only this creates new statistics; it turns gradients and flags off.
     let own = model.valid();
     let own = if model.devices().iter().all(Device::is_autodiff) { own.train() } else { own };
     own.map(&mut Set(flags.0.into_iter()))
 }
 
-/// A copy of `model` as [`apart`] makes it, on `device` and in the model's mode.
+/// A deep copy of `model` as by [`deep_clone`], on `device` and in the model's mode.
 pub fn clone_to_device<M: Module>(model: &M, device: &Device) -> M {
     let own = deep_clone(model);
     let trains = own.devices().iter().all(Device::is_autodiff);

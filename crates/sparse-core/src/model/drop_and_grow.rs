@@ -1,6 +1,6 @@
-//! Dropping and growing: a layer gives up its smallest weights and takes in as many others.
+//! Dropping and growing: a layer drops its smallest weights and grows as many others.
 //!
-//! The number of weights of a layer stays exactly what it was.
+//! The number of weights of a layer stays exactly the same.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +10,7 @@ use crate::mask::top_k::top_k;
 use crate::model::weight::Weight;
 use crate::{Error, Mask, Result};
 
-/// Which of the weights that are not kept may grow.
+/// Which pruned weights may grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Candidates {
     /// Those that were pruned before this step.
@@ -20,11 +20,10 @@ pub enum Candidates {
     PrunedAndDropped,
 }
 
-/// The mask of `weight` after `count` of its kept weights are dropped, smallest absolute value
-/// first, and as many grown, largest `growth` first (one value per weight). Ties go to the lower
-/// index: it stays, it grows.
+/// The mask of `weight` after `count` of its kept weights are dropped, smallest absolute value first, and as many
+/// grown, largest `growth` first (one value per weight). Ties go to the lower index: it stays, it grows.
 ///
-/// `count` is cut to the number of weights kept, and of those that may grow.
+/// `count` is limited to the number of kept weights, and of weights that may grow.
 ///
 /// # Errors
 /// If a weight or a growth value is NaN, or there is not one growth value per weight.
@@ -53,7 +52,7 @@ pub fn drop_and_grow(weight: &Weight, count: usize, growth: &[f32], candidates: 
 /// `key` of the values where `mask` keeps, minus infinity elsewhere.
 fn among(mask: &Mask, values: &[f32], key: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![f32::NEG_INFINITY; values.len()];
-    // A word of the mask at a time: words without a weight cost one comparison.
+    // One word of the mask at a time: words without a weight cost one comparison.
     let words = out.par_chunks_mut(64).zip(values.par_chunks(64)).zip(mask.words()).with_min_len(1 << 10);
     words.for_each(|((out, values), word)| {
         let mut left = *word;
@@ -101,7 +100,7 @@ mod tests {
         let growth = [9.0, 9.0, 1.0, 3.0, 9.0, 2.0];
         assert_eq!(drawn(&drop_and_grow(&w, 1, &growth, Candidates::Pruned).unwrap()), "100110");
         assert_eq!(drawn(&drop_and_grow(&w, 2, &growth, Candidates::Pruned).unwrap()), "100101");
-        // The dropped one is wanted most and comes straight back.
+        // The dropped one has the largest growth value and grows back at once.
         assert_eq!(drawn(&drop_and_grow(&w, 1, &growth, Candidates::PrunedAndDropped).unwrap()), "110010");
         assert_eq!(drawn(&drop_and_grow(&w, 0, &growth, Candidates::Pruned).unwrap()), "110010");
     }

@@ -1,7 +1,7 @@
-//! What a score or a budget looks at besides the weights: gradients, curvature, synaptic flow, inputs, outputs.
+//! What a score or a budget uses besides the weights: gradients, curvature, synaptic flow, inputs, outputs.
 //!
-//! A method declares what it [needs](Needs); whoever calls it brings exactly that as [`Evidence`], from a training step
-//! or from a [`Probe`](crate::model::probe::Probe) of the user's model.
+//! A method declares what it [needs](Needs); the caller provides exactly that as [`Evidence`], from a training step or
+//! from a [`Probe`](crate::model::probe::Probe) of the user's model.
 
 use std::ops::Deref;
 
@@ -40,9 +40,9 @@ pub struct Needs {
     pub input_norms: bool,
     /// `X^T X / rows`: for each layer the second moment of its inputs.
     pub input_moments: bool,
-    /// For each layer the share of its block's weights whose `|w| ||x||` is more than so many times the mean.
+    /// For each layer the share of its block's weights whose `|w| ||x||` is more than this many times the mean.
     pub outliers: Option<f64>,
-    /// For each layer what pruning it alone does to the outputs, at each of these fractions of its weights.
+    /// For each layer the effect of pruning it alone on the outputs, at each of these fractions of its weights.
     pub distortions: Option<Vec<f64>>,
 }
 
@@ -78,12 +78,12 @@ impl Needs {
         Self { distortions: Some(amounts), ..Self::NONE }
     }
 
-    /// Whether that is nothing.
+    /// Whether nothing is needed.
     pub fn is_none(&self) -> bool {
         *self == Self::NONE
     }
 
-    /// These and `others`; of two definitions of an outlier, or two lists of amounts, these.
+    /// The union of both; if both define outliers or lists of amounts, these take precedence.
     pub fn and(self, others: Self) -> Self {
         Self {
             gradients: self.gradients || others.gradients,
@@ -96,12 +96,12 @@ impl Needs {
         }
     }
 
-    /// These without the gradients of the loss, which a training step brings.
+    /// These without the gradients of the loss, which a training step provides.
     pub fn without_gradients(self) -> Self {
         Self { gradients: false, ..self }
     }
 
-    /// What of these `offered` lacks; of outliers and distortions only whether they can be had at all counts.
+    /// What `offered` lacks; for outliers and distortions it only matters whether they are available at all.
     pub fn lacking(&self, offered: &Self) -> Self {
         Self {
             gradients: self.gradients && !offered.gradients,
@@ -114,10 +114,10 @@ impl Needs {
         }
     }
 
-    /// Refuses what `offered` lacks, `who` being the method that needs it.
+    /// Checks that `offered` has everything; `who` is the method that needs it.
     ///
     /// # Errors
-    /// If anything is lacking, naming it and how to bring it.
+    /// If anything is missing; the message says what and how to provide it.
     pub fn check(&self, offered: &Self, who: &str) -> Result<()> {
         let lacking = self.lacking(offered);
         match lacking.is_none() {
@@ -215,7 +215,7 @@ impl Evidence {
     /// `dL/dw` of a layer.
     ///
     /// # Errors
-    /// If it is not there, or not one number for each weight. So all of these.
+    /// If it is missing, or not one number for each weight. The same holds for the methods below.
     pub fn gradients(&self, layer: &LayerView<'_>) -> Result<&[f32]> {
         of(&self.gradients, layer, layer.values.len(), "gradients of the loss")
     }
@@ -255,7 +255,7 @@ impl Evidence {
     /// The share of outliers of each of `layers` layers.
     ///
     /// # Errors
-    /// If they are not there, or not one for each layer.
+    /// If they are missing, or not one for each layer.
     pub fn outliers(&self, layers: usize) -> Result<&[f64]> {
         let found = self.outliers.as_deref().filter(|shares| shares.len() == layers);
         found.ok_or_else(|| Error::Argument("shares of outliers are needed, one for each layer".into()))
@@ -264,7 +264,7 @@ impl Evidence {
     /// The distortions of each of `layers` layers.
     ///
     /// # Errors
-    /// If they are not there, or not one list for each layer.
+    /// If they are missing, or not one list for each layer.
     pub fn distortions(&self, layers: usize) -> Result<&[Vec<f64>]> {
         let found = self.distortions.as_deref().filter(|curves| curves.len() == layers);
         found.ok_or_else(|| Error::Argument("output distortions are needed, one list for each layer".into()))

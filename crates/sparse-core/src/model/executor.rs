@@ -1,10 +1,10 @@
-//! Who computes the layers of a model: they themselves, sparse ones in their place, or something that watches.
+//! How the layers of a model are computed: by themselves, by sparse replacements, or with an observer.
 
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-/// Computes layers for a model that runs; each has a name of its own in it.
+/// Computes layers for a running model; each layer has a unique name in it.
 pub trait LayerExecutor {
     /// The outputs `[batch, d_out]` of `layer` for `x`, `[batch, d_in]`.
     fn linear(&mut self, name: &str, layer: &Linear, x: Tensor<2>) -> Tensor<2>;
@@ -13,7 +13,7 @@ pub trait LayerExecutor {
     fn conv2d(&mut self, name: &str, layer: &Conv2d, images: Tensor<4>) -> Tensor<4>;
 }
 
-/// Layers as they are.
+/// Computes layers unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DenseExecutor;
 
@@ -27,8 +27,8 @@ impl LayerExecutor for DenseExecutor {
     }
 }
 
-/// Every layer computes itself; what convolutions give is told to someone, with their number, who says what
-/// goes on in its place.
+/// Every layer computes itself; the outputs of convolutions are passed, with their number, to a callback, which returns
+/// what is used in their place.
 pub struct ConvTap<'a> {
     after: &'a mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>,
     convolutions: usize,
@@ -52,14 +52,14 @@ impl LayerExecutor for ConvTap<'_> {
     }
 }
 
-/// Layers of a part of a model, whose names begin with that of the part.
+/// The layers of a part of a model, whose names start with the part's name.
 pub struct ScopedExecutor<'a> {
     part: String,
     all: &'a mut dyn LayerExecutor,
 }
 
 impl<'a> ScopedExecutor<'a> {
-    /// Of this part.
+    /// For this part.
     pub fn new(part: impl Into<String>, all: &'a mut dyn LayerExecutor) -> Self {
         Self { part: part.into(), all }
     }
@@ -75,7 +75,7 @@ impl LayerExecutor for ScopedExecutor<'_> {
     }
 }
 
-/// A model that leaves its layers to someone else to compute.
+/// A model whose layers can be computed by an executor.
 ///
 /// ```
 /// use burn::module::Module;
@@ -104,7 +104,7 @@ impl LayerExecutor for ScopedExecutor<'_> {
 /// assert_eq!(net.run(Tensor::ones([1, 8], &device), &mut DenseExecutor).dims(), [1, 4]);
 /// ```
 pub trait ForwardWith<I> {
-    /// What it gives.
+    /// Its output.
     type Output;
 
     /// The output for `input`, its layers computed by `layers`.

@@ -1,4 +1,4 @@
-//! Gradients outside of training: what scores that ask the loss are made of.
+//! Gradients outside of training, for scores that use the loss.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 /// The gradients of `loss` at the prunable weights of `model`, one list for each, in their order.
 ///
-/// Of a masked weight it is the one that its mask lets through.
+/// The gradient of a masked weight is the one that its mask lets through.
 ///
 /// # Errors
 /// If the model is on a device without gradients, or one of them is missing, NaN or infinite.
@@ -24,8 +24,8 @@ pub fn gradient<M: Module>(model: &M, select: &Select, loss: impl Fn(&M) -> Tens
     gradients(model, select, &grads)
 }
 
-/// `model` with batch norms that use their running statistics and leave them alone, and without
-/// dropout, on whatever device.
+/// `model` with batch norms that use their running statistics without changing them, and without dropout, on any
+/// device.
 pub fn with_fixed_statistics<M: Module>(model: M) -> M {
     struct Fixed(Vec<String>);
     impl ModuleMapper for Fixed {
@@ -66,7 +66,7 @@ pub fn norm<'a>(values: impl Iterator<Item = &'a Vec<f32>>) -> f64 {
     values.flatten().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
 }
 
-/// Each weight times the number at its place.
+/// Each weight times the factor at its position.
 pub fn times(weights: &[Weight], factors: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     let product = |(weight, factors): (&Weight, Vec<f32>)| -> Vec<f32> {
         weight.values.iter().zip(factors).map(|(w, f)| w * f).collect()

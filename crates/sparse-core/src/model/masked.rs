@@ -1,5 +1,4 @@
-//! The mask inside the model: a Burn reparameterization, so layers, types, records and optimizers
-//! stay what they are.
+//! The mask inside the model: a Burn reparameterization, so layers, types, records and optimizers stay the same.
 
 use std::collections::BTreeMap;
 
@@ -43,8 +42,8 @@ impl Reparameterization for Masked {
 
 /// 1 where kept, 0 where pruned, in the type of `like`.
 ///
-/// A product costs two passes that vectorize. Filling is the same to the eye, but its gradient is
-/// filled in place, flag by flag: on flex five times slower.
+/// A product costs two passes that vectorize. Filling looks equivalent, but its gradient is filled in place, flag by
+/// flag: on flex five times slower.
 pub(crate) fn factor<const D: usize>(pruned: Tensor<D, Bool>, like: &Tensor<D>) -> Tensor<D> {
     let keep = pruned.bool_not().float();
     if keep.dtype() == like.dtype() { keep } else { keep.cast(like.dtype()) }
@@ -60,18 +59,17 @@ pub enum Gradient {
     Dense,
 }
 
-/// What becomes of the stored base at pruned positions.
+/// What happens to the stored base at pruned positions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Base {
-    /// Set to zero: a weight that comes back starts at zero.
+    /// Set to zero: a weight that grows back starts at zero.
     #[default]
     Zeroed,
-    /// Left as it is: a weight that comes back starts where it was.
+    /// Left unchanged: a weight that grows back starts where it was.
     Kept,
 }
 
-/// Attaches `masks` to `model`, replacing those it carries for the same parameters. `gradient`
-/// holds for these.
+/// Attaches `masks` to `model`, replacing existing masks of the same parameters. `gradient` applies to these.
 ///
 /// # Errors
 /// If a mask names no linear, convolution or other matrix parameter, or has another shape.
@@ -80,8 +78,8 @@ pub fn apply_masks<M: Module>(model: M, masks: &MaskSet, gradient: Gradient, bas
     Ok(attach(model, &pruned, gradient, base))
 }
 
-/// The same with flags that are on the weights' device already, by path, in the order in which they are stored: true
-/// where a weight is pruned.
+/// The same with flags that are on the weights' device already, by path, in storage order: true where a weight is
+/// pruned.
 pub(crate) fn attach<M: Module>(
     model: M,
     pruned: &BTreeMap<String, Tensor<1, Bool>>,
@@ -99,7 +97,7 @@ pub(crate) fn attach<M: Module>(
     set_gradient(model, gradient, &|path| pruned.contains_key(path))
 }
 
-/// Sets what gradient the pruned weights of the masks that `named` admits receive.
+/// Sets the gradient that pruned weights receive, for the masks that `named` selects.
 pub(crate) fn set_gradient<M: Module>(model: M, gradient: Gradient, named: &dyn Fn(&str) -> bool) -> M {
     model.map(&mut Form { path: Vec::new(), named, dense: gradient == Gradient::Dense })
 }
@@ -159,7 +157,7 @@ fn flags_by_path<M: Module>(model: &M, masks: &MaskSet) -> Result<BTreeMap<Strin
 
 type Flags<'a> = &'a dyn Fn(&str) -> Option<Tensor<1, Bool>>;
 
-/// Attaches a mask to parameters that carry none yet.
+/// Attaches a mask to parameters that do not have one yet.
 struct Attach<'a> {
     pruned: Flags<'a>,
     present: Vec<String>,
@@ -184,7 +182,7 @@ impl Reparameterizer for Attach<'_> {
     }
 }
 
-/// Replaces the flags of masks that are there.
+/// Replaces the flags of existing masks.
 struct Replace<'a> {
     path: Vec<String>,
     pruned: Flags<'a>,

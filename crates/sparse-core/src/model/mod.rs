@@ -1,9 +1,9 @@
-//! Masks in a Burn model: its weights, scores of them, optimizers that respect zeros, pruners beside a training loop.
+//! Masks in a Burn model: its weights, their scores, optimizers that respect zeros, pruners for a training loop.
 //!
 //! | to | look in |
 //! | --- | --- |
 //! | read a model's prunable weights as matrices | [`weight`] |
-//! | bring scores what they need besides weights | [`evidence`], [`probe`] |
+//! | provide what scores need besides weights | [`evidence`], [`probe`] |
 //! | put masks into a model | [`masked`] |
 //! | keep pruned weights, their momentum and moments at zero | [`optimizer`] |
 //! | score weights, make masks of scores | [`score`], [`recipe`], [`gradients`] |

@@ -1,9 +1,9 @@
-//! A pruning step on the device that holds the model, so that large weights need not travel to the processor and the
-//! flags of their masks back: only a bit for each weight comes.
+//! A pruning step on the device that holds the model, so that large weights need not be copied to the CPU, nor their
+//! mask flags back: only one bit per weight is copied.
 //!
-//! The masks are those that the processor would choose, bit for bit. Whatever is not plain (a value that is not finite,
-//! a pattern that does not divide, a score that looks further than at each weight alone) is left to it, which says what
-//! is wrong.
+//! The masks equal those that the CPU would choose, bit for bit. All unusual cases (a value that is not finite, a
+//! pattern that does not divide, a score that uses more than each weight alone) are left to the CPU, which reports any
+//! error.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ use crate::model::weight::{Slot, slots};
 use crate::{Mask, MaskSet, Pattern};
 use regrow_device::has_own_memory;
 
-/// Weights a layer from which on a step is worth some dozens of launches and waits. An estimate: the processor takes some
-/// milliseconds to fetch and rank so many.
+/// Weights per layer from which a step is worth some dozens of kernel launches and waits. An estimate: the CPU takes
+/// some milliseconds to fetch and rank this many.
 const LARGE: usize = 1 << 20;
 
 /// What a step chose.
@@ -77,7 +77,7 @@ pub(crate) fn layer_masks<M: Module>(model: &M, slot: &Slot, keep: &Keep<'_>) ->
     worth.then(|| step_of(model, slot, keep)).flatten()
 }
 
-/// What is kept of values, of which the second argument says which dimension counts outputs.
+/// Returns which values are kept; the second argument is the output dimension.
 pub(crate) type Keep<'a> = dyn Fn(&Tensor<2>, usize) -> Option<Tensor<2, Bool>> + 'a;
 
 /// The same wherever the weight is.
@@ -368,7 +368,7 @@ mod tests {
             Some(values.clone().equal_elem(0.0))
         };
         assert_eq!(of(&net, &zeros).unwrap().masks.get("wide.weight").unwrap().kept(), 0);
-        // What is pruned counts as zero, and may come back.
+        // Pruned weights count as zero, and may grow back.
         let mask = Mask::from_fn([10, 24], |i| i % 7 != 3);
         let masks: MaskSet = [("wide.weight".to_string(), mask.clone())].into_iter().collect();
         net = apply_masks(net, &masks, Gradient::Masked, Base::Kept).unwrap();
@@ -396,7 +396,7 @@ mod tests {
             let effective = pruned.weight.val();
             let zeros = effective.clone().into_data().iter::<f32>().filter(|w| *w == 0.0).count();
             assert_eq!(zeros, 1024 * 1040 / 2);
-            // What trains goes on training, under the mask.
+            // A training model continues to train, under the mask.
             if device.is_autodiff() {
                 let grads = GradientsParams::from_grads((effective.clone() * effective).sum().backward(), &pruned);
                 let gradient = grads.get::<2>(pruned.weight.id).expect("a gradient").into_data();

@@ -1,4 +1,4 @@
-//! Any Burn optimizer, with the weights it updates, and its own state, zero under the masks.
+//! Any Burn optimizer, with the weights it updates and its state kept zero under the masks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,8 +16,8 @@ use crate::{MaskSet, Result};
 pub struct OptimizerMasks(Vec<(Slot, Handle)>);
 
 impl OptimizerMasks {
-    /// Tells the optimizer of new masks. At its next step it zeroes weights, gradients and state
-    /// (momentum, moments) of everything they prune.
+    /// Sets new masks. At its next step the optimizer zeroes weights, gradients and state (momentum, moments) of
+    /// everything they prune.
     ///
     /// # Errors
     /// If `model` has no such weights.
@@ -30,8 +30,8 @@ impl OptimizerMasks {
         Ok(())
     }
 
-    /// What the next step will zero, weights and state: everything that masks set since the last
-    /// step prune. A run that is saved between two steps must keep it.
+    /// What the next step will zero, weights and state: everything pruned by masks that were set since the last step. A
+    /// run that is saved between two steps must save it.
     pub fn pending(&self) -> MaskSet {
         let of = |(slot, handle): &(Slot, Handle)| {
             let flags = handle.lock();
@@ -45,30 +45,28 @@ impl OptimizerMasks {
 /// What an optimizer does to a weight under a mask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PrunedWeightUpdate {
-    /// Weight, gradient and state (momentum, moments) are zero: what comes back starts at zero.
+    /// Weight, gradient and state (momentum, moments) are zero: a weight that grows back starts at zero.
     #[default]
     Zero,
-    /// The weight stays as it was, gradient and state are zero: what comes back starts where it
-    /// was.
+    /// The weight stays unchanged, gradient and state are zero: a weight that grows back starts where it was.
     Frozen,
     /// Weight and state are updated as if there were no mask.
     Learning,
 }
 
 impl PrunedWeightUpdate {
-    /// What putting on a mask does to the stored weight.
+    /// What applying a mask does to the stored weight.
     pub fn base(self) -> Base {
         if self == Self::Zero { Base::Zeroed } else { Base::Kept }
     }
 }
 
-/// `optimizer` for the whole of `model`, masked on the weights that `select` admits.
+/// `optimizer` for the whole of `model`, masked on the weights that `select` selects.
 ///
-/// `gradient` says what gradients the model's masks let through (see [`Gradient`]), `under` what
-/// becomes of pruned weights.
+/// `gradient` is the gradient form of the model's masks (see [`Gradient`]), `under` what happens to pruned weights.
 ///
-/// Gradient clipping, where wanted, is set on the result (`with_grad_clipping`); it then applies
-/// to the parameters that carry no mask. Build it before training: the groups start without state.
+/// Gradient clipping, if wanted, is set on the result (`with_grad_clipping`); it then applies to the parameters without
+/// a mask. Build it before training: the groups start without state.
 pub fn masked_optimizer<M: Module, O: Optimizer>(
     model: &M,
     select: &Select,
@@ -88,16 +86,16 @@ pub fn masked_optimizer<M: Module, O: Optimizer>(
     (whole, OptimizerMasks(masks))
 }
 
-/// What the optimizer of one parameter shares with whoever changes its mask.
+/// What the optimizer of one parameter shares with the code that changes its mask.
 #[derive(Clone, Debug, Default)]
 struct Handle(Arc<Mutex<Flags>>);
 
 #[derive(Debug, Default)]
 struct Flags {
     pruned: Option<Vec<bool>>,
-    /// The same on the device, made at the first step that needs it.
+    /// The same on the device, created at the first step that needs it.
     ready: Option<Tensor<1, Bool>>,
-    /// What was pruned at any time since the last step, if masks have changed: zeroed at the next.
+    /// What was pruned at any time since the last step, if masks have changed: zeroed at the next step.
     cleared: Option<Vec<bool>>,
     /// Whether the inner optimizer moves weights whose gradient and state are zero.
     leaks: bool,
@@ -136,10 +134,9 @@ impl Handle {
 
 /// One parameter's optimizer with its mask.
 ///
-/// Zero weights with zero state and zero gradients stay zero under every elementwise optimizer, so
-/// weights and state are masked only when the mask has changed, and gradients only where the
-/// model lets them through. One that mixes entries (Muon) is found out at its first step under a
-/// new mask; its weights are masked at every step.
+/// Zero weights with zero state and zero gradients stay zero under every elementwise optimizer, so weights and state
+/// are masked only when the mask has changed, and gradients only if the model lets them through. An optimizer that
+/// mixes entries (Muon) is detected at its first step under a new mask; its weights are masked at every step.
 #[derive(Clone)]
 struct MaskedOptimizer<O> {
     inner: O,
@@ -192,8 +189,7 @@ impl<O: Optimizer> Optimizer for MaskedOptimizer<O> {
     }
 }
 
-/// `state` with every tensor of the parameter's shape masked; `None`, a fresh start, if it cannot
-/// be taken apart.
+/// `state` with every tensor of the parameter's shape masked; `None`, a fresh start, if it cannot be decomposed.
 fn masked_state<O: Optimizer, const D: usize>(state: O::State<D>, pruned: &Tensor<D, Bool>) -> Option<O::State<D>> {
     let zero = |t: Tensor<D>| t.mask_fill(pruned.clone(), 0.0);
     let mut sink = StateSink::default();

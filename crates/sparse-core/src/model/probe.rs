@@ -1,4 +1,4 @@
-//! Evidence from a user's model: closures say how to run it.
+//! Evidence from a user's model: closures define how to run it.
 //!
 //! ```
 //! use burn::nn::LinearConfig;
@@ -31,7 +31,7 @@ use crate::model::score::magnitudes;
 use crate::model::weight::{Select, Weight, weights};
 use crate::{Error, MaskSet, Pattern, Result};
 
-/// How far the difference of gradients reaches that stands for `H g`, as a fraction of the weights' norm.
+/// The step of the difference of gradients that approximates `H g`, as a fraction of the weights' norm.
 const REACH: f64 = 1e-3;
 
 type Loss<'a, M> = dyn Fn(&M) -> Tensor<1> + Send + 'a;
@@ -39,8 +39,8 @@ type Response<'a, M> = dyn Fn(&M, &Device, DType) -> Tensor<1> + Send + 'a;
 type Inputs<'a, M> = dyn Fn(&M, &mut dyn LayerExecutor) + Send + 'a;
 type Outputs<'a, M> = dyn Fn(&M) -> Tensor<2> + Send + 'a;
 
-/// How to run a model for evidence about its weights. The model itself is left as it is: every run has a copy with
-/// batch-norm statistics of its own.
+/// How to run a model for evidence about its weights. The model itself is not changed: every run uses a copy with its
+/// own batch-norm statistics.
 pub struct Probe<M> {
     loss: Option<Box<Loss<'static, M>>>,
     response: Option<Box<Response<'static, M>>>,
@@ -56,14 +56,14 @@ impl<M> Default for Probe<M> {
 }
 
 impl<M> Probe<M> {
-    /// One that brings nothing.
+    /// A probe that provides nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// With the loss of some examples, for gradients and Hessian-gradient products. It must be the same each time.
     ///
-    /// Batch norms take part as the model has them: with the batch's statistics while it trains.
+    /// Batch norms run as set in the model: with the batch's statistics while it trains.
     pub fn with_loss(mut self, loss: impl Fn(&M) -> Tensor<1> + Send + 'static) -> Self {
         self.loss = Some(Box::new(loss));
         self
@@ -86,8 +86,8 @@ impl<M> Probe<M> {
         self
     }
 
-    /// With a run over calibration inputs, every layer by way of the second argument
-    /// (`layers.linear("fc", &model.fc, x)`, by the path of its parameters), for statistics of what layers read.
+    /// With a run over calibration inputs, every layer computed by the second argument (`layers.linear("fc", &model.fc,
+    /// x)`, by the path of its parameters), for statistics of the layers' inputs.
     pub fn with_inputs(mut self, run: impl Fn(&M, &mut dyn LayerExecutor) + Send + 'static) -> Self {
         self.inputs = Some(Box::new(run));
         self
@@ -99,7 +99,7 @@ impl<M> Probe<M> {
         self
     }
 
-    /// The kinds of evidence that it can bring.
+    /// The kinds of evidence that it can provide.
     pub fn offers(&self) -> Needs {
         let (loss, inputs) = (self.loss.is_some(), self.inputs.is_some());
         Needs {
@@ -115,11 +115,11 @@ impl<M> Probe<M> {
 }
 
 impl<M: Module> Probe<M> {
-    /// What `needs` names, about the weights of `model` that `select` admits.
+    /// What `needs` names, for the weights of `model` that `select` selects.
     ///
     /// # Errors
-    /// If it cannot be had from the closures given, the model is on a device without gradients where they are needed,
-    /// or something is not finite.
+    /// If the given closures cannot provide it, the model is on a device without gradients but needs them, or something
+    /// is not finite.
     pub fn evidence(&self, model: &M, select: &Select, needs: &Needs) -> Result<Evidence> {
         needs.check(&self.offers(), "the method")?;
         let mut evidence = Evidence::default();
@@ -145,7 +145,7 @@ impl<M: Module> Probe<M> {
         Ok(evidence)
     }
 
-    /// The model for the loss, apart from the caller's: clones of a module share the statistics of their batch norms.
+    /// A separate copy of the model for the loss: clones of a module share the statistics of their batch norms.
     fn copy(&self, model: &M) -> M {
         let copy = deep_clone(model);
         if self.fixed { with_fixed_statistics(copy) } else { copy }
@@ -155,8 +155,8 @@ impl<M: Module> Probe<M> {
         gradient(&self.copy(model), select, loss)
     }
 
-    /// `H g` as a central difference of gradients, `(g(w + e g) - g(w - e g)) / (2 e)`: Burn's autodiff is of first
-    /// order.
+    /// `H g` as a central difference of gradients, `(g(w + e g) - g(w - e g)) / (2 e)`: Burn's autodiff is first-order
+    /// only.
     fn products(&self, model: &M, select: &Select, loss: &Loss<'_, M>, first: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
         let length = norm(first.iter());
         if length == 0.0 {
@@ -172,7 +172,7 @@ impl<M: Module> Probe<M> {
     }
 }
 
-/// `dR/d|w| / R`. Everything is computed in f64 where the device has it: `R` of a deep network overflows f32.
+/// `dR/d|w| / R`. Everything is computed in f64 if the device supports it: `R` of a deep network overflows f32.
 fn flow<M: Module>(model: &M, select: &Select, response: &Response<'_, M>) -> Result<Vec<Vec<f32>>> {
     let device = model.devices().into_iter().next().unwrap_or_default().inner().autodiff();
     let dtype = if device.supports_dtype(DType::F64) { DType::F64 } else { DType::F32 };
@@ -197,7 +197,7 @@ fn linearized<M: Module>(model: &M, dtype: DType) -> M {
     with_fixed_statistics(model.valid().map(&mut Absolute(dtype)).train())
 }
 
-/// With what the layers of `model` read while `run` runs it.
+/// Adds statistics of the layer inputs of `model` while `run` runs it.
 fn with_inputs<M: Module>(
     mut evidence: Evidence,
     model: &M,
@@ -234,7 +234,7 @@ fn with_inputs<M: Module>(
 }
 
 /// The share of the weights of `layers`, given with the norms of their inputs, whose `|w_ij| ||x_j||` is more than
-/// `times` the mean of all of them together.
+/// `times` the mean over all of them.
 pub fn outlier_share<N: AsRef<[f32]>>(layers: &[(&Weight, N)], times: f64) -> f64 {
     let metrics = || {
         layers.iter().flat_map(|(weight, norms)| {
@@ -247,7 +247,7 @@ pub fn outlier_share<N: AsRef<[f32]>>(layers: &[(&Weight, N)], times: f64) -> f6
     metrics().filter(|m| *m > limit).count() as f64 / all.max(1) as f64
 }
 
-/// What pruning one layer alone does to the outputs.
+/// The effect of pruning one layer alone on the outputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distortion {
     /// The layer's path.
@@ -258,7 +258,7 @@ pub struct Distortion {
     pub values: Vec<f64>,
 }
 
-/// Measures every layer at every one of `amounts` (fractions of its weights, the smallest `|w|` going).
+/// Measures every layer at every one of `amounts` (fractions of its weights; the smallest `|w|` are pruned).
 ///
 /// `outputs` runs a model on the calibration inputs, `[inputs, outputs]`, batch norms in evaluation
 /// mode; it is called `1 + layers * amounts` times at most. `watch` is called before each layer.
@@ -292,10 +292,10 @@ pub fn distortions<M: Module>(
     weights(model, select)?.iter().map(measure).collect()
 }
 
-/// Refuses amounts that are no fractions.
+/// Checks that amounts are fractions.
 ///
 /// # Errors
-/// The first outside [0, 1].
+/// For the first one outside [0, 1].
 pub fn check_amounts(amounts: &[f64]) -> Result<()> {
     match amounts.iter().find(|a| !(0.0..=1.0).contains(*a)) {
         Some(bad) => Err(Error::Argument(format!("{bad} is no fraction of a layer's weights: use 0 to 1"))),
@@ -303,7 +303,7 @@ pub fn check_amounts(amounts: &[f64]) -> Result<()> {
     }
 }
 
-/// `model` with the `count` smallest weights of one layer at zero.
+/// `model` with the `count` smallest weights of one layer set to zero.
 fn without<M: Module>(model: &M, weight: &Weight, count: usize) -> Result<M> {
     let mask = Pattern::Unstructured.mask(&weight.shape, &magnitudes(weight), count)?;
     let masks: MaskSet = [(weight.path.clone(), mask)].into_iter().collect();

@@ -1,4 +1,4 @@
-//! What pruning did, layer by layer and in total: as a table, as JSON (it serializes), as a picture.
+//! The result of pruning, layer by layer and in total: as a table, as JSON (it serializes), as SVG.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub struct LayerReport {
     pub zeros: usize,
     /// Multiplications and additions of one example in the dense layer; 0 if not known.
     pub dense_flops: usize,
-    /// The same counting kept weights only.
+    /// The same, counting kept weights only.
     pub sparse_flops: usize,
     /// Bytes of the dense weights in f32.
     pub dense_bytes: usize,
@@ -44,8 +44,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of `masks`. `positions` says to how many places of one example a layer is applied (the size
-    /// of a convolution's output map, 1 for a linear layer, 0 if not known).
+    /// For `masks`. `positions` returns the number of positions of one example a layer is applied to (the size of a
+    /// convolution's output map, 1 for a linear layer, 0 if not known).
     pub fn new(masks: &MaskSet, positions: impl Fn(&str) -> usize) -> Self {
         let layers: Vec<LayerReport> = masks
             .iter()
@@ -67,7 +67,7 @@ impl Report {
         Self::from_layers(layers)
     }
 
-    /// Of layers that are counted already.
+    /// From layers that are counted already.
     pub fn from_layers(layers: Vec<LayerReport>) -> Self {
         let mut total = LayerReport { name: "total".into(), ..LayerReport::default() };
         for layer in &layers {
@@ -85,7 +85,7 @@ impl Report {
     pub fn svg(&self) -> String {
         const BAR: usize = 18;
         let height = BAR * self.layers.len() + 40;
-        // Bars begin behind the longest name, at seven pixels a letter.
+        // Bars start after the longest name, at seven pixels per letter.
         let left = 20 + 7 * self.layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(34);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\

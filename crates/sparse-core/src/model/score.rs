@@ -10,14 +10,14 @@ pub use crate::model::evidence::LayerView;
 use crate::model::evidence::{Evidence, Needs};
 use crate::model::weight::Weight;
 
-/// Importance of every weight of a layer: larger = kept. A pruning method by scores is one of these.
+/// Importance of every weight of a layer: larger = kept. A score-based pruning method implements this.
 ///
-/// It works with every budget, pattern and schedule, after, before and while training.
+/// It works with every budget, pattern and schedule, after, before and during training.
 pub trait Score: Send + Sync {
     /// The method's name, as on the command line.
     fn name(&self) -> &'static str;
 
-    /// What it looks at besides the weights: exactly that is brought.
+    /// What it uses besides the weights: exactly that is provided.
     fn needs(&self) -> Needs {
         Needs::NONE
     }
@@ -28,14 +28,14 @@ pub trait Score: Send + Sync {
     /// If the layer cannot be scored, naming it.
     fn score(&self, layer: &LayerView<'_>, evidence: &Evidence) -> Result<Vec<f32>>;
 
-    /// Brings the scores of all layers together to one scale; as without this, nothing.
+    /// Brings the scores of all layers to a common scale; does nothing by default.
     fn normalize(&self, _scores: &mut [Vec<f32>]) {}
 
-    /// The scores of values that stay on their device, in whatever order they are there; none, as without this, if
-    /// a score takes more than the value itself. They must be those of [`Score::score`] to the last bit: an operation
-    /// that every device rounds alike, such as an absolute value.
+    /// The scores of values that stay on their device, in any order; `None`, as by default, if a score needs more than
+    /// the value itself. They must equal those of [`Score::score`] to the last bit: use operations that every device
+    /// rounds alike, such as an absolute value.
     ///
-    /// With it large layers on a device with a memory of its own are pruned there, see [`Recipe::prune`].
+    /// With it, large layers on a device with its own memory are pruned there, see [`Recipe::prune`].
     fn on_device(&self, _values: Tensor<2>) -> Option<Tensor<2>> {
         None
     }

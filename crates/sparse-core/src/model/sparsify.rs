@@ -1,4 +1,4 @@
-//! A pruner beside a training loop: the same object behind a user's own loop, burn-train and ours.
+//! A pruner for a training loop: the same object works in a user's own loop, in burn-train and in ours.
 
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -14,7 +14,7 @@ use crate::model::weight::{Select, Weight, gradients, stored, weights};
 use crate::state::State;
 use crate::{Error, MaskSet, Result};
 
-/// What a pruner may look at after an optimizer step; nothing is read before it is asked for.
+/// What a pruner may read after an optimizer step; nothing is read before it is requested.
 pub trait View {
     /// The prunable weights: effective values (zero where masked) and masks.
     ///
@@ -28,8 +28,8 @@ pub trait View {
     /// As [`View::weights`].
     fn stored(&mut self) -> Result<Vec<Weight>>;
 
-    /// The masks of the prunable weights by `score`, see [`Recipe::masks_in`]: large weights need not leave their device
-    /// for them.
+    /// The masks of the prunable weights by `score`, see [`Recipe::masks_in`]: large weights need not leave their
+    /// device.
     ///
     /// # Errors
     /// As [`View::weights`] and [`Recipe::masks`].
@@ -38,18 +38,18 @@ pub trait View {
         recipe.masks(&self.weights()?, score, sparsity)
     }
 
-    /// The gradients of this step's batch, one list for each weight, in the same order. Pruned
-    /// weights have theirs if the pruner's [`Pruner::gradient`] is dense.
+    /// The gradients of this step's batch, one list for each weight, in the same order. Pruned weights have gradients
+    /// if the pruner's [`Pruner::gradient`] is dense.
     ///
     /// # Errors
-    /// If the pruner does not ask for them in this step ([`Pruner::needs_gradients`]), or one is missing or not finite.
+    /// If the pruner does not request them in this step ([`Pruner::needs_gradients`]), or one is missing or not finite.
     fn gradients(&mut self) -> Result<Vec<Vec<f32>>>;
 
-    /// What `needs` names about the prunable weights: the gradients of this step's batch, and whatever else the user's
-    /// probe brings.
+    /// What `needs` names for the prunable weights: the gradients of this step's batch, and what the user's probe
+    /// provides.
     ///
     /// # Errors
-    /// As [`View::gradients`], or if there is no probe that brings it.
+    /// As [`View::gradients`], or if no probe provides it.
     fn evidence(&mut self, needs: &Needs) -> Result<Evidence> {
         let others = needs.clone().without_gradients();
         others.check(&Needs::NONE, "the pruner")?;
@@ -58,19 +58,19 @@ pub trait View {
     }
 }
 
-/// What a pruner decides after a step.
+/// A pruner's decision after a step.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// Nothing.
     None,
     /// These masks replace those on the model.
     Masks(MaskSet),
-    /// First everything that `cleared` prunes is set to zero, weights and optimizer state; then
-    /// `masks` replace those on the model. What both concern comes back at zero.
+    /// First everything that `cleared` prunes is set to zero, weights and optimizer state; then `masks` replace those
+    /// on the model. Weights in both grow back at zero.
     Regrown {
-        /// What goes to zero first.
+        /// What is set to zero first.
         cleared: MaskSet,
-        /// The masks that stay.
+        /// The final masks.
         masks: MaskSet,
     },
     /// The stored values that these masks prune are multiplied by the factor; nothing is masked.
@@ -88,32 +88,31 @@ pub trait Pruner: Send + 'static {
     /// What to change after optimizer step `step` (counted from 0).
     ///
     /// # Errors
-    /// If that cannot be decided.
+    /// If the change cannot be decided.
     fn update(&mut self, step: usize, view: &mut dyn View) -> Result<Change>;
 
-    /// The evidence that its score and its budget need. The gradients of the loss are those of each step
-    /// [`Pruner::needs_gradients`] names; everything else must come from the user's probe.
+    /// The evidence that its score and its budget need. The gradients of the loss are those of the steps for which
+    /// [`Pruner::needs_gradients`] is true; everything else must come from the user's probe.
     fn needs(&self) -> Needs {
         Needs::NONE
     }
 
-    /// Whether the gradients of step `step` will be asked for.
+    /// Whether the gradients of step `step` are needed.
     fn needs_gradients(&self, _step: usize) -> bool {
         false
     }
 
-    /// Whether step `step` belongs to the pruner: the optimizer leaves it out, its gradients may be
-    /// asked for.
+    /// Whether step `step` belongs to the pruner: the optimizer skips it; its gradients can be requested.
     fn replaces_optimizer_step(&self, _step: usize) -> bool {
         false
     }
 
-    /// What it has learned so far, for a run to be resumed; nothing if masks and step say it all.
+    /// What it has learned so far, to resume a run; empty if masks and step are enough.
     fn state(&self) -> State {
         State::default()
     }
 
-    /// Takes back what [`Pruner::state`] gave.
+    /// Restores what [`Pruner::state`] returned.
     ///
     /// # Errors
     /// If it comes from another method.
@@ -143,7 +142,7 @@ impl<P: Pruner> From<P> for Box<dyn Pruner> {
     }
 }
 
-/// No pruning: whatever masks the model carries stay as they are.
+/// No pruning: masks that the model has stay unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepMasks;
 
@@ -157,7 +156,7 @@ impl Pruner for KeepMasks {
     }
 }
 
-/// A pruner at work on one model: [`Sparsifier::before_step`] before every optimizer step,
+/// A pruner applied to one model: call [`Sparsifier::before_step`] before every optimizer step,
 /// [`Sparsifier::after_step`] after it.
 pub struct Sparsifier<M> {
     pruner: Box<dyn Pruner>,
@@ -169,12 +168,12 @@ pub struct Sparsifier<M> {
 }
 
 impl<M: Module> Sparsifier<M> {
-    /// A sparsifier and the optimizer to train `model` with: `optimizer`, which treats pruned
-    /// weights as the pruner wants. Masks that the model carries already hold from the first step.
+    /// A sparsifier and the optimizer to train `model` with: `optimizer`, which treats pruned weights as the pruner
+    /// requires. Masks that the model already has apply from the first step.
     ///
     /// # Errors
-    /// If the masks that the model carries cannot be read, or the pruner needs evidence that a training step does not
-    /// bring: then use [`Sparsifier::with_probe`].
+    /// If the model's masks cannot be read, or the pruner needs evidence that a training step does not provide: then
+    /// use [`Sparsifier::with_probe`].
     pub fn new<O: Optimizer>(
         pruner: impl Into<Box<dyn Pruner>>,
         optimizer: O,
@@ -183,10 +182,10 @@ impl<M: Module> Sparsifier<M> {
         Self::over(pruner.into(), None, optimizer, model)
     }
 
-    /// The same with a probe that brings what the pruner's score and budget need besides gradients.
+    /// The same with a probe that provides what the pruner's score and budget need besides gradients.
     ///
     /// # Errors
-    /// As [`Sparsifier::new`], or if the probe does not bring it.
+    /// As [`Sparsifier::new`], or if the probe does not provide it.
     pub fn with_probe<O: Optimizer>(
         pruner: impl Into<Box<dyn Pruner>>,
         probe: Probe<M>,
@@ -213,8 +212,8 @@ impl<M: Module> Sparsifier<M> {
         Ok((Self { pruner, probe, masks, gradients: None, fresh: true, step: 0 }, optimizer))
     }
 
-    /// Continues at `step`, after a resume, with what was [pending](Sparsifier::pending) there and
-    /// the pruner's [state](Sparsifier::state).
+    /// Continues at `step`, after a resume, with what was [pending](Sparsifier::pending) there and the pruner's
+    /// [state](Sparsifier::state).
     ///
     /// # Errors
     /// If `pending` belongs to another model, or the state to another pruner.
@@ -228,20 +227,20 @@ impl<M: Module> Sparsifier<M> {
         Ok(self)
     }
 
-    /// What the next optimizer step will zero, to be saved with the model and the optimizer.
+    /// What the next optimizer step will zero; save it with the model and the optimizer.
     pub fn pending(&self) -> MaskSet {
         self.masks.pending()
     }
 
-    /// Reads the gradients of the step to come, if the pruner wants them.
+    /// Reads the gradients of the coming step, if the pruner needs them.
     ///
     /// # Errors
-    /// If a gradient is missing or not finite, naming the weight.
+    /// If a gradient is missing or not finite; the message names the weight.
     pub fn before_step(&mut self, model: &M, grads: &GradientsParams) -> Result<()> {
         self.before_step_on_devices(model, &[grads])
     }
 
-    /// The same where several devices have a batch each: their gradients are summed, as the optimizer sums them.
+    /// The same with one batch on each of several devices: their gradients are summed, as the optimizer sums them.
     ///
     /// # Errors
     /// As [`Sparsifier::before_step`].
@@ -263,7 +262,7 @@ impl<M: Module> Sparsifier<M> {
         Ok(())
     }
 
-    /// Whether the step to come is the pruner's own, to be left out by the optimizer.
+    /// Whether the coming step is the pruner's own, so that the optimizer skips it.
     pub fn replaces_optimizer_step(&self) -> bool {
         self.pruner.replaces_optimizer_step(self.step)
     }
@@ -284,7 +283,7 @@ impl<M: Module> Sparsifier<M> {
         let change = self.pruner.update(self.step, &mut view)?;
         self.step += 1;
         let model = match std::mem::take(&mut self.fresh) {
-            // Masks from before this pruner may have another form of gradient.
+            // Masks from before this pruner may have another gradient form.
             true => set_gradient(model, self.pruner.gradient(), &|_| true),
             false => model,
         };
@@ -348,8 +347,7 @@ impl<M: Module> View for Looking<'_, M> {
     }
 }
 
-/// A sparsifier and its optimizer in one, for a training loop of one's own: it steps as Burn's
-/// `ModuleOptimizer` does.
+/// A sparsifier and its optimizer in one, for your own training loop: it steps like Burn's `ModuleOptimizer`.
 pub struct PruningOptimizer<M> {
     sparsifier: Sparsifier<M>,
     /// The optimizer inside, for its record or gradient clipping.
@@ -380,7 +378,7 @@ impl<M: Module> PruningOptimizer<M> {
         Ok(Self { sparsifier, optimizer })
     }
 
-    /// One optimizer step; then whatever the pruner changes.
+    /// One optimizer step, then the pruner's changes.
     ///
     /// # Errors
     /// If the pruner cannot decide, or a gradient that it needs is not finite.

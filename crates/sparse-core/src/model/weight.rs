@@ -1,7 +1,7 @@
-//! The one view of a weight that every method uses: a matrix `[d_out, d_in]` in PyTorch's order.
+//! The view of a weight that every method uses: a matrix `[d_out, d_in]` in PyTorch's order.
 //!
-//! Burn's `Linear` stores `[d_in, d_out]`, PyTorch the transpose; a convolution is
-//! `[out, in, kh, kw]` in both. The layouts meet here and nowhere else.
+//! Burn's `Linear` stores `[d_in, d_out]`, PyTorch the transpose; a convolution is `[out, in, kh, kw]` in both. Layouts
+//! are converted only here.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ use regrow_device::has_own_memory;
 
 /// Which parameters may be pruned.
 ///
-/// By default the weights of linear and convolution layers, save the last of them (the head):
-/// never biases, norms or embeddings. A model with one such weight has no head to spare.
+/// By default the weights of linear and convolution layers, except the last of them (the head): never biases, norms or
+/// embeddings. A model with only one such weight has no head.
 #[derive(Clone, Debug, Default)]
 pub struct Select {
     head: bool,
@@ -33,8 +33,8 @@ impl Select {
         self
     }
 
-    /// Only parameters of `group`. A matrix or kernel of a layer of one's own belongs to a
-    /// selection only if it is named here; its first dimension counts as the output.
+    /// Only parameters of `group`. A matrix or kernel of a custom layer is selected only if it is named here; its first
+    /// dimension counts as the output.
     pub fn only(mut self, group: ParamGroup) -> Self {
         self.only = Some(group);
         self
@@ -71,7 +71,7 @@ pub fn transposed<T: Copy + Default + Send + Sync>(values: &[T], rows: usize, co
         let (left, width) = (band * TILE, out.len() / rows);
         for top in (0..rows).step_by(TILE) {
             let height = TILE.min(rows - top);
-            // By way of a tile of its own, so that whole cache lines are read and written.
+            // Through a local tile, so that whole cache lines are read and written.
             let mut tile = [[T::default(); TILE]; TILE];
             for (r, row) in tile[..height].iter_mut().enumerate() {
                 row[..width].copy_from_slice(&values[(top + r) * cols + left..][..width]);
@@ -87,7 +87,7 @@ pub fn transposed<T: Copy + Default + Send + Sync>(values: &[T], rows: usize, co
 
 /// The first of `values` that is NaN or infinite.
 pub(crate) fn not_finite(values: &[f32]) -> Option<f32> {
-    // Whole pieces without an early exit: that the compiler turns into vector instructions.
+    // Whole pieces without an early exit: the compiler vectorizes that.
     let holds = |piece: &[f32]| piece.iter().fold(false, |found, v| found | !v.is_finite());
     match values.par_chunks(1 << 16).any(holds) {
         true => values.iter().copied().find(|v| !v.is_finite()),
@@ -95,10 +95,10 @@ pub(crate) fn not_finite(values: &[f32]) -> Option<f32> {
     }
 }
 
-/// A prunable weight of a model, read out.
+/// A prunable weight read from a model.
 #[derive(Clone, Debug)]
 pub struct Weight {
-    /// Path in the module, as `layers.0.weight`.
+    /// Path in the module, such as `layers.0.weight`.
     pub path: String,
     /// Burn's identity of the parameter.
     pub id: ParamId,
@@ -106,7 +106,7 @@ pub struct Weight {
     pub shape: Vec<usize>,
     /// The effective values (zero where masked), row-major in `shape`.
     pub values: Vec<f32>,
-    /// The mask that the model already carries there.
+    /// The mask that the model already has there.
     pub mask: Option<Mask>,
 }
 
@@ -116,12 +116,12 @@ impl Weight {
         matrix_dims(&self.shape)
     }
 
-    /// The same without its mask: every weight may be chosen anew.
+    /// The same without its mask: all weights can be chosen again.
     pub fn unmasked(self) -> Self {
         Self { mask: None, ..self }
     }
 
-    /// The same under another mask: zero where that prunes.
+    /// The same under another mask: zero where it prunes.
     ///
     /// # Errors
     /// If the mask has another shape.
@@ -135,7 +135,7 @@ impl Weight {
         Ok(self)
     }
 
-    /// The mask it carries; all kept where it carries none.
+    /// Its mask; keeps everything if it has none.
     pub fn mask_or_dense(&self) -> Mask {
         self.mask.clone().unwrap_or_else(|| Mask::dense(self.shape.clone()))
     }
@@ -148,7 +148,7 @@ pub(crate) enum Kind {
     Linear,
     /// A convolution: `[out, in, ...]`.
     Convolution,
-    /// Anything else; taken as it stands, output first.
+    /// Anything else; used as stored, output first.
     Other,
 }
 
@@ -173,7 +173,7 @@ impl Kind {
         }
     }
 
-    /// A tensor as it is stored, brought to PyTorch's order on its device.
+    /// A tensor as stored, converted to PyTorch's order on its device.
     fn outer<const D: usize>(self, stored: Tensor<D>) -> Tensor<D> {
         if self == Self::Linear && D == 2 { stored.swap_dims(0, 1) } else { stored }
     }
@@ -197,13 +197,13 @@ impl Slot {
         self.stored.iter().product()
     }
 
-    /// One flag per stored position: true where `mask`, which has this place's shape, prunes.
+    /// One flag per stored position: true where `mask`, which has this slot's shape, prunes.
     pub(crate) fn pruned_flags(&self, mask: &Mask) -> Vec<bool> {
         let pruned = mask.inverted();
         if self.kind == Kind::Linear { pruned.to_bools_transposed() } else { pruned.to_bools() }
     }
 
-    /// The same on the weight's device. To a memory of its own a large mask goes as bits.
+    /// The same on the weight's device. A large mask is copied to separate device memory as bits.
     pub(crate) fn pruned(&self, mask: &Mask) -> Tensor<1, Bool> {
         if self.goes_as_bits(&self.device) {
             let flags = on_device::flags(mask.words(), self.matrix(), self.outputs(), &self.device);
@@ -212,8 +212,8 @@ impl Slot {
         Tensor::from_data(TensorData::new(self.pruned_flags(mask), [mask.len()]), &self.device)
     }
 
-    /// Whether a mask goes to `device` and comes from it a bit a weight: where it travels, and is worth the handful of
-    /// operations that make flags of bits.
+    /// Whether a mask is copied to and from `device` as one bit per weight: if it is copied at all, and is worth the
+    /// few operations that expand bits to flags.
     fn goes_as_bits(&self, device: &Device) -> bool {
         const FEW: usize = 1 << 16;
         self.len() >= FEW && has_own_memory(device)
@@ -224,12 +224,12 @@ impl Slot {
         matrix_dims(&self.stored).into()
     }
 
-    /// Which dimension of that counts outputs.
+    /// The output dimension of that matrix.
     pub(crate) fn outputs(&self) -> usize {
         usize::from(self.kind == Kind::Linear)
     }
 
-    /// The mask of flags in stored order, true = pruned. From a memory of its own a large mask comes as bits.
+    /// The mask from flags in stored order, true = pruned. A large mask is copied from separate device memory as bits.
     ///
     /// # Errors
     /// If there is not one for each position, or they cannot be read.
@@ -242,7 +242,7 @@ impl Slot {
         self.mask_of(&flags.map_err(|e| Error::tensor(&self.path, format!("{e:?}")))?)
     }
 
-    /// The same of flags that are here.
+    /// The same from flags on the CPU.
     ///
     /// # Errors
     /// If there is not one for each position.
@@ -255,20 +255,20 @@ impl Slot {
         Ok(Mask::from_bools(shape, &self.to_outer(pruned.to_vec()))?.inverted())
     }
 
-    /// Values in stored order, brought to PyTorch's.
+    /// Values in stored order, converted to PyTorch's.
     fn to_outer<T: Copy + Default + Send + Sync>(&self, stored: Vec<T>) -> Vec<T> {
         let (rows, cols) = matrix_dims(&self.stored);
         if self.kind == Kind::Linear { transposed(&stored, rows, cols) } else { stored }
     }
 
-    /// Values in PyTorch's order, brought to that in which they are stored.
+    /// Values in PyTorch's order, converted to stored order.
     pub(crate) fn to_stored<T: Copy + Default + Send + Sync>(&self, outer: Vec<T>) -> Vec<T> {
         let (rows, cols) = matrix_dims(&self.stored);
         if self.kind == Kind::Linear { transposed(&outer, cols, rows) } else { outer }
     }
 }
 
-/// The prunable weights of `model`, effective values read to the host.
+/// The prunable weights of `model`, effective values read to the CPU.
 ///
 /// # Errors
 /// If nothing is prunable, or a weight holds NaN or infinity.
@@ -341,7 +341,7 @@ pub fn pruned_flags<M: Module>(model: &M, masks: &MaskSet) -> Result<Vec<(ParamI
     Ok(slots.filter_map(|slot| Some((slot.id, slot.pruned_flags(masks.get(&slot.path)?)))).collect())
 }
 
-/// The prunable places of `model`, without reading any value.
+/// The prunable slots of `model`, without reading any value.
 pub(crate) fn slots<M: Module>(model: &M, select: &Select) -> Vec<Slot> {
     let mut found = Reader::visit(model, select, Reads::Shapes);
     drop_head(&mut found, select);
@@ -386,7 +386,7 @@ fn drop_head(found: &mut Vec<Found>, select: &Select) {
     }
 }
 
-/// What was found, every value checked.
+/// Checks every value of a slot and builds its weight.
 fn read(found: Found) -> Result<Weight> {
     let Found { slot, data, pruned } = found;
     let shape = slot.kind.outer_shape(&slot.stored);
@@ -400,14 +400,14 @@ fn read(found: Found) -> Result<Weight> {
     Ok(Weight { path: slot.path, id: slot.id, shape, values, mask })
 }
 
-/// A slot met on the way, with its values in PyTorch's order and the flags of its mask as they are stored.
+/// A slot found on the way, with its values in PyTorch's order and the flags of its mask in stored order.
 struct Found {
     slot: Slot,
     data: Option<TensorData>,
     pruned: Option<Tensor<1, Bool>>,
 }
 
-/// Walks the module. The base of a masked parameter comes first, then its mask, one level deeper.
+/// Visits the module. The base of a masked parameter comes first, then its mask, one level deeper.
 #[derive(Default)]
 struct Reader {
     path: Vec<String>,
@@ -518,8 +518,8 @@ impl ModuleVisitor for Reader {
     }
 }
 
-/// Multiplies the stored values of `model` by `factor` wherever `pruned` gives true for the
-/// parameter's path; a factor of 0 sets them to zero.
+/// Multiplies the stored values of `model` by `factor` where `pruned` is true for the parameter's path; a factor of 0
+/// sets them to zero.
 pub(crate) struct ScaleUnder<'a> {
     pub(crate) path: Vec<String>,
     pub(crate) pruned: &'a dyn Fn(&str) -> Option<Tensor<1, Bool>>,

@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt};
 
-/// What is done to a training image.
+/// How a training image is augmented.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Augmentation {
     /// Nothing.

@@ -8,11 +8,11 @@ use super::images::{Images, Normalization};
 
 const IMAGE: usize = 3 * 32 * 32;
 
-/// Images of the given `files` of `dir`: each record is `label_bytes` labels, the last of which
-/// counts, then 3,072 bytes.
+/// Images of the given `files` of `dir`: each record is `label_bytes` labels, the last of which is used, then 3,072
+/// bytes.
 ///
 /// # Errors
-/// A missing file or one that is no whole number of records.
+/// A missing file or one that is not a whole number of records.
 pub fn read(
     dir: &Path,
     files: &[&str],

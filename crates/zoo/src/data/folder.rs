@@ -60,8 +60,8 @@ fn decode(path: &Path, want: Option<[usize; 2]>) -> Result<([usize; 2], Vec<u8>)
     Ok((size, planes.collect()))
 }
 
-/// JPEG as libjpeg-turbo decodes it, which PyTorch's users get through Pillow: another decoder's
-/// rounding of the chroma moves a ResNet-20's accuracy on CIFAR-10 by seven images.
+/// JPEG decoded like libjpeg-turbo, which PyTorch's users get through Pillow: another decoder's rounding of the chroma
+/// changes a ResNet-20's accuracy on CIFAR-10 by seven images.
 fn decode_jpeg(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
     let file = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let image = libjpeg_turbo_rs::decompress_to(&file, libjpeg_turbo_rs::PixelFormat::Rgb)

@@ -9,8 +9,8 @@ use regrow_sparse_core::{Error, Result};
 
 use super::images::{Images, Normalization};
 
-/// Images and labels from `DIR/<prefix>-images-idx3-ubyte` and `DIR/<prefix>-labels-idx1-ubyte`,
-/// each plain or with `.gz`. `source` says where the data set comes from, should a file be missing.
+/// Images and labels from `DIR/<prefix>-images-idx3-ubyte` and `DIR/<prefix>-labels-idx1-ubyte`, each plain or with
+/// `.gz`. `source` is where the data set can be downloaded, for the error about a missing file.
 ///
 /// # Errors
 /// A missing or truncated file, a wrong magic number, counts that do not agree.

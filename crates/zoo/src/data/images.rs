@@ -1,4 +1,4 @@
-//! Labelled images in memory, as bytes, and the batches made of them.
+//! Labelled images in memory, as bytes, and batches of them.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
@@ -26,7 +26,7 @@ impl Normalization {
         Self { scale: 255.0, mean: mean.to_vec(), std: std.to_vec() }
     }
 
-    /// The input that each byte of `channel` becomes: 256 divisions rather than one for every pixel.
+    /// The input for each byte of `channel`: 256 divisions instead of one for every pixel.
     fn inputs(&self, channel: usize) -> [f32; 256] {
         let (mean, std) = (self.mean[channel], self.std[channel]);
         std::array::from_fn(|byte| (byte as f32 / self.scale - mean) / std)

@@ -37,11 +37,11 @@ pub enum Part {
 /// The names that [`open`] knows, in alphabetical order.
 pub const NAMES: [&str; 5] = ["cifar10", "cifar100", "digits", "fashion-mnist", "mnist"];
 
-/// Opens a data set by name. `dir` is the folder of the data set or one that holds it under its
-/// name; `digits` needs none.
+/// Opens a data set by name. `dir` is the folder of the data set or the folder that contains it under its name;
+/// `digits` needs none.
 ///
 /// # Errors
-/// An unknown name; a folder that lacks a file, saying which and where the data comes from.
+/// An unknown name; a folder that lacks a file (the message says which and where to get the data).
 pub fn open(name: &str, dir: Option<&Path>) -> Result<DataSet> {
     if name == "digits" {
         return digits::open();
@@ -78,12 +78,12 @@ fn mnist_normalization() -> Normalization {
     Normalization::bytes(&[0.1307], &[0.3081])
 }
 
-/// What the ResNets of the CIFAR literature are trained with.
+/// The usual normalization for ResNets on CIFAR.
 fn cifar_normalization() -> Normalization {
     Normalization::bytes(&[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225])
 }
 
-/// `dir/name` where that exists, else `dir` itself.
+/// `dir/name` if it exists, else `dir` itself.
 fn folder(name: &str, dir: Option<&Path>) -> Result<PathBuf> {
     let dir = dir.ok_or_else(|| {
         Error::Argument(format!("the data set {name} needs a folder: give --data DIR or set REGROW_DATA"))

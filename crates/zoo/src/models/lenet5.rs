@@ -42,7 +42,7 @@ impl LeNet5 {
         [channels, 6, 16, 120, 84, classes]
     }
 
-    /// How its layers hang together.
+    /// Channel graph of its layers.
     pub fn layout(channels: usize, classes: usize) -> ChannelGraph {
         let mut chain = ChannelGraph::chain(&Self::widths(channels, classes));
         // 5x5 kernels; `fc1` reads maps of 5x5.

@@ -28,7 +28,7 @@ impl MnistCnn {
         [1, 20, 50, 500, classes]
     }
 
-    /// How its layers hang together.
+    /// Channel graph of its layers.
     pub fn layout(classes: usize) -> ChannelGraph {
         let mut chain = ChannelGraph::chain(&Self::widths(classes));
         // 5x5 kernels; `fc1` reads maps of 4x4.

@@ -1,4 +1,4 @@
-//! Layers with only some of their channels. Their parameters are leaves again, to be trained.
+//! Layers with only some of their channels. Their parameters are trainable leaves again.
 
 use burn::module::{Param, RunningState};
 use burn::nn::conv::Conv2d;
@@ -38,7 +38,7 @@ pub fn conv_inputs(layer: Conv2d, kept: &[bool]) -> Option<Conv2d> {
 pub fn norm(layer: BatchNorm, kept: &[bool]) -> Option<BatchNorm> {
     let at = indices(kept, &layer.gamma.val().device())?;
     let select = |t: Tensor<1>| t.select(0, at.clone()).detach();
-    // Statistics may lie on the device without gradients.
+    // Statistics may be on the device without gradients.
     let statistic = |state: RunningState<Tensor<1>>| -> Option<_> {
         let value = state.value_sync();
         let at = indices(kept, &value.device())?;

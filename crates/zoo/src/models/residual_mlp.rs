@@ -33,7 +33,7 @@ pub struct Block {
 }
 
 impl ResidualMlp {
-    /// How its layers hang together. Groups: the image, what the blocks add to, the inside of each
+    /// Channel graph of its layers. Groups: the image, what the blocks add to, the inside of each
     /// block, the classes.
     pub fn layout(classes: usize) -> ChannelGraph {
         let mut layout = ChannelGraph::default();

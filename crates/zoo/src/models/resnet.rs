@@ -39,7 +39,7 @@ pub struct Block {
 }
 
 impl ResNet {
-    /// How the layers of depth `6 * blocks + 2` hang together. Groups: the image, the three stages
+    /// Channel graph of the layers at depth `6 * blocks + 2`. Groups: the image, the three stages
     /// (what blocks add to each other has one width), the inside of each block, the classes.
     pub fn layout(blocks: usize, classes: usize) -> ChannelGraph {
         let mut layout = ChannelGraph::default();
@@ -91,7 +91,7 @@ impl ResNet {
         self.layer1.iter().chain(&self.layer2).chain(&self.layer3)
     }
 
-    /// What the head reads, where `gates(i, x)` says how open each block is.
+    /// The head's inputs, where `gates(i, x)` returns how open each block is.
     fn through(
         &self,
         images: Tensor<4>,
@@ -204,14 +204,14 @@ impl Block {
         relu(gated(bn2.forward(layers.conv2d("conv2", conv2, y)), whole) + self.shortcut(x))
     }
 
-    /// Option A: every second pixel, the new channels zero, half of them on each side. Of a network
-    /// made narrower unevenly, channels that are too many are left out, the last ones.
+    /// Option A: every second pixel, the new channels zero, half of them on each side. In an unevenly narrowed network,
+    /// surplus channels are left out, the last ones first.
     fn shortcut(&self, x: Tensor<4>) -> Tensor<4> {
         if self.stride == 1 {
             return x;
         }
-        // The mean of one pixel in a window of one: exact, and quick on every backend, where a slice
-        // with steps is slow or (libtorch, backwards) fails.
+        // The mean over a window of one pixel: exact, and fast on every backend, while a strided slice is slow or
+        // (libtorch, backward) fails.
         let thinned = AvgPool2dConfig::new([1, 1]).with_strides([self.stride; 2]).init().forward(x);
         let (have, want) = (thinned.dims()[1], self.output);
         let missing = want.saturating_sub(have);

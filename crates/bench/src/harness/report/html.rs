@@ -108,7 +108,7 @@ impl Found {
         let title = |of: &str| format!("{measure}, over {of}");
         let mut html = drawn(&title("sparsity"), "sparsity", measure, &over_sparsity, &picture::number);
         let over_flops: Vec<Line> = best.iter().map(|method| self.over_flops(method)).collect();
-        // Where FLOPs follow from sparsity alone, they would show nothing new.
+        // If FLOPs follow from sparsity alone, they would show nothing new.
         if self.flops_vary() {
             let label = |x: f64| format!("{x:.1} %");
             html += &drawn(&title("FLOPs"), "FLOPs left", measure, &over_flops, &label);
@@ -116,7 +116,7 @@ impl Found {
         html + &self.densities_html(&best)
     }
 
-    /// As many methods as there are colours: of all that were pruned, the best on average.
+    /// As many methods as there are colours: the pruning methods that are best on average.
     fn most_telling(&self, m: usize) -> Vec<&str> {
         let mean = |method: &str| {
             let chosen = self.rows.iter().filter(|r| r.method == method && r.m == m && r.sparsity > 0.0);
@@ -206,7 +206,7 @@ fn published_html(paper: &Paper) -> String {
     format!("<h3>Published</h3>\n<p class=\"meta\">{}</p>\n<ul class=\"plain\">\n{items}</ul>\n", text(&paper.setting))
 }
 
-/// A picture, or what went wrong with it.
+/// A picture, or its error.
 fn drawn(title: &str, x: &str, y: &str, lines: &[Line], label: &dyn Fn(f64) -> String) -> String {
     if lines.iter().all(|l| l.points.is_empty()) {
         return String::new();
@@ -223,7 +223,7 @@ fn short(path: &str) -> String {
     path.split_once('.').map_or(path, |(_, rest)| rest).to_string()
 }
 
-/// Text as HTML has it.
+/// Text escaped for HTML.
 fn text(plain: &str) -> String {
     plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,4 +1,4 @@
-//! A Markdown page for each paper: its claims and figures beside ours. The same results give the same text.
+//! A Markdown page for each paper: its claims and figures next to ours. The same results give the same text.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -55,7 +55,7 @@ fn linked(source: &str) -> String {
     source.split(' ').map(word).collect::<Vec<String>>().join(" ")
 }
 
-/// The published figures, ours beside them where a result has the same method and zeros.
+/// The published figures, next to ours if a result has the same method and zeros.
 fn published(paper: &Paper, results: &[&Found]) -> String {
     if paper.figures.is_empty() {
         return "## Published\n\nNo figure of the paper's tables was found in a source that could be checked.\n".into();
@@ -73,7 +73,7 @@ fn published(paper: &Paper, results: &[&Found]) -> String {
     text
 }
 
-/// Text as a cell of a table has it.
+/// Text escaped for a table cell.
 fn escaped(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
@@ -132,8 +132,8 @@ impl Found {
         text + "\n"
     }
 
-    /// Ours for a published figure, with the file it stands in: the same method, zeros, pattern and candidates. A
-    /// figure's setting may be a stream and what a row's name ends in, as `split-mnist, class`.
+    /// Our value for a published figure, with its file: the same method, zeros, pattern and candidates. A figure's
+    /// setting may be a stream and the end of a row's name, such as `split-mnist, class`.
     fn beside(&self, figure: &Figure) -> Option<String> {
         let of_stream = |(stream, end): (&str, &str)| {
             (self.setting("stream") == stream).then(|| format!("{}, {end}", figure.method))

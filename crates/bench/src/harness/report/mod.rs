@@ -1,4 +1,4 @@
-//! `bench report`: every result there is, in one self-contained HTML page or as a Markdown page for each paper.
+//! `bench report`: all results, in one self-contained HTML page or as a Markdown page for each paper.
 //!
 //! A result is a JSON file that a table wrote ([`crate::harness::results::ResultFile`]).
 
@@ -24,17 +24,17 @@ use crate::harness::view;
     after_help = "Examples:\n  bench report papers tables --out report.html\n  bench report papers --markdown docs/src/papers"
 )]
 pub struct Args {
-    /// Folders to look in, with all below them; by default `papers` and `tables`, those that are there
+    /// Folders to search recursively; by default `papers` and `tables`, if they exist
     folders: Vec<PathBuf>,
-    /// The page
+    /// The output page
     #[arg(long, default_value = "report.html")]
     out: PathBuf,
-    /// In place of the page, a Markdown page for each paper that has results, in this folder
+    /// Instead of the page, write a Markdown page for each paper that has results to this folder
     #[arg(long, value_name = "DIR")]
     markdown: Option<PathBuf>,
 }
 
-/// A result file, as far as the page shows it.
+/// The fields of a result file that the page shows.
 #[derive(Deserialize)]
 struct Found {
     #[serde(skip)]
@@ -79,7 +79,7 @@ pub fn run(args: &Args, tables: &[Entry]) -> Result<()> {
     Ok(())
 }
 
-/// The results in `folder` and below; other JSON files are passed over.
+/// The results in `folder` and below; other JSON files are skipped.
 fn gather(folder: &Path, found: &mut Vec<Found>) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();

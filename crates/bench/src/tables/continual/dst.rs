@@ -8,10 +8,10 @@ use super::{Args, At, Comparison, Method};
 use crate::harness::info::Info;
 use crate::harness::record::Measure;
 
-/// Steps between two moves of the masks.
+/// Steps between two updates of the masks.
 const EVERY: usize = 20;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "dst-cl",
     summary: "DST-CL (arXiv 2308.14831): sparse masks of tasks, initialization by growth by sparsity",

@@ -50,13 +50,13 @@ type Make = dyn Fn(&At<'_>) -> Result<Box<dyn Strategy<Net>>> + Send + Sync;
 /// A strategy of the table.
 #[derive(Clone)]
 pub struct Method {
-    /// Its name: row of the table, word on the command line.
+    /// Its name: a row of the table, and a value on the command line.
     pub name: String,
     make: Arc<Make>,
 }
 
 impl Method {
-    /// A strategy that `make` makes anew for every cell.
+    /// A strategy that `make` creates for every cell.
     pub fn new<S: Strategy<Net> + 'static>(
         name: &str,
         make: impl Fn(&At<'_>) -> Result<S> + Send + Sync + 'static,
@@ -64,7 +64,7 @@ impl Method {
         Self { name: name.into(), make: Arc::new(move |setting| Ok(Box::new(make(setting)?))) }
     }
 
-    /// The strategy that the registry has as `name`, with `params` of it as `a=1,b=2`.
+    /// The registry's strategy `name`, with `params` in the form `a=1,b=2`.
     fn listed(row: &str, name: &'static str, params: impl Fn(&At<'_>) -> String + Send + Sync + 'static) -> Self {
         let make = move |setting: &At<'_>| {
             find(&registry::entries::<Net>(), name)?.build(&Params::new(0).with(&params(setting))?)
@@ -72,7 +72,7 @@ impl Method {
         Self { name: row.into(), make: Arc::new(make) }
     }
 
-    /// A fresh one.
+    /// A new instance.
     ///
     /// # Errors
     /// If the plan's settings are impossible.
@@ -81,10 +81,10 @@ impl Method {
     }
 }
 
-/// Without anything kept: the lower bound.
+/// Stores nothing: the lower bound.
 pub const FINE_TUNE: &str = "fine-tune";
 
-/// All of them: bounds first, then springs, distillation, replay, weights shared out.
+/// All of them: bounds first, then regularization, distillation, replay, parameter isolation.
 pub fn all() -> Vec<Method> {
     let memory = |at: &At<'_>| format!("memory={}", at.memory());
     let ewc = |at: &At<'_>| format!("lambda={},samples={}", at.ewc(), at.plan.fisher);

@@ -21,7 +21,7 @@ use crate::harness::images::few;
 use crate::harness::prelude::*;
 use crate::harness::run;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "continual",
     summary: "Strategies of continual learning at equal memory and epochs, in three scenarios",
@@ -70,12 +70,12 @@ pub struct Args {
     /// Test on a fifth of the training images, held out: for choosing settings
     #[arg(long)]
     pub validate: bool,
-    /// Save each cell after so many steps, and after every task, so that --resume goes on within it
+    /// Save each cell after this many steps, and after every task, so that --resume continues within it
     #[arg(long)]
     pub checkpoint_every: Option<usize>,
 }
 
-/// Everything that decides the numbers of the table.
+/// Everything that determines the table's numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// The stream's name.
@@ -112,16 +112,16 @@ pub struct Plan {
     pub validate: bool,
 }
 
-/// The streams there are.
+/// The names of all streams.
 const STREAMS: [&str; 4] = ["permuted-mnist", "split-digits", "split-fashion", "split-mnist"];
 
 /// A table that compares strategies.
 pub struct Comparison<'a> {
-    /// What the registry says of it.
+    /// Its registry entry.
     pub info: &'static Info,
     /// The strategies.
     pub methods: Vec<Method>,
-    /// Scenarios, where the command line does not say.
+    /// Scenarios, if the command line gives none.
     pub scenarios: &'a [Scenario],
     /// The one whose steps the others' are compared with.
     pub base: &'a str,
@@ -155,7 +155,7 @@ impl Comparison<'_> {
     pub fn run(&self, args: &Args) -> Result<()> {
         let methods = self.chosen(args)?;
         let plan = args.plan(&methods, self.scenarios)?;
-        // What a strategy refuses is said before anything is written.
+        // Errors of a strategy are reported before anything is written.
         for method in &methods {
             plan.scenarios.iter().try_for_each(|scenario| method.make(&plan, *scenario).map(drop))?;
         }
@@ -172,7 +172,7 @@ impl Comparison<'_> {
         removed()
     }
 
-    /// The strategies that were asked for.
+    /// The requested strategies.
     fn chosen(&self, args: &Args) -> Result<Vec<Method>> {
         let Some(wanted) = &args.strategy else { return Ok(self.methods.clone()) };
         let names = self.methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
@@ -252,7 +252,7 @@ impl Args {
     }
 }
 
-/// A comparison with its plan and the strategies that were asked for.
+/// A comparison with its plan and the requested strategies.
 #[derive(Serialize)]
 struct Compared<'a> {
     #[serde(flatten)]
@@ -261,10 +261,10 @@ struct Compared<'a> {
     comparison: &'a Comparison<'a>,
     #[serde(skip)]
     methods: Vec<Method>,
-    /// Steps between saves within a cell; none without.
+    /// Steps between saves within a cell; `None` for no saves.
     #[serde(skip)]
     every: Option<usize>,
-    /// Where cells under way are saved.
+    /// Where running cells are saved.
     #[serde(skip)]
     runs: PathBuf,
 }

@@ -9,13 +9,13 @@ use super::{Compared, Method, Split};
 use crate::harness::prelude::*;
 use crate::harness::streams::{BWT, FORGETTING, STEP, accuracies, percent, ticks};
 
-/// A finding: transfer against the untrained network.
+/// A finding: transfer relative to the untrained network.
 pub const FWT: &str = "forward transfer";
 /// The mean over time of the mean accuracy so far.
 pub const INCREMENTAL: &str = "incremental accuracy";
-/// Numbers kept beside the network.
+/// Number of values stored besides the network.
 pub const ADDED: &str = "numbers added";
-/// Share of test answers that name a class of the last task.
+/// Share of test answers that are a class of the last task.
 pub const NEWEST: &str = "answers in the last task";
 
 /// The row of a strategy in a scenario.

@@ -1,5 +1,5 @@
-//! The table of weight aligning (Zhao et al., arXiv 1911.07053): replay of exemplars with and without
-//! distillation and aligning; lengths of the head's vectors, answers that name the last task's classes.
+//! The table of weight aligning (Zhao et al., arXiv 1911.07053): replay of exemplars with and without distillation and
+//! aligning; lengths of the head's vectors, share of answers that are classes of the last task.
 
 use regrow_continual::WaConfig;
 use regrow_continual::stream::Scenario;
@@ -10,7 +10,7 @@ use super::{Args, Comparison, Method};
 use crate::harness::info::Info;
 use crate::harness::record::Measure;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "wa",
     summary: "Weight aligning (arXiv 1911.07053): a head's new and old classes made equally long",

@@ -1,8 +1,8 @@
-//! The table of language models: magnitude, Wanda and SparseGPT at several sparsities and N:M patterns,
-//! sparsity shared equally or by outliers, as they are pruned and retrained by few parameters.
+//! The table of language models: magnitude, Wanda and SparseGPT at several sparsities and N:M patterns, sparsity
+//! distributed equally or by outliers, after pruning and after retraining few parameters.
 //!
-//! The model is a directory of the user's, or a small Llama that is trained for each seed on a made-up
-//! language, whose least perplexity is known. `data` makes ready, `rows` measures, `print` shows.
+//! The model is a directory of the user's, or a small Llama that is trained for each seed on a synthetic language,
+//! whose lowest possible perplexity is known. `model` prepares, `rows` measures, `print` shows.
 
 mod model;
 mod print;
@@ -23,7 +23,7 @@ use crate::harness::settings::{Common, Scale};
 use crate::harness::slurm;
 use crate::harness::trainer;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "llm",
     summary: "Language models: magnitude, Wanda, SparseGPT at several sparsities, with OWL and PERP",
@@ -92,7 +92,7 @@ pub struct Plan {
     pub window: Option<usize>,
     /// Tokens measured.
     pub tokens: Option<usize>,
-    /// What is to be zero: sparsity and pattern.
+    /// The targets: sparsity and pattern.
     pub goals: Vec<(f64, Pattern)>,
     /// Methods, by name.
     pub methods: Vec<String>,

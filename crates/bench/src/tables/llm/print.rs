@@ -59,7 +59,7 @@ pub fn show(plan: &Plan, rows: &[Record], notes: &[String], out: &Path, device: 
     outcome.close(out, &title, &lines)
 }
 
-/// A row for each name, a column for each goal; of rows that were retrained, the share that was trained.
+/// A row for each name, a column for each target; for retrained rows, the share of trained parameters.
 fn table(plan: &Plan, rows: &[Record], names: Vec<String>, cell: &dyn Fn(&[&Record]) -> String) {
     let there: Vec<String> = names.into_iter().filter(|name| rows.iter().any(|r| r.method == *name)).collect();
     let heads = plan.goals.iter().map(|(sparsity, pattern)| match pattern {

@@ -1,4 +1,4 @@
-//! Measures the table of language models: a cell is one method, sharing and goal, and its retrainings.
+//! Measures the table of language models: a cell is one method, budget and target, with its retrainings.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ pub struct Table<'a> {
     pub args: &'a Args,
     /// Where a seed's model is trained.
     pub device: &'a Device,
-    /// Who prunes it, cell by cell.
+    /// The device pool.
     pub pool: DevicePool<'a>,
     /// Counts cells.
     pub bar: &'a ProgressBar,
@@ -51,7 +51,7 @@ struct Cell<'a> {
     goal: (f64, Pattern),
 }
 
-/// As it stands in the table.
+/// The name shown in the table.
 pub fn shown(method: &str) -> &str {
     match method {
         "wanda" => "Wanda",
@@ -123,9 +123,9 @@ impl Table<'_> {
         Ok(Record::new(DENSE, 0.0, seed, value, started.elapsed().as_secs_f64()))
     }
 
-    /// The rows of one way of pruning: as it is, and retrained.
+    /// The rows of one pruning setting: without retraining, and retrained.
     fn cell(&self, data: &ModelData, cell: Cell<'_>, seed: u64, device: &Device) -> Result<Vec<Record>> {
-        // Cells side by side need folders of their own.
+        // Parallel cells need separate folders.
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let out = data.place.path().join(format!("pruned{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let named = |e: Error| Error::Argument(format!("{}: {e}", cell.name()));

@@ -1,4 +1,4 @@
-//! Real adapters under every method: how much of each is in what they are merged to.
+//! Real adapters under every method: how much of each is in the merged result.
 //!
 //! Their tasks' data are not at hand, so that no accuracy is measured, but for each adapter `D_i` the cosine of
 //! `D_i` with the merged difference `D`, which no factor on `D` changes:

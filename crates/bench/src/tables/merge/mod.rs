@@ -1,8 +1,8 @@
 //! What merging does to models of one and of different starting points, under every method.
 //!
-//! Networks are trained here from one parent: copies of one task, and a task each (halves of the classes); and
-//! from parents of their own. With data, the shared networks of others join them: MNIST CNNs of one start
-//! and of two, ResNet-20s. `rows` measures. Real adapters are measured by `adapters`.
+//! Networks are trained here from one parent: copies of one task, and a task each (halves of the classes); and from
+//! separate parents. If available, published networks are added: MNIST CNNs from one start and from two, ResNet-20s.
+//! `rows` measures. Real adapters are measured by `adapters`.
 
 mod adapters;
 mod models;
@@ -18,7 +18,7 @@ use crate::harness::picture::Line;
 use crate::harness::prelude::*;
 use crate::harness::record::mean_std;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "merge",
     summary: "Merging methods on models of one and of different starting points",

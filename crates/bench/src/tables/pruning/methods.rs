@@ -41,7 +41,7 @@ impl Method {
         Self { name: name.into(), run: Arc::new(run) }
     }
 
-    /// A score of one's own: while training, along a cubic schedule, what scores least is pruned.
+    /// A custom score: during training, along a cubic schedule, the weights with the lowest scores are pruned.
     pub fn gradual(name: &str, score: impl Score + Clone + 'static) -> Self {
         Self::new(name, move |job| {
             let pruner = Scheduled::new(score.clone(), job.gradual(0.0)?).with_recipe(job.recipe());
@@ -109,7 +109,7 @@ pub struct Job<'a> {
     pub classes: usize,
     /// The sparsity to end at.
     pub sparsity: f64,
-    /// The source of all chance.
+    /// The random seed.
     pub seed: u64,
     /// What a method measures beside the accuracy, by name; it goes to the record.
     pub findings: RefCell<BTreeMap<String, f64>>,

@@ -18,7 +18,7 @@ use crate::harness::images::{self, Part};
 use crate::harness::prelude::*;
 use crate::harness::run;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "pruning",
     summary: "Every pruning method at equal training cost, over sparsities",
@@ -92,7 +92,7 @@ pub struct Plan {
 
 /// A table that compares methods, sparsity by sparsity.
 pub struct Comparison<'a> {
-    /// What the registry says of it.
+    /// Its registry entry.
     pub info: &'static Info,
     /// What it shows, in a line.
     pub heading: &'a str,

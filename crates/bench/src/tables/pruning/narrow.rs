@@ -1,5 +1,5 @@
-//! Whether it matters which weights go before training, or only how many of each layer: the same
-//! densities as a mask, as the mask shuffled, and as a narrower dense network.
+//! Whether it matters which weights are pruned before training, or only how many in each layer: the same densities as a
+//! mask, as the shuffled mask, and as a narrower dense network.
 
 use regrow_pruners::{Random, precrop};
 use regrow_sparse_core::model::masked::{Base, Gradient, apply_masks};

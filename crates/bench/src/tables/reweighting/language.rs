@@ -1,10 +1,10 @@
-//! Reweighting on a small language model: weights of windows by their losses (arXiv 2502.06733) on two
-//! clean texts and a noisy one in equal shares, and weights of five sources, three of them noisy and long,
-//! by ScaleBiO (arXiv 2406.19976) beside equal ones and those by length.
+//! Reweighting on a small language model: weights of windows by their losses (arXiv 2502.06733) on two clean texts and
+//! a noisy one in equal shares, and ScaleBiO's weights (arXiv 2406.19976) of five sources, three of them noisy and
+//! long, compared with equal weights and weights by length.
 //!
-//! ScaleBiO learns its weights while it trains two models, on batches with as many windows of each source.
-//! Then, as with all other weights, one model is trained from the start on windows of sources drawn by them.
-//! Measured is the perplexity of text of the clean sources that none saw.
+//! ScaleBiO learns its weights while it trains two models, on batches with the same number of windows of each source.
+//! Then, as for all other weights, one model is trained from scratch on windows of sources sampled by the weights. The
+//! measure is the perplexity of held-out text of the clean sources.
 
 use std::ops::Range;
 use std::path::Path;
@@ -39,7 +39,7 @@ use crate::harness::row_store::RowStore;
 use crate::harness::settings::Scale;
 use crate::harness::trainer;
 
-/// Everything that decides the numbers of this part.
+/// Everything that determines this part's numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// `made-up` or `real`.
@@ -63,10 +63,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The settings that were asked for.
+    /// The requested settings.
     ///
     /// # Errors
-    /// Impossible ones.
+    /// If they are impossible.
     pub fn new(args: &Args) -> Result<Self> {
         let (full, real) = (args.common.scale == Scale::Full, args.texts == Texts::Real);
         let steps = match (real, full) {
@@ -97,17 +97,17 @@ impl Plan {
     }
 }
 
-/// Sources in all, and those that examples are weighed on.
+/// Number of sources, and of those on which examples are weighted.
 const SOURCES: usize = 5;
 const MIXED: usize = 3;
 /// Windows of the validation set in a step.
 const HELD: usize = 8;
-/// A finding's beginning: nats per token on a source.
+/// The prefix of a finding: nats per token on a source.
 const LOSS: &str = "loss on ";
-/// A finding's beginning: the weight of a source.
+/// The prefix of a finding: the weight of a source.
 const WEIGHT: &str = "weight of ";
 
-/// What decides the weights of a row.
+/// How a row's weights are determined.
 #[derive(Clone, Copy)]
 enum Way {
     Samples(LossShape, f64),
@@ -175,7 +175,7 @@ pub fn run(args: &Args, plan: &Plan) -> Result<()> {
     print(plan, &rows, out, &device, started.elapsed().as_secs_f64())
 }
 
-/// A seed's fresh model on disk, which every training starts from.
+/// A seed's new model on disk, from which every training starts.
 struct Start(TempDir);
 
 impl Start {
@@ -186,7 +186,7 @@ impl Start {
     }
 }
 
-/// A seed's texts and fresh model on the device of one training.
+/// A seed's texts and new model on the device of one training.
 struct Run<'a> {
     plan: &'a Plan,
     corpus: &'a Corpus,
@@ -244,8 +244,8 @@ impl<'a> Run<'a> {
         LrSchedule::cosine(self.plan.learning_rate).with_warmup(0.05)
     }
 
-    /// Trains on the first sources in equal shares, windows weighed by their losses; also what each source
-    /// weighed on average.
+    /// Trains on the first sources in equal shares, with windows weighted by their losses; also returns each source's
+    /// mean weight.
     fn by_losses(&self, shape: LossShape, temperature: f64) -> Result<(Decoder, Vec<f64>)> {
         let plan = self.plan;
         let sources = &self.corpus.sources[..MIXED];
@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
         Ok((model, mixed.sums.iter().map(|s| s / sum).collect()))
     }
 
-    /// Trains on windows of sources drawn by `weights`.
+    /// Trains on windows of sources sampled by `weights`.
     fn by_sources(&self, weights: &FixedWeights) -> Result<(Decoder, Vec<f64>)> {
         let (pool, device, lr) = (Pool::new(self)?, self.device.clone().autodiff(), self.lr());
         let (mut model, mut optimizer) = (self.start.clone().train(), adam());
@@ -282,8 +282,8 @@ impl<'a> Run<'a> {
         Ok((model.valid(), weights.weights().to_vec()))
     }
 
-    /// Learns weights of sources: trains a model on all of them by their weights, and one that also follows
-    /// the validation set.
+    /// Learns weights of sources: trains one model on all of them by their weights, and one that also follows the
+    /// validation set.
     fn bilevel(&self, scalebio: &mut ScaleBiO) -> Result<()> {
         let (pool, device, lr) = (Pool::new(self)?, self.device.clone().autodiff(), self.lr());
         let (mut u, mut of_u) = (self.start.clone().train(), adam());
@@ -328,7 +328,7 @@ fn host(losses: &Tensor<1>) -> Vec<f64> {
     losses.clone().inner().into_data().convert::<f32>().iter::<f32>().map(f64::from).collect()
 }
 
-/// `count` numbers of `range`, some of them perhaps more than once.
+/// `count` numbers from `range`, possibly with repetition.
 fn random(range: Range<usize>, count: usize, seed: u64) -> Vec<usize> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..count).map(|_| rng.random_range(range.clone())).collect()
@@ -358,14 +358,14 @@ impl<'a> Pool<'a> {
         Ok(Self { train, ranges, held })
     }
 
-    /// As many windows of each source, and the source of each.
+    /// The same number of windows of each source, and the source of each.
     fn of_each(&self, count: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
         let one = |(i, range): (usize, &Range<usize>)| random(range.clone(), count, mix(seed, 10 + i as u64));
         let batch = self.ranges.iter().enumerate().flat_map(one).collect();
         (batch, (0..self.ranges.len()).flat_map(|source| vec![source; count]).collect())
     }
 
-    /// Windows of sources drawn by `weights`.
+    /// Windows of sources sampled by `weights`.
     fn drawn(&self, weights: &[f64], count: usize, seed: u64) -> Vec<usize> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut one = |_| {
@@ -374,7 +374,7 @@ impl<'a> Pool<'a> {
                 chance -= p;
                 chance < 0.0
             });
-            // Rounding may leave a little beyond the last.
+            // Rounding may leave a little past the last.
             let heaviest = || (0..weights.len()).fold(0, |best, i| if weights[i] > weights[best] { i } else { best });
             rng.random_range(self.ranges[of.unwrap_or_else(heaviest)].clone())
         };
@@ -382,7 +382,7 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// Windows of several sources, as many of each, weighed by their losses.
+/// Windows of several sources, the same number of each, weighted by their losses.
 struct Mixed<'a> {
     problem: NextToken<'a>,
     /// Windows of each source.
@@ -390,7 +390,7 @@ struct Mixed<'a> {
     /// Tokens predicted in each.
     tokens: usize,
     weighter: LossBased,
-    /// What the windows of each source weighed so far.
+    /// The sum of the weights of each source's windows so far.
     sums: [f64; MIXED],
 }
 
@@ -466,7 +466,7 @@ fn sources(rows: &[Record]) -> Vec<(String, bool)> {
     names
 }
 
-/// What ScaleBiO found, in words.
+/// ScaleBiO's result, in words.
 fn found(rows: &[Record], names: &[(String, bool)]) -> Vec<String> {
     let rows: Vec<&Record> = rows.iter().filter(|r| r.method == "sources: ScaleBiO").collect();
     let weight = |row: &Record, name: &str| row.findings.get(&format!("{WEIGHT}{name}")).copied().unwrap_or(0.0);

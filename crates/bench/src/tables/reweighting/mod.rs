@@ -1,8 +1,8 @@
 //! The table of reweighting: loss-based weights of examples (arXiv 2502.06733) and ScaleBiO's weights of
 //! sources (arXiv 2406.19976).
 //!
-//! `squares`: on least squares, steps to a target. `language`: on a small language model over mixed
-//! texts, some of them made noisy; `texts` makes them.
+//! `squares`: on least squares, steps to a target. `language`: on a small language model over mixed texts, some of them
+//! noisy; `texts` generates them.
 
 mod language;
 mod squares;
@@ -18,7 +18,7 @@ use crate::harness::record::Measure;
 use crate::harness::settings::Common;
 use crate::harness::slurm;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "reweighting",
     summary: "Loss-based weights of examples, and ScaleBiO's of sources, on least squares",
@@ -42,7 +42,7 @@ pub struct Args {
     /// Steps after which a run counts as not reaching the target (least squares)
     #[arg(long, default_value_t = 3000)]
     pub most: usize,
-    /// The language model's texts: made-up languages, or Shakespeare and WikiText as bytes (with --data)
+    /// The language model's texts: synthetic languages, or Shakespeare and WikiText as bytes (with --data)
     #[arg(long, value_enum, default_value_t = Texts::MadeUp)]
     pub texts: Texts,
     /// Steps of each training of the language model
@@ -71,7 +71,7 @@ pub enum Part {
 /// Where the language model's texts come from.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Texts {
-    /// Two made-up languages.
+    /// Two synthetic languages.
     MadeUp,
     /// Shakespeare and WikiText.
     Real,

@@ -1,10 +1,10 @@
 //! Reweighting on least squares: how many steps loss-based weights of examples (arXiv 2502.06733) save,
 //! and whether ScaleBiO's weights of sources (arXiv 2406.19976) find the noisy ones.
 //!
-//! Examples: 1000 rows of 10 numbers, interpolated by one vector; in nine of ten rows all but two numbers
-//! are twenty times smaller, so that most rows teach the same. All rows have length 1 (the setting in
-//! which the method helps) or, as a counter-example, lengths drawn log-normally. SGD from zero on
-//! batches of 32; counted are the steps until the mean squared distance to the solution is below 1e-4.
+//! Examples: 1000 rows of 10 numbers, interpolated by one vector; in nine of ten rows all but two numbers are twenty
+//! times smaller, so that most rows are redundant. All rows have length 1 (the setting in which the method helps) or,
+//! as a counter-example, lengths drawn log-normally. SGD from zero on batches of 32; the result is the number of steps
+//! until the mean squared distance to the solution is below 1e-4.
 //!
 //! Sources: 500 rows each, labelled by the true vector, with noise, by another vector, by its negative.
 
@@ -29,7 +29,7 @@ use crate::harness::row_store::RowStore;
 
 use super::Args;
 
-/// Everything that decides the numbers of the table.
+/// Everything that determines the table's numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Plan {
     dataset: String,
@@ -43,10 +43,10 @@ const ROWS: usize = 1000;
 const BATCH: usize = 32;
 /// The mean squared distance to the solution at which a run is done.
 const TARGET: f64 = 1e-4;
-/// What follows a method's name where rows have unequal lengths.
+/// The suffix of a method's name if rows have unequal lengths.
 const UNEQUAL: &str = ", unequal lengths";
 
-/// The ways to weigh, as rows of the table.
+/// The weighting methods, as rows of the table.
 fn ways() -> Vec<(String, LossShape, f64)> {
     let heated = |shape: LossShape| [1.0, 0.4].map(|r| (format!("{}, r {r}", shape.name()), shape, r));
     let shapes = [LossShape::LinearUpper, LossShape::Quadratic, LossShape::Upper, LossShape::Extremes];
@@ -143,7 +143,7 @@ impl Problem {
     }
 }
 
-/// The row of one way to weigh: its steps at the learning rate that is best for it.
+/// The row of one weighting method: its steps at the learning rate that is best for it.
 fn cell(
     plan: &Plan,
     problem: &Problem,
@@ -165,10 +165,10 @@ fn at_rate(rate: f64) -> String {
     format!("steps at rate {rate}")
 }
 
-/// Sources by name: how their labels come about.
+/// Sources by name: how their labels are generated.
 const SOURCES: [&str; 5] = ["clean", "clean too", "noisy", "another vector", "negative"];
 
-/// What ScaleBiO finds, and what training by its weights gives, in words.
+/// ScaleBiO's weights, and the result of training with them, in words.
 fn sources(plan: &Plan) -> Result<Vec<String>> {
     let (mut found, mut errors) = (vec![Vec::new(); SOURCES.len()], vec![Vec::new(); 3]);
     for seed in plan.seeds.0..plan.seeds.0 + plan.seeds.1 {
@@ -227,8 +227,8 @@ impl Pool {
         Self { rows, validation, truth }
     }
 
-    /// Trains two vectors by `weighter`, one of them also on the validation set where `alpha` is above 0;
-    /// gives the other, which never saw it.
+    /// Trains two vectors by `weighter`, one of them also on the validation set if `alpha` is above 0; returns the
+    /// other, which never used it.
     fn train(&self, weighter: &mut impl SourceWeighter, alpha: f64, seed: u64) -> Result<[f64; DIM]> {
         let (mut u, mut w, rate) = ([0.0; DIM], [0.0; DIM], 0.02);
         let mut rng = ChaCha8Rng::seed_from_u64(mix(seed, 4));
@@ -304,6 +304,6 @@ fn print(plan: &Plan, rows: &[Record], notes: &[String], args: &Args, seconds: f
     let outcome = Outcome { table: "reweighting", measure, plan, rows, claims, notes, device: &device, seconds };
     let title = "Steps to the target, decimal logarithm, over learning rates";
     outcome.close(&args.common.out, title, &lines)?;
-    // Once more: its points are learning rates.
+    // Drawn again: its points are learning rates.
     picture::write(&args.common.out.join("reweighting.svg"), title, "learning rate", measure.axis(), &lines)
 }

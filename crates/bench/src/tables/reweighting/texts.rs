@@ -1,4 +1,4 @@
-//! The language model's texts: two clean sources, and three made noisy.
+//! The language model's texts: two clean sources, and three noisy ones.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use regrow_sparse_core::{Error, Result};
 
 /// One source.
 pub struct Source {
-    /// As `Shakespeare, noisy`.
+    /// Such as `Shakespeare, noisy`.
     pub name: String,
-    /// Whether it was left as it is.
+    /// Whether it is clean.
     pub clean: bool,
-    /// Tokens to learn from.
+    /// Training tokens.
     pub train: Vec<u32>,
-    /// Tokens to measure on.
+    /// Test tokens.
     pub test: Vec<u32>,
-    /// Tokens that a validation set is made of; none in noisy sources.
+    /// Validation tokens; none in noisy sources.
     pub held: Vec<u32>,
 }
 
@@ -30,20 +30,20 @@ pub struct Corpus {
     pub sizes: Sizes,
 }
 
-/// Sources, by what is done to the first two: name, which, and whether all of it is scrambled.
+/// Noisy sources: name, which clean source they are made from, and whether all of it is scrambled.
 const NOISY: [(&str, usize, bool); 3] = [(", noisy", 0, false), (", noisy", 1, false), (", scrambled", 0, true)];
 
 /// How much longer a noisy source is than a clean one, at most.
 const LONGER: usize = 2;
 
-/// A clean source: its name, and its tokens to learn from, to validate and to measure on.
+/// A clean source: its name, and its training, validation and test tokens.
 type Clean = (String, Vec<u32>, Vec<u32>, Vec<u32>);
 
 impl Corpus {
-    /// Two made-up languages of 16 tokens, drawn from `seed`.
+    /// Two synthetic languages of 16 tokens, drawn from `seed`.
     ///
     /// # Errors
-    /// A noise that is no share.
+    /// A noise outside the allowed range.
     pub fn made_up(noise: f64, seed: u64) -> Result<Self> {
         let sizes = Sizes { vocab: 16, width: 32, layers: 2, heads: 2, inner: 64, context: 32 };
         let clean = ["first language", "second language"].into_iter().enumerate().map(|(i, name)| {
@@ -57,7 +57,7 @@ impl Corpus {
     /// Shakespeare and WikiText-2 as bytes, from the files in `folder`.
     ///
     /// # Errors
-    /// A file that is missing, a noise that is no share.
+    /// A missing file, a noise outside the allowed range.
     pub fn real(folder: Option<&Path>, noise: f64, seed: u64) -> Result<Self> {
         let folder = folder.ok_or_else(|| {
             Error::Argument("the real texts need a folder: give --data DIR or set REGROW_DATA".into())
@@ -80,7 +80,7 @@ impl Corpus {
         Self::new(clean, sizes, noise, seed)
     }
 
-    /// From each clean source's name and its tokens to learn from, to validate and to measure on.
+    /// From each clean source's name and its training, validation and test tokens.
     fn new(clean: Vec<Clean>, sizes: Sizes, noise: f64, seed: u64) -> Result<Self> {
         if !(noise > 0.0 && noise <= 1.0) {
             return Err(Error::Argument(format!("{noise} is no share of tokens to replace: use above 0 to 1")));
@@ -102,7 +102,7 @@ impl Corpus {
     }
 }
 
-/// Tokens of a real text that are measured on.
+/// Number of test tokens of a real text.
 const MEASURED: usize = 32_768;
 
 /// `text` with the share `noise` of its tokens replaced by others of it, drawn from `seed`.
@@ -123,7 +123,7 @@ mod tests {
     fn noise_replaces_its_share_and_keeps_the_tokens_frequencies() {
         let text: Vec<u32> = (0..20_000).map(|i| if i % 4 == 0 { 1 } else { 2 + i % 3 }).collect();
         let noised = noisy(&text, 0.5, 3);
-        // Half are drawn anew; of four tokens in these shares one in 0.25 stays by chance.
+        // Half are replaced at random; with these shares of four tokens, a fraction of 0.25 stays by chance.
         let changed = text.iter().zip(&noised).filter(|(a, b)| a != b).count() as f64 / 20_000.0;
         assert!((changed - 0.375).abs() < 0.02, "{changed}");
         let ones = noised.iter().filter(|t| **t == 1).count() as f64 / 20_000.0;

@@ -1,7 +1,7 @@
-//! The table of RMM (Alipour, Amiri, arXiv 2510.14163): merging models of low rank.
+//! The table of RMM (Alipour, Amiri, arXiv 2510.14163): merging low-rank models.
 //!
-//! One parent, fine-tuned on several tasks: by LoRA, or wholly and then cut to a rank by SVD. The children are
-//! merged into one model by average, task arithmetic, TIES and DARE, of the factors and of their products,
+//! One parent, fine-tuned on several tasks: by LoRA, or fully and then truncated to a rank by SVD. The fine-tuned
+//! models are merged into one model by average, task arithmetic, TIES and DARE, of the factors and of their products,
 //! and reversibly by RMM. `models` trains, `rows` merges and measures, `view` shows.
 
 mod models;
@@ -13,7 +13,7 @@ use regrow_zoo::Arch;
 use crate::harness::finetuned::{Finetuned, FinetunedData};
 use crate::harness::prelude::*;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "rmm",
     summary: "RMM (arXiv 2510.14163): merging low-rank models reversibly, against merging them into one",

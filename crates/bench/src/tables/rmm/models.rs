@@ -1,4 +1,4 @@
-//! Children of low rank: by LoRA, or cut after training.
+//! Low-rank fine-tuned models: by LoRA, or truncated after training.
 
 use burn::module::{Lora, Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -17,7 +17,7 @@ const SCALE: f64 = 2.0;
 /// The differences of a task's model, matrix by matrix.
 pub type Child = Vec<LowRank>;
 
-/// A child for each task, trained by LoRA of this rank.
+/// A fine-tuned model for each task, trained by LoRA of this rank.
 pub fn by_lora(family: &Family<'_>, plan: &RmmTable, rank: usize, seed: u64) -> Result<Vec<Child>> {
     let one = |task: usize| {
         let seed = mix(seed, (1000 * rank + task) as u64);
@@ -31,7 +31,7 @@ pub fn by_lora(family: &Family<'_>, plan: &RmmTable, rank: usize, seed: u64) -> 
     (0..family.tasks.len()).map(one).collect()
 }
 
-/// The differences of a child for each task, all of its matrices trained.
+/// The differences of a fine-tuned model for each task, with all matrices trained.
 pub fn whole(family: &Family<'_>, plan: &RmmTable, seed: u64) -> Result<Vec<Vec<Vec<f32>>>> {
     let one = |task: usize| {
         let net = family.learn(family.trainable(), task, plan.models.plan.tune, plan.rate, mix(seed, 1))?;
@@ -40,7 +40,7 @@ pub fn whole(family: &Family<'_>, plan: &RmmTable, seed: u64) -> Result<Vec<Vec<
     (0..family.tasks.len()).map(one).collect()
 }
 
-/// The same cut to a rank.
+/// The same truncated to a rank.
 pub fn by_svd(family: &Family<'_>, whole: &[Vec<Vec<f32>>], rank: usize) -> Result<Vec<Child>> {
     let matrix = |(values, shape): (&Vec<f32>, &Vec<usize>)| LowRank::approximate(values, [shape[0], shape[1]], rank);
     whole.iter().map(|child| child.iter().zip(&family.shapes).map(matrix).collect()).collect()

@@ -15,21 +15,21 @@ use crate::harness::tasks::Family;
 
 /// The parent on all tasks.
 pub const PARENT: &str = "parent";
-/// Each task's own model, all of its matrices trained and none cut.
+/// Each task's own model, with all matrices trained and none truncated.
 pub const OWN_WHOLE: &str = "own model, not cut";
-/// Each task's own model of low rank.
+/// Each task's own low-rank model.
 pub const OWN: &str = "own model";
 /// What is merged into one model.
 pub const WHAT: [&str; 3] = ["not cut", "products", "factors"];
-/// How models become one.
+/// How models are merged into one.
 pub const RULES: [&str; 4] = ["average", "task arithmetic", "TIES", "DARE"];
 /// Basis models.
 pub const BASES: [usize; 3] = [1, 2, 3];
 /// LoRA and SVD, as patterns of the records.
 pub const WAYS: [&str; 2] = ["LoRA", "SVD"];
-/// A finding: numbers kept over those of all children.
+/// A finding: number of values stored relative to those of all fine-tuned models.
 pub const STORAGE: &str = "storage";
-/// A finding: the Frobenius norm of what the children lose over that of their differences.
+/// A finding: the Frobenius norm of the models' errors relative to that of their differences.
 pub const ERROR: &str = "relative error";
 /// A finding: the factor that was best on held-out images.
 const LAMBDA: &str = "lambda";
@@ -37,7 +37,7 @@ const LAMBDA: &str = "lambda";
 /// Factors for merged differences, to choose by held-out images.
 const LAMBDAS: [f64; 8] = [0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0];
 
-/// Every way of RMM in the table, by name, without the number of basis models.
+/// Every variant of RMM in the table, by name, without the number of basis models.
 pub fn reversible(rank: usize) -> Result<Vec<(&'static str, Rmm)>> {
     let by = |granularity| RmmConfig::new().with_granularity(granularity);
     Ok(vec![
@@ -71,7 +71,7 @@ pub fn of_seed(plan: &RmmTable, family: &Family<'_>, seed: u64) -> Result<Vec<Re
     Ok(rows)
 }
 
-/// The children of one way and rank.
+/// The fine-tuned models of one low-rank form and rank.
 struct Cell<'a> {
     family: &'a Family<'a>,
     way: &'static str,
@@ -167,7 +167,7 @@ impl Cell<'_> {
     }
 }
 
-/// One tensor of all models into one, as a difference to nothing.
+/// Merges one tensor of all models into one, as a difference to zero.
 fn merge(rule: &str, lambda: f64, seed: u64, name: &str, shape: &[usize], models: &[&[f32]]) -> Result<Vec<f32>> {
     let n = models.len();
     let method: Box<dyn TensorMerge> = match rule {

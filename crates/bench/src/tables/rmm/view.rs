@@ -1,4 +1,4 @@
-//! Shows the RMM table: methods by how models became of low rank, and how low.
+//! Shows the RMM table: methods by low-rank form and rank.
 
 use super::RmmTable;
 use super::rows::{BASES, ERROR, OWN, OWN_WHOLE, PARENT, RULES, STORAGE, WAYS, WHAT, reversible};
@@ -30,7 +30,7 @@ impl RmmTable {
     }
 }
 
-/// The rows in their order, those that were measured.
+/// The measured rows, in order.
 fn methods(rows: &[Record]) -> Result<Vec<String>> {
     let one = [PARENT, OWN_WHOLE, OWN].map(String::from);
     let merged = WHAT.iter().flat_map(|what| RULES.iter().map(move |rule| format!("{rule}, {what}")));
@@ -45,7 +45,7 @@ fn values(rows: &[Record], method: &str, (way, rank): (&str, usize)) -> Vec<(u64
     wanted.map(|r| (r.seed, r.value)).collect()
 }
 
-/// How much of the own models' accuracy is left.
+/// How much of the own models' accuracy remains.
 fn kept(rows: &[Record], columns: &[(&str, usize)]) -> Vec<String> {
     let mean = |method: &str, column| {
         let found: Vec<f64> = values(rows, method, column).into_iter().map(|(_, v)| v).collect();

@@ -22,7 +22,7 @@ use crate::harness::settings::{Common, Scale};
 use crate::harness::slurm;
 use crate::harness::trainer;
 
-/// What the registry says of the table.
+/// The table's registry entry.
 pub const INFO: Info = Info {
     name: "sms",
     summary: "Sparse Model Soups (arXiv 2306.16788): soups of sparse models against what they are made of",
@@ -69,7 +69,7 @@ pub enum Vary {
     LearningRate,
 }
 
-/// Everything that decides the numbers of the table.
+/// Everything that determines the table's numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Name of the data set.
@@ -90,7 +90,7 @@ pub struct Plan {
     pub weight_decay: f32,
     /// Momentum (no dampening).
     pub momentum: f64,
-    /// Share of the training images held out to choose by.
+    /// Share of the training images held out for choosing models.
     pub validation: f64,
     /// Share of the training images that recompute batch-norm statistics.
     pub recalibration: f64,

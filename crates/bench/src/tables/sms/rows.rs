@@ -31,7 +31,7 @@ pub const IMP_BEST: &str = "IMP, best of m runs";
 pub const IMP_LONGER: &str = "IMP, m times the retraining";
 /// The average of the m runs, pruned again.
 pub const REPRUNE: &str = "IMP-RePrune";
-/// One run whose last phase alone is a soup.
+/// One run in which only the last phase is a soup.
 pub const ONE_PHASE: &str = "one phase averaged";
 /// The mean of the candidates of SMS's last phase.
 pub const MEAN: &str = "SMS candidates, mean";
@@ -55,7 +55,7 @@ pub fn epochs(plan: &Plan) -> usize {
     plan.seeds.1 as usize * (plan.pretrain_epochs + plan.sparsities.len() * per_sparsity)
 }
 
-/// What it takes to fill the table.
+/// Everything needed to fill the table.
 pub struct Table<'a> {
     /// The plan.
     pub plan: &'a Plan,
@@ -65,15 +65,14 @@ pub struct Table<'a> {
     pub data: &'a DataSet,
     /// Where tensors live.
     pub device: &'a Device,
-    /// Who trains networks side by side.
+    /// The device pool.
     pub pool: DevicePool<'a>,
     /// Counts epochs.
     pub bar: &'a ProgressBar,
 }
 
 impl Table<'_> {
-    /// All rows. Finished cells are kept in `out` until the table is complete, and taken from
-    /// there with `resume`.
+    /// All rows. Finished cells are stored in `out` until the table is complete, and reused with `resume`.
     pub fn fill(&self, out: &Path, resume: bool) -> Result<Vec<Record>> {
         let mut store = RowStore::open(out, "sms", self.plan, resume)?;
         let (first, count) = self.plan.seeds;

@@ -1,4 +1,4 @@
-//! Training and pruning for the SMS table: one dense network, its pruned and retrained offspring.
+//! Training and pruning for the SMS table: one dense network, and its pruned and retrained networks.
 
 use burn::tensor::Device;
 use regrow_device::pool::DevicePool;
@@ -48,8 +48,7 @@ impl Seed<'_> {
         )
     }
 
-    /// Iterative pruning to `sparsity`, all prunable weights together, the head included as in the
-    /// paper.
+    /// Iterative pruning to `sparsity`, all prunable weights together, including the head, as in the paper.
     pub fn imp(&self, sparsity: f64) -> Result<Imp<Magnitude>> {
         Ok(Imp::new(Magnitude, sparsity, self.plan.phases)?
             .with_recipe(Recipe::default().with_select(Select::default().with_head())))
@@ -76,7 +75,7 @@ impl Seed<'_> {
     }
 }
 
-/// A seed's networks as SMS asks for them, at one sparsity.
+/// A seed's networks for SMS, at one sparsity.
 pub struct Soup<'a> {
     /// What the seed's networks share.
     pub seed: &'a Seed<'a>,
@@ -84,7 +83,7 @@ pub struct Soup<'a> {
     pub imp: &'a Imp<Magnitude>,
     /// Candidates per phase.
     pub m: usize,
-    /// Who retrains them.
+    /// The device pool.
     pub pool: &'a DevicePool<'a>,
 }
 

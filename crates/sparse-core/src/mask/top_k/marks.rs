@@ -1,4 +1,4 @@
-//! 64 keys beside the ends of a bracket: bits, by whatever instructions there are.
+//! Compares 64 keys with the ends of a bracket; results are bits, computed with the available instructions.
 
 use crate::mask::bitpack::packed;
 use crate::mask::simd::SimdLevel;
@@ -10,7 +10,7 @@ pub(super) struct Marks {
     pub(super) above: u64,
     /// Not below the lower end.
     pub(super) least: u64,
-    /// Whether a key is NaN, which is neither.
+    /// Whether any key is NaN, which is neither.
     pub(super) nan: bool,
 }
 
@@ -18,7 +18,7 @@ pub(super) struct Marks {
 #[inline(always)]
 pub(super) fn marks(level: SimdLevel, keys: &[f32; 64], low: f32, high: f32) -> Marks {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: there is no such level where the processor lacks the instructions.
+    // SAFETY: such a level exists only if the processor has the instructions.
     match level {
         SimdLevel::AVX512 => return unsafe { x86::avx512(keys, low, high) },
         SimdLevel::AVX2 => return unsafe { x86::avx2(keys, low, high) },
@@ -28,7 +28,7 @@ pub(super) fn marks(level: SimdLevel, keys: &[f32; 64], low: f32, high: f32) -> 
 }
 
 fn portable(keys: &[f32; 64], low: f32, high: f32) -> Marks {
-    // A byte for a truth: what compilers turn into vectors.
+    // One byte per bool: compilers vectorize this.
     let (mut above, mut least, mut nan) = ([false; 64], [false; 64], false);
     for (i, key) in keys.iter().enumerate() {
         above[i] = *key > high;

@@ -1,11 +1,10 @@
 //! Choosing the `keep` largest of many scores: exact count, ties by index, no sorting.
 //!
-//! A sample of the scores, some n^(2/3) of them, says between which two values the threshold almost
-//! certainly lies (Floyd and Rivest, Algorithm 489). One pass over all scores then marks those above
-//! and collects those between (the larger the slice, the smaller their share: about a hundredth of a
-//! large matrix), which alone are searched for the threshold. Should the sample have misled, a second
-//! pass looks beyond. The answer is that of a stable sort, whatever was sampled and however many
-//! threads there are.
+//! A sample of the scores, about n^(2/3) of them, gives two values between which the threshold almost certainly lies
+//! (Floyd and Rivest, Algorithm 489). One pass over all scores then marks those above and collects those between (the
+//! larger the slice, the smaller their share: about a hundredth of a large matrix). Only these are searched for the
+//! threshold. If the sample was misleading, a second pass searches outside the bracket. The result equals that of a
+//! stable sort, independent of the sample and of the number of threads.
 
 mod marks;
 pub(crate) mod on_device;
@@ -26,7 +25,7 @@ const PIECE: usize = 1 << 16;
 
 /// One bit per score, low bit first: set for the `keep` scores with the largest `key(score)`.
 ///
-/// Of equal keys the lower index is kept. Cost: one read of `scores`, one write of a bit each.
+/// Among equal keys the lower index is kept. Cost: one read of `scores`, one bit written per score.
 ///
 /// # Errors
 /// If a key is NaN, or `keep` exceeds the number of scores.
@@ -54,8 +53,8 @@ pub fn top_k(scores: &[f32], keep: usize, key: impl Fn(f32) -> f32 + Sync) -> Re
 
 /// The `keep` largest of every row of `cols` values by their keys, as [`top_k`] gives them.
 ///
-/// `keys` is given the values of a row and writes their keys, as many. Of equal keys the lower column is kept.
-/// Rows are worked on side by side, each in a cache's reach.
+/// `keys` gets the values of a row and writes one key per value. Among equal keys the lower column is kept. Rows are
+/// processed in parallel, each small enough for a cache.
 ///
 /// # Errors
 /// If a key is NaN, `keep` exceeds `cols`, or `cols` does not divide the values.
@@ -85,7 +84,7 @@ pub fn top_k_rows(
     Ok(words)
 }
 
-/// [`top_k`] of what is in a cache already, on one thread.
+/// [`top_k`] of data that is already in a cache, on one thread.
 fn top_k_of_row(keys: &[f32], keep: usize) -> Result<Vec<u64>> {
     let mut bracket = Bracket::around(keep, keys.len(), &mut sample(keys, stride(keys.len()), &|key| key));
     loop {
@@ -114,8 +113,8 @@ fn put_at(row: &[u64], words: &mut [u64], start: usize) {
 
 /// How many of each of `scores` are among the `keep` largest of all of them together.
 ///
-/// Of equal scores those of the earlier slice, and in it the lower index, are kept. Nothing is
-/// copied but a sample, and the scores that lie about the threshold.
+/// Among equal scores those of the earlier slice, and within it the lower index, are kept. Only a sample and the scores
+/// near the threshold are copied.
 ///
 /// # Errors
 /// If a score is NaN, or `keep` exceeds their number.
@@ -123,14 +122,14 @@ pub fn shares(scores: &[&[f32]], keep: usize) -> Result<Vec<usize>> {
     shares_of(scores.len(), keep, |slice| Ok::<_, Error>(Cow::Borrowed(scores[slice])))
 }
 
-/// Of how many scores of a slice one goes into the sample of all slices.
+/// One score out of this many goes into the sample of all slices.
 const STRIDE: usize = 512;
 
-/// [`shares`] of `slices` slices that are not in memory together: each is asked for twice, and once
-/// more where the sample misled.
+/// [`shares`] of `slices` slices that are not in memory together: each is read twice, and once more if the sample was
+/// misleading.
 ///
 /// # Errors
-/// As [`shares`], or what `slice` runs into.
+/// As [`shares`], or errors of `slice`.
 pub fn shares_of<'s, E: From<Error>>(
     slices: usize,
     keep: usize,
@@ -166,25 +165,25 @@ pub fn shares_of<'s, E: From<Error>>(
     }
 }
 
-/// Of how many of `n` scores one is sampled: so that n^(2/3) are.
+/// One score out of this many of `n` is sampled, so that the sample has n^(2/3).
 fn stride(n: usize) -> usize {
     (n as f64).cbrt() as usize
 }
 
-/// A number for each block, with no order that a matrix might have too.
+/// A pseudorandom number for each block, so that it does not align with the structure of a matrix.
 fn scattered(block: usize) -> usize {
     ((block as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }
 
-/// The keys of one score of every `stride`, its place among them scattered: a stride alone would see
-/// only one column of a matrix, or one place of an N:M pattern.
+/// The keys of one score of every `stride`, at a pseudorandom position among them: a fixed stride would see only one
+/// column of a matrix, or one position of an N:M pattern.
 fn sample(scores: &[f32], stride: usize, key: &(impl Fn(f32) -> f32 + Sync)) -> Vec<f32> {
     let draw = |(block, scores): (usize, &[f32])| key(scores[scattered(block) % scores.len()]);
-    // Each is a cache line of its own: threads wait for memory side by side.
+    // Each read is a separate cache line: threads wait for memory in parallel.
     scores.par_chunks(stride.max(1)).enumerate().with_min_len(1 << 12).map(draw).collect()
 }
 
-/// Keys above `high` are kept, those below `low` are not, the threshold is between them or one of them.
+/// Keys above `high` are kept, those below `low` are not; the threshold is between them or equal to one of them.
 #[derive(Clone, Copy, Debug)]
 struct Bracket {
     low: f32,
@@ -199,7 +198,7 @@ impl Bracket {
         let (rank, slack) = (share * drawn, 3.0 * (drawn * share * (1.0 - share)).sqrt() + 2.0);
         let place = |rank: f64| (0.0..drawn).contains(&rank).then_some(rank as usize);
         let larger = |a: &f32, b: &f32| b.total_cmp(a);
-        // What is smaller than the upper end is all that the lower end is looked for in.
+        // The lower end is searched only among keys smaller than the upper end.
         let (mut high, mut rest, mut gone) = (f32::INFINITY, sample, 0);
         if let Some(first) = place(rank - slack) {
             let (_, found, smaller) = rest.select_nth_unstable_by(first, larger);
@@ -209,7 +208,7 @@ impl Bracket {
             Some(last) => *rest.select_nth_unstable_by(last - gone, larger).1,
             None => f32::NEG_INFINITY,
         };
-        // A NaN brackets nothing; the pass over all keys will find it.
+        // A NaN gives no bracket; the pass over all keys will find it.
         if high.is_nan() || low.is_nan() {
             Self { low: f32::NEG_INFINITY, high: f32::INFINITY }
         } else {
@@ -222,7 +221,7 @@ impl Bracket {
         SimdLevel::best().run(Sift { bracket: *self, scores, key, put })
     }
 
-    /// Where to look instead if the threshold for `keep` is not in this bracket.
+    /// Where to search instead if the threshold for `keep` is not in this bracket.
     fn missed(&self, partitioned: &[Partitioned], keep: usize) -> Result<Option<Self>> {
         if partitioned.iter().any(|partitioned| partitioned.nan) {
             return Err(Error::Argument("a score is NaN".into()));
@@ -258,7 +257,7 @@ impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> SimdKernel for Sift<'_, K, P> {
             self.word(level, at, scores, u64::MAX, &mut partitioned);
         }
         if let Some(first) = rest.first() {
-            // What the last word lacks is filled with a score that there is; its bits are cut off.
+            // The last word is padded with an existing score; the padding's bits are cut off.
             let mut last = [*first; 64];
             last[..rest.len()].copy_from_slice(rest);
             self.word(level, whole.len(), &last, u64::MAX >> (64 - rest.len()), &mut partitioned);
@@ -268,7 +267,7 @@ impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> SimdKernel for Sift<'_, K, P> {
 }
 
 impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> Sift<'_, K, P> {
-    /// Word `at`, of which the bits `exist`.
+    /// Word `at`, of which the bits `exist` are valid.
     #[inline(always)]
     fn word(&mut self, level: SimdLevel, at: usize, scores: &[f32; 64], exist: u64, partitioned: &mut Partitioned) {
         let mut keys = [0.0; 64];
@@ -289,12 +288,12 @@ impl<K: Fn(f32) -> f32, P: FnMut(usize, u64)> Sift<'_, K, P> {
     }
 }
 
-/// What a bracket leaves of scores.
+/// The scores' relation to a bracket.
 #[derive(Debug, Default)]
 struct Partitioned {
     /// How many keys are above it.
     above: usize,
-    /// The keys in it, each with its index, which is counted from the start of its piece.
+    /// The keys in it, each with its index relative to the start of its piece.
     between: Vec<(f32, u32)>,
     nan: bool,
 }
@@ -310,14 +309,14 @@ impl FromIterator<Self> for Partitioned {
     }
 }
 
-/// The smallest key that is kept, and how many of those that equal it.
+/// The smallest key that is kept, and how many keys equal to it are kept.
 struct Threshold {
     key: f32,
     equal: usize,
 }
 
 impl Threshold {
-    /// The threshold that keeps `keep`, of which those above the bracket are a part.
+    /// The threshold that keeps `keep` in total, including those above the bracket.
     fn of(partitioned: &[Partitioned], keep: usize) -> Self {
         let rest = keep - partitioned.iter().map(|partitioned| partitioned.above).sum::<usize>();
         let mut keys: Vec<f32> =
@@ -329,23 +328,23 @@ impl Threshold {
         Self { key: *key, equal: rest - larger.iter().filter(|larger| **larger > *key).count() }
     }
 
-    /// The threshold for `partitioned`, the next part of all: of those that equal the key it takes what there is.
+    /// The threshold for `partitioned`, the next part: it takes as many of the keys equal to the threshold as it has.
     fn share(&mut self, partitioned: &Partitioned) -> Self {
         let equal = partitioned.between.iter().filter(|(key, _)| *key == self.key).count().min(self.equal);
         self.equal -= equal;
         Self { key: self.key, equal }
     }
 
-    /// Sets the bits of the keys between that are kept.
+    /// Sets the bits of the keys in the bracket that are kept.
     fn mark(&mut self, partitioned: &Partitioned, words: &mut [u64]) {
         for (key, at) in &partitioned.between {
             words[*at as usize / 64] |= u64::from(self.takes(*key)) << (at % 64);
         }
     }
 
-    /// Whether a key is kept, asked for each in order: of equal ones the first are.
+    /// Whether a key is kept; call it in order, the first of equal keys are kept.
     fn takes(&mut self, key: f32) -> bool {
-        // Without a jump: which are kept no processor can foresee.
+        // Without a branch: a processor cannot predict which keys are kept.
         let tie = (key == self.key) & (self.equal > 0);
         self.equal -= usize::from(tie);
         (key > self.key) | tie
@@ -379,7 +378,7 @@ mod tests {
         assert!(top_k_rows(&[1.0, 2.0], 2, 3, same).is_err() && top_k_rows(&[1.0], 2, 1, same).is_err());
     }
 
-    /// The indices of the `keep` largest, first of equal ones, by sorting.
+    /// The indices of the `keep` largest, by sorting; among equal ones the first.
     fn sorted(scores: &[f32], keep: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| scores[*b].partial_cmp(&scores[*a]).unwrap().then(a.cmp(b)));
@@ -422,7 +421,7 @@ mod tests {
         }
     }
 
-    /// Scores of which those that a sample takes of each slice, up to one of `ends`, are all `misleading`.
+    /// Scores of which all that a sample takes of each slice, up to one of `ends`, are `misleading`.
     fn misleading(ends: &[usize], stride: usize, misleading: f32) -> Vec<f32> {
         let n = ends.last().copied().unwrap_or(0);
         let places: Vec<f32> = (0..n).map(|i| i as f32).collect();

@@ -1,21 +1,20 @@
-//! Choosing the largest scores on the device that holds them: their threshold is found by counting.
+//! Choosing the largest scores on the device that holds them: the threshold is found by counting.
 //!
-//! A sample of the scores, some n^(2/3) of them, says between which two values the threshold almost certainly lies;
-//! how many scores are at least as large as some value between tells on which side of it the threshold is, and so on:
-//! a dozen passes over scores that stay where they are. Of equal ones those with the lower index are kept. The answer
-//! is that of [`top_k`](super::top_k), bit for bit, or none at all where a device might see other numbers than the
-//! processor does.
+//! A sample of the scores, about n^(2/3) of them, gives two values between which the threshold almost certainly lies.
+//! Counting how many scores are at least some value between them tells on which side of it the threshold is, and so on:
+//! about a dozen passes over scores that stay on the device. Among equal scores the lower index is kept. The result
+//! equals that of [`top_k`](super::top_k) bit for bit, or is `None` if a device might see other numbers than the CPU.
 
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use super::{Bracket, scattered, stride};
 
-/// Scores of one matrix on their device, to choose the largest of without their leaving it.
+/// Scores of one matrix on their device, to choose the largest without copying them to the CPU.
 ///
-/// What is kept comes as a tensor of their shape, true where kept: what [`top_k`](super::top_k) and its like would
-/// keep. None comes where that cannot be told: where scores are not f32, or one of them is NaN or plus infinity; where
-/// the smallest that is kept is zero, or smaller than numbers of full precision (1.2e-38), which a device may take for
-/// zero; where there are fewer than are to be kept, or more than a device counts (2^31).
+/// The result is a tensor of their shape, true where kept: what [`top_k`](super::top_k) and its variants would keep.
+/// The result is `None` if that cannot be determined: if scores are not f32, or one of them is NaN or plus infinity; if
+/// the smallest kept score is zero or subnormal (below 1.2e-38), which a device may flush to zero; if there are fewer
+/// scores than to keep, or more than a device can count (2^31).
 #[derive(Clone, Debug)]
 pub struct Scores {
     values: Tensor<2>,
@@ -23,18 +22,17 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Of a matrix `[d_out, d_in]`, then `outputs` is 0, or `[d_in, d_out]`, then it is 1: the dimension that counts
-    /// outputs.
+    /// For a matrix `[d_out, d_in]`, `outputs` is 0; for `[d_in, d_out]`, it is 1: the output dimension.
     pub fn new(values: Tensor<2>, outputs: usize) -> Self {
         Self { values, outputs: outputs.min(1) }
     }
 
-    /// The `keep` largest; of equal ones those with the lower index, row by row of `[d_out, d_in]`.
+    /// The `keep` largest; among equal ones the lower index, row by row of `[d_out, d_in]`.
     pub fn kept(&self, keep: usize) -> Option<Tensor<2, Bool>> {
         kept(std::slice::from_ref(self), &[0], &[keep])?.pop()
     }
 
-    /// The `keep` largest of each output; of equal ones those of the lower inputs.
+    /// The `keep` largest of each output; among equal ones the lower inputs.
     pub fn kept_by_row(&self, keep: usize) -> Option<Tensor<2, Bool>> {
         let cols = self.cols();
         if keep > cols || !self.plain() {
@@ -62,14 +60,14 @@ impl Scores {
         Some(self.values.clone().greater(thresholds).bool_or(ties.bool_and(self.left_of(limits))))
     }
 
-    /// The `n` largest of every `m` neighbours along the inputs; of equal ones the first. Scores that are smaller than
-    /// numbers of full precision may count as equal. None also where `m` does not divide the inputs.
+    /// The `n` largest of every `m` neighbours along the inputs; among equal ones the first. Subnormal scores may count
+    /// as equal. Also `None` if `m` does not divide the inputs.
     pub fn n_of_m(&self, n: usize, m: usize) -> Option<Tensor<2, Bool>> {
         let [rows, cols] = self.values.dims();
         if m == 0 || n > m || !self.cols().is_multiple_of(m) || !self.plain() {
             return None;
         }
-        // The places of a group, neighbours along the inputs, as a dimension of their own.
+        // The positions in a group, neighbours along the inputs, as a separate dimension.
         let (shape, dim) = if self.outputs == 1 { ([rows / m, m, cols], 1) } else { ([rows, cols / m, m], 2) };
         let groups = self.values.clone().reshape(shape);
         let places: Vec<Tensor<3>> = (0..m).map(|j| groups.clone().slice_dim(dim, j..j + 1)).collect();
@@ -96,7 +94,7 @@ impl Scores {
         self.values.dims()[1 - self.outputs]
     }
 
-    /// Whether there are scores, not too many, and each can be compared and is no plus infinity.
+    /// Whether there are scores, not too many, all comparable and none plus infinity.
     fn plain(&self) -> bool {
         let few = self.len() > 0 && i32::try_from(self.len()).is_ok();
         few && self.values.dtype() == DType::F32
@@ -115,7 +113,7 @@ impl Scores {
         Tensor::<2>::from_data(numbers, &self.values.device()).expand(self.values.dims())
     }
 
-    /// Some scores of each row, of all the same columns.
+    /// Some scores of each row, from the same columns.
     fn sample_of_rows(&self) -> Vec<Vec<f32>> {
         let (rows, cols) = (self.rows(), self.cols());
         let columns = scattered_places(cols, cols.div_ceil(SAMPLE_OF_ROW), &self.values.device());
@@ -125,7 +123,7 @@ impl Scores {
         drawn.chunks(drawn.len() / rows).map(<[f32]>::to_vec).collect()
     }
 
-    /// How many are at least `least`.
+    /// How many scores are at least `least`.
     fn at_least(&self, least: f32) -> Tensor<1, Int> {
         self.values.clone().greater_equal_elem(least).int().sum()
     }
@@ -136,7 +134,7 @@ impl Scores {
         self.values.clone().reshape([self.len()]).select(0, places).into_data().convert::<f32>().iter::<f32>().collect()
     }
 
-    /// What `cut` keeps, which takes from it as many of those that equal the threshold.
+    /// What `cut` keeps; the scores equal to the threshold that are kept are subtracted from `cut`.
     fn past(&self, cut: &mut Cut) -> Tensor<2, Bool> {
         let values = || self.values.clone();
         let Some(equal) = &mut cut.equal else { return values().greater_equal_elem(cut.threshold) };
@@ -174,10 +172,10 @@ impl Scores {
     }
 }
 
-/// Of how many scores of a row the first guess at its threshold is made.
+/// The number of scores of a row from which its threshold is first estimated.
 const SAMPLE_OF_ROW: usize = 128;
 
-/// One place of every `stride` of `len`, as [`sample`](super::sample) takes them.
+/// One position of every `stride` of `len`, as [`sample`](super::sample) takes them.
 fn scattered_places(len: usize, stride: usize, device: &Device) -> Tensor<1, Int> {
     let stride = stride.max(1);
     let place = |block: usize| (block * stride + scattered(block) % stride.min(len - block * stride)) as i32;
@@ -185,9 +183,9 @@ fn scattered_places(len: usize, stride: usize, device: &Device) -> Tensor<1, Int
     Tensor::from_data(TensorData::new(places, [len.div_ceil(stride)]), device)
 }
 
-/// For each of `scores`, what is kept of it: true for the `keep` largest of each group, `keep` says how many,
-/// `group` to which one scores belong. Of equal ones those of the earlier scores and in these the lower index (row by
-/// row of `[d_out, d_in]`) are kept. None where [`Scores`] says.
+/// For each of `scores`, the kept ones: true for the `keep` largest of each group; `keep` gives the count of each
+/// group, `group` the group of each of `scores`. Among equal ones those of the earlier scores, and within these the
+/// lower index (row by row of `[d_out, d_in]`), are kept. `None` as for [`Scores`].
 pub(crate) fn kept(scores: &[Scores], group: &[usize], keep: &[usize]) -> Option<Vec<Tensor<2, Bool>>> {
     if !scores.iter().all(Scores::plain) {
         return None;
@@ -216,7 +214,7 @@ pub(crate) fn kept(scores: &[Scores], group: &[usize], keep: &[usize]) -> Option
     cuts.iter().all(Cut::is_told_apart).then(|| scores.iter().zip(group).map(|(s, g)| s.past(&mut cuts[*g])).collect())
 }
 
-/// What is at least the threshold is kept; of what equals it only so many, if that is said.
+/// Scores above the threshold are kept; of those equal to it, at most a given number if one is set.
 #[derive(Clone, Debug, PartialEq)]
 struct Cut {
     threshold: f32,
@@ -224,17 +222,17 @@ struct Cut {
 }
 
 impl Cut {
-    /// Whether every device knows what is on which side of it.
+    /// Whether every device agrees on which side of it a score is.
     fn is_told_apart(&self) -> bool {
         self.threshold.is_normal() || (self.threshold.is_infinite() && self.equal.is_none())
     }
 }
 
-/// A threshold between two values, of which it is known how many scores are at least as large.
+/// A threshold between two values, with the number of scores at least as large as each.
 #[derive(Clone, Debug)]
 struct Search {
     keep: usize,
-    /// Enough are, and too few.
+    /// At `low` enough scores are at least as large, at the upper end too few.
     low: f32,
     high: f32,
     at_low: usize,
@@ -249,7 +247,7 @@ impl Search {
         Self { keep, low: f32::NEG_INFINITY, high: f32::INFINITY, at_low: total, at_high: 0, hint, rounds: 0 }
     }
 
-    /// The cut, once no value lies between.
+    /// The cut, once no value lies between the two.
     fn cut(&self) -> Option<Cut> {
         match self {
             Self { keep: 0, .. } => Some(Cut { threshold: f32::INFINITY, equal: None }),
@@ -261,8 +259,9 @@ impl Search {
         }
     }
 
-    /// The value to count at next: the sample's two; then where the share between is expected to leave a little on
-    /// one side of the wanted rank, and on the other; in the middle of what numbers there are, where that fails.
+    /// The value to count at next: first the sample's two; then where the density between the ends suggests a value
+    /// slightly to one side of the wanted rank, then to the other; the midpoint of the representable numbers if that
+    /// fails.
     fn asks(&self) -> f32 {
         let between = (self.at_low - self.at_high) as f64;
         let slack = between.sqrt() * if self.rounds.is_multiple_of(2) { 1.0 } else { -1.0 };
@@ -276,7 +275,7 @@ impl Search {
         if self.low < value && value < self.high { value } else { self.middle() }
     }
 
-    /// The number with as many below it as above; one of full precision, if there is one.
+    /// The number with as many representable numbers below it as above; a normal number if possible.
     fn middle(&self) -> f32 {
         let middle = in_order(order(self.low).midpoint(order(self.high)));
         let near = [middle, f32::MIN_POSITIVE, -f32::MIN_POSITIVE];
@@ -284,7 +283,7 @@ impl Search {
         near.into_iter().find(inside).unwrap_or(middle)
     }
 
-    /// `count` scores are at least `value`.
+    /// Records that `count` scores are at least `value`.
     fn told(&mut self, value: f32, count: usize) {
         self.rounds += 1;
         match count >= self.keep {
@@ -294,32 +293,32 @@ impl Search {
     }
 }
 
-/// The place of a number among all, zero's being 0.
+/// The index of a number in the order of all floats, zero's being 0.
 fn order(value: f32) -> i64 {
     let size = i64::from(value.to_bits() & 0x7fff_ffff);
     if value.is_sign_negative() { -size } else { size }
 }
 
-/// The number at a place.
+/// The number at an index.
 fn in_order(place: i64) -> f32 {
     f32::from_bits(place.unsigned_abs() as u32).copysign(place as f32)
 }
 
-/// Whole numbers, none of them negative, from their device.
+/// Non-negative integers, read from their device.
 fn numbers<const D: usize>(tensor: Tensor<D, Int>) -> Vec<usize> {
     tensor.into_data().convert::<i64>().iter::<i64>().map(|n| n as usize).collect()
 }
 
-/// Bits of a number that every device has.
+/// Bits per integer that every device supports.
 const BITS: usize = 32;
 
-/// A row of such numbers, each with one bit.
+/// A row of such integers, each with one bit set.
 fn powers(device: &Device) -> Tensor<2, Int> {
     let powers: Vec<i32> = (0..BITS).map(|bit| 1i32 << bit).collect();
     Tensor::from_data(TensorData::new(powers, [1, BITS]), device)
 }
 
-/// The first flags of what [`words`] gave, as many as a matrix of `dims` (as it is stored) has, on `device`.
+/// The flags of a matrix of `dims` (as stored) on `device`, from the words that [`words`] returned.
 pub(crate) fn flags(words: &[u64], dims: [usize; 2], outputs: usize, device: &Device) -> Tensor<2, Bool> {
     let len = dims[0] * dims[1];
     let halves: Vec<i32> = words.iter().flat_map(|word| [*word as i32, (word >> BITS) as i32]).collect();
@@ -330,7 +329,7 @@ pub(crate) fn flags(words: &[u64], dims: [usize; 2], outputs: usize, device: &De
     if outputs == 1 { flags.reshape([dims[1], dims[0]]).swap_dims(0, 1) } else { flags.reshape(dims) }
 }
 
-/// One bit for each flag, row by row of `[d_out, d_in]`, low bit first; `outputs` says which dimension counts outputs.
+/// One bit for each flag, row by row of `[d_out, d_in]`, low bit first; `outputs` is the output dimension.
 pub(crate) fn words(flags: Tensor<2, Bool>, outputs: usize) -> Vec<u64> {
     let flags = if outputs == 1 { flags.swap_dims(0, 1) } else { flags };
     let (device, len) = (flags.device(), flags.shape().num_elements());
