@@ -109,7 +109,7 @@ impl<'a, M: BlockModel> Calibration<'a, M> {
 /// Callback of [`calibrate`]: a block's number, its linear weights and the squared norms of each one's inputs.
 pub type Visit<'a> = dyn FnMut(usize, &[(Weight, &Squares)]) -> Result<()> + 'a;
 
-/// Runs the model unchanged over calibration inputs (as for [`Walk::prune`]), which are not modified; `visit` gets each
+/// Runs the model unchanged over calibration inputs (as for [`Walk::prune`](crate::layerwise::Walk::prune)), which are not modified; `visit` gets each
 /// block's number, its linear weights and the squared norms of each one's inputs.
 ///
 /// # Errors

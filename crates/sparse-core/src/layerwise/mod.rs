@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | write a method for one layer | [`LayerSolver`], [`InputObserver`] |
 //! | iterate over the blocks of a model and prune them | [`Walk`] |
-//! | get statistics of the inputs of a model's layers | [`Calibration`], [`InputStatistics`] |
+//! | get statistics of the inputs of a model's layers | [`Calibration`], [`InputStatistic`] |
 //! | store hidden states in memory or on disk | [`HiddenStates`] |
 //! | prune one layer of a Burn model | [`prune_layer()`] |
 

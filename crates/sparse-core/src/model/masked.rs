@@ -238,12 +238,22 @@ mod tests {
     use super::*;
     use crate::Mask;
 
+    struct Spoiled;
+
+    impl ModuleMapper for Spoiled {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor * f32::NAN)
+        }
+    }
+
     #[test]
     fn masks_are_told_of_a_model_whose_weights_are_not_numbers() {
         let layer = LinearConfig::new(3, 2).init(&regrow_device::current());
         let masks: MaskSet = [("weight".to_string(), Mask::from_fn([2, 3], |i| i != 4))].into_iter().collect();
         let mut layer = apply_masks(layer, &masks, Gradient::Masked, Base::Zeroed).expect("the mask fits");
-        layer.weight = layer.weight.map(|weight| weight * f32::NAN);
+        // The base alone: mapping the parameter itself would bake the mask in.
+        layer = layer.map(&mut Spoiled);
+        assert!(layer.weight.val().into_data().iter::<f32>().any(f32::is_nan));
         assert_eq!(super::masks(&layer).expect("masks are read alone").difference(&masks), None);
     }
 }

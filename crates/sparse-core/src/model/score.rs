@@ -35,7 +35,7 @@ pub trait Score: Send + Sync {
     /// the value itself. They must equal those of [`Score::score`] to the last bit: use operations that every device
     /// rounds alike, such as an absolute value.
     ///
-    /// With it, large layers on a device with its own memory are pruned there, see [`Recipe::prune`].
+    /// With it, large layers on a device with its own memory are pruned there, see [`Recipe::prune`](crate::model::recipe::Recipe::prune).
     fn on_device(&self, _values: Tensor<2>) -> Option<Tensor<2>> {
         None
     }

@@ -330,8 +330,7 @@ impl<M: Module> View for Looking<'_, M> {
     }
 
     fn gradients(&mut self) -> Result<Vec<Vec<f32>>> {
-        let missing = "the gradients of this step were not kept: the pruner's `needs_gradients` must ask for them";
-        self.gradients.take().ok_or_else(|| Error::Argument(missing.into()))
+        self.gradients.take().ok_or_else(not_kept)
     }
 
     fn evidence(&mut self, needs: &Needs) -> Result<Evidence> {
@@ -343,8 +342,17 @@ impl<M: Module> View for Looking<'_, M> {
                 Evidence::default()
             }
         };
-        Ok(if needs.gradients { evidence.with_gradients(self.gradients()?) } else { evidence })
+        if !needs.gradients {
+            return Ok(evidence);
+        }
+        // A copy: the pruner may ask for the gradients too, as GraNet does to regrow.
+        Ok(evidence.with_gradients(self.gradients.clone().ok_or_else(not_kept)?))
     }
+}
+
+fn not_kept() -> Error {
+    let reason = "the gradients of this step were not kept: the pruner's `needs_gradients` must ask for them";
+    Error::Argument(reason.into())
 }
 
 /// A sparsifier and its optimizer in one, for your own training loop: it steps like Burn's `ModuleOptimizer`.
