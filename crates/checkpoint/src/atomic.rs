@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// ```
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("masks.bin");
-/// crate::atomic::write_atomic(&path, |out| out.write_all(b"kept"))?;
+/// regrow_checkpoint::atomic::write_atomic(&path, |out| out.write_all(b"kept"))?;
 /// assert_eq!(std::fs::read(&path)?, b"kept");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

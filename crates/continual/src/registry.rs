@@ -5,7 +5,7 @@
 //! use regrow_continual::prelude::*;
 //! use regrow_continual::registry;
 //!
-//! fn strategy<M: Headed>() -> Result<Box<dyn Strategy<M>>> {
+//! fn strategy<M: Headed + 'static>() -> Result<Box<dyn Strategy<M>>> {
 //!     find(&registry::entries::<M>(), "der++")?.build(&Params::new(0).with("memory=500,alpha=0.3")?)
 //! }
 //!
