@@ -13,7 +13,6 @@ use burn::tensor::{Device, Tensor};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::lr::LrSchedule;
@@ -389,39 +388,6 @@ impl State {
         std::fs::rename(&self.dir, &gone).map_err(|e| Error::io(&self.dir, e))?;
         std::fs::remove_dir_all(&gone).map_err(|e| Error::io(&gone, e))
     }
-}
-
-/// Reads what [`write_vectors`] wrote.
-///
-/// # Errors
-/// If the file cannot be read or has another format.
-pub fn read_vectors(path: &Path) -> Result<Vec<Vec<f32>>> {
-    let bad = |reason: String| Error::format(path, reason);
-    let file = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let tensors = SafeTensors::deserialize(&file).map_err(|e| bad(e.to_string()))?;
-    let one = |i: usize| -> Result<Vec<f32>> {
-        let data = tensors.tensor(&i.to_string()).map_err(|e| bad(e.to_string()))?;
-        Ok(data.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-    };
-    (0..tensors.len()).map(one).collect()
-}
-
-/// Writes lists of numbers as the f32 tensors `0`, `1`, .. of a safetensors file, completely or not at all.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn write_vectors(path: &Path, vectors: &[Vec<f32>]) -> Result<()> {
-    let bad = |e: SafeTensorError| Error::format(path, e.to_string());
-    let view = |(i, values): (usize, &'_ Vec<f32>)| -> Result<_> {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Ok((i.to_string(), values.len(), bytes))
-    };
-    let bytes = vectors.iter().enumerate().map(view).collect::<Result<Vec<_>>>()?;
-    let views = bytes.iter().map(|(name, len, data)| {
-        TensorView::new(Dtype::F32, vec![*len], data).map(|view| (name.as_str(), view)).map_err(bad)
-    });
-    let file = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, None).map_err(bad)?;
-    Ok(atomic::write_atomic(path, |out| out.write_all(&file))?)
 }
 
 fn unreadable(path: &Path, e: RecordError) -> Error {

@@ -21,7 +21,7 @@ pub const KEPT: &str = "models kept";
 pub const FIRST: &str = "first task, change";
 
 /// The finding that holds the accuracy on the tasks so far after `t` models.
-pub fn after(t: usize) -> String {
+pub fn finding_after(t: usize) -> String {
     format!("after {t:02}")
 }
 
@@ -54,7 +54,7 @@ impl<'a> Arrivals<'a> {
     }
 
     /// A row measured without merging; `m` counts orders from 1.
-    pub fn plain(&self, name: &str, value: f64) -> Record {
+    pub fn constant(&self, name: &str, value: f64) -> Record {
         Record { m: self.order + 1, ..Record::new(name, 0.0, self.seed, value, 0.0) }
     }
 
@@ -62,7 +62,7 @@ impl<'a> Arrivals<'a> {
     ///
     /// # Errors
     /// Errors of `merge`.
-    pub fn again(&self, name: &str, kept: usize, merge: impl Fn(&[usize]) -> Result<Merged>) -> Result<Record> {
+    pub fn remerged(&self, name: &str, kept: usize, merge: impl Fn(&[usize]) -> Result<Merged>) -> Result<Record> {
         self.row(name, kept, || (1..=self.line.len()).map(|t| merge(&self.line[..t])).collect())
     }
 
@@ -74,9 +74,9 @@ impl<'a> Arrivals<'a> {
         let (started, steps) = (Instant::now(), steps()?);
         let (seconds, all) = (started.elapsed().as_secs_f64(), self.line.len());
         let on = |t: usize, of: usize| self.family.accuracy_on(&self.line[..of], &steps[t - 1], |task| &task.test);
-        let along = (1..=all).map(|t| (after(t), on(t, t)));
+        let along = (1..=all).map(|t| (finding_after(t), on(t, t)));
         let beside = [(KEPT.to_string(), kept as f64), (FIRST.to_string(), on(all, 1) - on(1, 1))];
         let findings = along.chain(beside).collect();
-        Ok(Record { seconds, findings, ..self.plain(name, on(all, all)) })
+        Ok(Record { seconds, findings, ..self.constant(name, on(all, all)) })
     }
 }

@@ -3,7 +3,7 @@
 
 use regrow_merging::{OpcmConfig, TaskArithmeticConfig, TiesConfig, opcm::Difference};
 
-use crate::harness::arrivals::{Arrivals, FIRST, KEPT, Merged, after};
+use crate::harness::arrivals::{Arrivals, FIRST, KEPT, Merged, finding_after};
 use crate::harness::finetuned::{Finetuned, FinetunedData};
 use crate::harness::prelude::*;
 
@@ -67,14 +67,14 @@ impl Table for OpcmTable {
             let ties = |on: &[usize], by| arrivals.merged(on, &ties.clone().with_lambda(by).init(on.len())?);
             let best = |on: &[usize], by: &dyn Fn(f64) -> Result<Merged>| family.best_factor(on, &LAMBDAS, by);
             rows.extend([
-                arrivals.plain("parent", parent),
-                arrivals.plain("own model", alone),
+                arrivals.constant("parent", parent),
+                arrivals.constant("own model", alone),
                 arrivals.row("OPCM", 1, || self.one_by_one(&arrivals, true))?,
                 arrivals.row("OPCM without projection", 1, || self.one_by_one(&arrivals, false))?,
-                arrivals.again("average", 1, |on| sum(on, 1.0 / on.len() as f64))?,
-                arrivals.again("task arithmetic, 0.3", 1, |on| sum(on, 0.3))?,
-                arrivals.again("task arithmetic, chosen", 1, |on| best(on, &|by| sum(on, by)))?,
-                arrivals.again("TIES, chosen", plan.count, |on| best(on, &|by| ties(on, by)))?,
+                arrivals.remerged("average", 1, |on| sum(on, 1.0 / on.len() as f64))?,
+                arrivals.remerged("task arithmetic, 0.3", 1, |on| sum(on, 0.3))?,
+                arrivals.remerged("task arithmetic, chosen", 1, |on| best(on, &|by| sum(on, by)))?,
+                arrivals.remerged("TIES, chosen", plan.count, |on| best(on, &|by| ties(on, by)))?,
             ]);
         }
         Ok(rows)
@@ -93,8 +93,9 @@ impl Table for OpcmTable {
             Column::mean("kept", 0, view::finding(KEPT)),
             Column::mean("ms per model", 1, |r| Some(1e3 * r.seconds / count as f64)),
         ];
-        let along =
-            |row: &Record| (1..=count).filter_map(|t| Some((t as f64, *row.findings.get(&after(t))?))).collect();
+        let along = |row: &Record| {
+            (1..=count).filter_map(|t| Some((t as f64, *row.findings.get(&finding_after(t))?))).collect()
+        };
         let shown = View::new(Measure::Accuracy, view::table(&methods, rows, &columns));
         Ok(shown.over("models merged", view::lines(&methods[2..], rows, along)))
     }
